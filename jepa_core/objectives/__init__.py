@@ -1,0 +1,1 @@
+"""Pre-training objectives: each is one file behind the protocol in `base`."""

@@ -1,0 +1,1 @@
+"""Probes: frozen features and labels in, accuracy out."""

@@ -1,1 +1,1 @@
-"""Room: see docs/architecture.md."""
+"""Sweeps: the search space, the scheduler, the journal, and the runner on Ray Tune."""

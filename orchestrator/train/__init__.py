@@ -1,1 +1,1 @@
-"""Room: see docs/architecture.md."""
+"""Training one configuration: a pure plan and loop, and the Ray Train workers that run it."""

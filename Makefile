@@ -1,0 +1,55 @@
+# The front door. `make demo` and `make test` need nothing but Python 3.11+ and make; they build .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Print the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,s3-test]'
+	@touch $(STAMP)
+
+.PHONY: env
+env: $(STAMP) ## Make the environment in .venv
+
+.PHONY: demo
+demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the embedded scenes (about 6 minutes on 2 cores)
+	$(BIN)/orchestrator sweep sweeps/masks.yaml
+
+.PHONY: test
+test: $(STAMP) ## Environment, then the whole test suite (PYTEST_ARGS='-m "not slow"' leaves out the long ones)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(STAMP) ## Lint, format check, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(STAMP) ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: $(STAMP) ## Regenerate docs/configuration.md
+	$(BIN)/orchestrator config reference > docs/configuration.md
+
+.PHONY: bench
+bench: $(STAMP) ## Run the benchmarks; each prints what it is compared with and the ratio
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+.PHONY: clean
+clean: ## Remove the environment and caches; runs/ is kept
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,75 @@
+"""The `orchestrator` command and its sub-commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator import __version__
+from orchestrator.errors import OrchestratorError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_EPILOG = (
+    "Exit codes: 0 done, 1 unexpected, 2 configuration, 3 data, 4 storage, 5 tracking, 6 training, 7 cluster, "
+    "130 interrupted."
+)
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="orchestrator")
+@click.option("-v", "--verbose", is_flag=True, help="Show the libraries' warnings and our own log.")
+def app(verbose: bool) -> None:
+    """Find the mask geometry with which I-JEPA learns the best features per GPU hour on your images."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    if not verbose:
+        import warnings
+
+        warnings.filterwarnings("ignore")
+
+
+def main() -> None:
+    """Run the command line; the entry point of the installed script."""
+    from orchestrator.cli import commands, config_commands, data_commands, mask_commands  # noqa: F401
+
+    try:
+        app.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as err:
+        err.show()
+        sys.exit(2)
+    except OrchestratorError as err:
+        click.echo(f"error: {err}", err=True)
+        sys.exit(err.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+def config_argument(command: F) -> F:
+    """The YAML file and `--set`, for every command that reads a configuration."""
+    command = click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override a dotted key, e.g. --set train.images=100000. May be given again.",
+    )(command)
+    return click.argument("file", type=click.Path(dir_okay=False))(command)
+
+
+def json_option(command: F) -> F:
+    """`--json`: the result as one JSON document on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def emit(as_json: bool, data: Any, text: str) -> None:
+    """Print a command's result."""
+    click.echo(json.dumps(data, indent=2, sort_keys=True, default=str) if as_json else text)

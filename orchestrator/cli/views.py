@@ -1,0 +1,210 @@
+"""How a person watches a sweep: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.config.models import RunConfig
+from orchestrator.sweep.follower import Observer
+from orchestrator.sweep.record import SweepRecord, TrialRecord
+
+_MAX_ROWS = 30
+_STATE_STYLE = {
+    "pending": "dim",
+    "running": "cyan",
+    "finished": "green",
+    "stopped": "yellow",
+    "failed": "red",
+}
+
+
+@contextmanager
+def watching(config: RunConfig, stream: TextIO | None = None) -> Iterator[Observer]:
+    """The observer that fits where the command runs; closed with the block."""
+    stream = stream or sys.stderr
+    if stream.isatty():
+        with _LiveView(config, Console(file=stream)) as live:
+            yield live
+    else:
+        yield PlainView(config, stream)
+
+
+class PlainView:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, config: RunConfig, stream: TextIO) -> None:
+        self.metric, self.stream = config.sweep.metric, stream
+        self.started_s = time.monotonic()
+
+    def on_message(self, text: str) -> None:
+        """Print a note with the time since the start."""
+        minutes, seconds = divmod(int(time.monotonic() - self.started_s), 60)
+        self.stream.write(f"[{minutes:02d}:{seconds:02d}] {text}\n")
+        self.stream.flush()
+
+    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+        """Print what a reader of a log wants to know."""
+        kind = event["kind"]
+        if kind == "sweep_started":
+            self.on_message(f"sweep {record.sweep_id}, data {record.data['uri']}")
+            for note in record.notes:
+                self.on_message(f"note: {note}")
+            return
+        trial = record.trials.get(event.get("trial_id", ""))
+        if trial is None:
+            return
+        label = f"trial {trial.index:03d} ({trial.name})"
+        if kind == "attempt_started":
+            self.on_message(f"{label} starts" if len(trial.attempts) == 1 else f"{label} starts again")
+        elif kind == "report" and event["rows"]:
+            self.on_message(f"{label} {_progress_text(event, trial, self.metric)}")
+        elif kind == "trial_ended":
+            self.on_message(f"{label} {trial.state}" + (f": {trial.reason}" if trial.reason else ""))
+
+
+class _LiveView:
+    """A table that redraws itself, with rates, the best so far and the time left."""
+
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        self.config, self.metric, self.console = config, config.sweep.metric, console
+        self.record = SweepRecord()
+        self.message = ""
+        self.started_s = time.monotonic()
+        self.live = Live(self, console=console, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> _LiveView:
+        self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.message = ""
+        self.live.stop()
+
+    def on_message(self, text: str) -> None:
+        """Show what is going on below the table."""
+        self.message = text
+
+    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+        """Redraw from the record; notes and failures are kept above the table."""
+        self.record = record
+        if event["kind"] == "sweep_started":
+            for note in record.notes:
+                self.live.console.print(Text(f"note: {note}", style="yellow"))
+        if event["kind"] == "attempt_started":
+            self.message = ""
+
+    def __rich__(self) -> Group:
+        if not self.record.trials:
+            return Group(Text(self.message or "preparing", style="dim"))
+        return Group(self._table(), self._footer(), Text(self.message, style="bold yellow"))
+
+    def _table(self) -> Table:
+        table = Table(title=f"sweep {self.record.sweep_id}", title_justify="left", expand=False)
+        for header, justify in (
+            ("#", "right"),
+            ("geometry", "left"),
+            ("state", "left"),
+            ("images", "left"),
+            (self.metric, "right"),
+            ("gain", "right"),
+            ("images/s", "right"),
+            ("loss", "right"),
+        ):
+            table.add_column(header, justify=justify)  # type: ignore[arg-type]
+        trials = self.record.in_order()
+        for trial in trials[:_MAX_ROWS]:
+            table.add_row(*self._row(trial))
+        if len(trials) > _MAX_ROWS:
+            table.caption = f"and {len(trials) - _MAX_ROWS} more"
+        return table
+
+    def _row(self, trial: TrialRecord) -> tuple[Any, ...]:
+        value, gain = trial.metrics.get(self.metric), gain_over_untrained(trial, self.metric)
+        return (
+            f"{trial.index:03d}",
+            trial.name,
+            Text(trial.state, style=_STATE_STYLE[trial.state]),
+            ProgressBar(total=max(1, trial.total_images), completed=trial.images, width=16),
+            "" if value is None else f"{value:.1f}",
+            "" if gain is None else f"{gain:+.1f}",
+            _number(trial.metrics.get("train/images_per_s"), ",.0f"),
+            _number(trial.metrics.get("train/loss"), ".4f"),
+        )
+
+    def _footer(self) -> Text:
+        trials = self.record.in_order()
+        done = sum(trial.done for trial in trials)
+        text = f"{done} of {len(trials)} trials done · {clock(time.monotonic() - self.started_s)} so far"
+        left_s = seconds_left(self.record, time.time())
+        if left_s is not None:
+            text += f" · about {clock(left_s)} left"
+        text += f" · {cost_text(self.record)}"
+        best = best_so_far(self.record, self.metric)
+        if best is not None:
+            text += f"\nbest so far: {best.metrics[self.metric]:.1f}  {best.name}"
+        return Text(text)
+
+
+def best_so_far(record: SweepRecord, metric: str) -> TrialRecord | None:
+    """The trained trial with the highest newest value of a metric."""
+    trials = [trial for trial in record.in_order() if metric in trial.metrics and trial.images > 0]
+    return max(trials, key=lambda trial: trial.metrics[metric], default=None)
+
+
+def gain_over_untrained(trial: TrialRecord, metric: str) -> float | None:
+    """A trial's newest probe value less its own untrained encoder's, in points."""
+    baseline = trial.metrics.get(metric.replace("probe/", "baseline/untrained/", 1))
+    value = trial.metrics.get(metric)
+    return None if baseline is None or value is None else value - baseline
+
+
+def seconds_left(record: SweepRecord, now_s: float) -> float | None:
+    """Time left at the pace so far, from images still to see; None before there is a pace."""
+    seen = sum(trial.images for trial in record.trials.values())
+    left = sum(max(0, t.total_images - t.images) for t in record.trials.values() if not t.done)
+    starts = [attempt.started for trial in record.trials.values() for attempt in trial.attempts.values()]
+    if not seen or not starts:
+        return None
+    return left * (now_s - min(starts)) / seen
+
+
+def cost_text(record: SweepRecord) -> str:
+    """GPU hours, or CPU core hours where there is no GPU."""
+    gpu_hours = sum(trial.gpu_hours for trial in record.trials.values())
+    if gpu_hours:
+        return f"{gpu_hours:.2f} GPU hours"
+    return f"{sum(trial.cpu_core_hours for trial in record.trials.values()):.3f} CPU core hours"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `m:ss` or `h:mm:ss`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _progress_text(event: Mapping[str, Any], trial: TrialRecord, metric: str) -> str:
+    metrics = event["rows"][-1]["metrics"]
+    parts = [f"{event['images']:,} of {trial.total_images:,} images"]
+    if "train/loss" in metrics:
+        parts.append(f"loss {metrics['train/loss']:.4f}")
+    if "train/images_per_s" in metrics:
+        parts.append(f"{metrics['train/images_per_s']:,.0f} images/s")
+    if metric in metrics:
+        gain = gain_over_untrained(trial, metric)
+        parts.append(f"{metric} {metrics[metric]:.1f}" + ("" if gain is None else f" (gain {gain:+.1f})"))
+    return ", ".join(parts)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,115 @@
+"""Starting or joining Ray, and how many trials fit on it at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from orchestrator.config.models import RunConfig
+from orchestrator.errors import ClusterError
+from orchestrator.train.launch import HEALTH_CHECK_INTERVAL_S, TrialResources
+
+DRIVER_RESOURCE = "orchestrator_driver"
+"""Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""
+
+_DRIVER_SHARE = 0.001
+_OBJECT_STORE_BYTES = 256 * 2**20
+_WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S,
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What a running Ray cluster offers."""
+
+    resources: Mapping[str, float]
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of all nodes."""
+        return self.resources.get("GPU", 0.0)
+
+    def driver_share(self) -> dict[str, float]:
+        """What a trial's driver holds: our custom resource, or a sliver of a CPU on a foreign cluster."""
+        if DRIVER_RESOURCE in self.resources:
+            return {DRIVER_RESOURCE: _DRIVER_SHARE}
+        return {"CPU": 0.01}
+
+
+@contextmanager
+def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[Cluster]:
+    """Join the cluster at `address`, or start one on this machine, for the length of a `with` block.
+
+    An already connected process is used as it is and left connected.
+
+    Raises:
+        ClusterError: Ray cannot be started or reached.
+    """
+    if ray.is_initialized():
+        yield Cluster(resources=ray.cluster_resources())
+        return
+    os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                resources={DRIVER_RESOURCE: 1.0},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as err:
+        where = f"the cluster at {address}" if address else "a local Ray"
+        raise ClusterError(f"cannot start or reach {where}: {err}; run `orchestrator doctor`") from err
+    try:
+        yield Cluster(resources=ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def trial_resources(config: RunConfig, cluster: Cluster) -> TrialResources:
+    """What each worker of a trial gets on this cluster."""
+    gpus = config.train.gpus_per_worker
+    return TrialResources(
+        num_workers=config.train.num_workers,
+        cpus_per_worker=config.train.cpus_per_worker,
+        gpus_per_worker=(1.0 if cluster.num_gpus else 0.0) if gpus == "auto" else gpus,
+    )
+
+
+def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
+    """How many trials fit on the cluster at once; Tune does not know, since Train allocates the workers itself.
+
+    Raises:
+        ClusterError: Not even one fits.
+    """
+    need = trial_resources(config, cluster)
+    wanted = {"CPU": need.num_cpus + cluster.driver_share().get("CPU", 0.0), "GPU": need.num_gpus}
+    fits = min(
+        math.floor(cluster.resources.get(name, 0.0) / amount + 1e-9)
+        for name, amount in wanted.items()
+        if amount
+    )
+    if fits < 1:
+        raise ClusterError(
+            f"one trial needs {need.num_cpus:g} CPUs and {need.num_gpus:g} GPUs "
+            f"({need.num_workers} workers), the cluster has {cluster.resources.get('CPU', 0):g} and "
+            f"{cluster.num_gpus:g}; lower train.num_workers, train.cpus_per_worker or train.gpus_per_worker"
+        )
+    limit = config.sweep.max_concurrent_trials
+    return fits if limit == "auto" else min(fits, limit)

@@ -1,0 +1,86 @@
+"""The driver's ear: carries the journal's events to the tracker and to whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from orchestrator.config import flatten
+from orchestrator.config.models import RunConfig
+from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.space import make_trial
+from orchestrator.tracking import MetricRow, RunStatus, Tracker
+
+_STATUS: dict[str, RunStatus] = {
+    "finished": RunStatus.FINISHED,
+    "stopped": RunStatus.KILLED,
+    "failed": RunStatus.FAILED,
+}
+
+
+class Observer(Protocol):
+    """Watches a sweep; called in the driver, one event at a time."""
+
+    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+        """An event was journaled; `record` already holds it."""
+        ...
+
+    def on_message(self, text: str) -> None:
+        """Something happens that no event tells: data being packed, Ray starting, a stop asked for."""
+        ...
+
+
+class Follower:
+    """Folds events into a record of its own and passes them on."""
+
+    def __init__(self, config: RunConfig, tracker: Tracker, observer: Observer) -> None:
+        self.config, self.tracker, self.observer = config, tracker, observer
+        self.record = SweepRecord()
+        self.num_seen = 0
+
+    def follow(self, events: list[Mapping[str, Any]]) -> None:
+        """Take the next events, in order."""
+        for event in events:
+            self.record.apply(event)
+            self.num_seen += 1
+            handler = getattr(self, f"_on_{event['kind']}", None)
+            if handler is not None:
+                handler(event)
+            self.observer.on_event(event, self.record)
+
+    def _on_trial_planned(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        plan = make_trial(self.config, trial.point, trial.seed, trial.index)
+        self.tracker.start_trial(
+            trial.trial_id,
+            name=f"{trial.index:03d} {trial.name}",
+            params=flatten(plan.config),
+            tags={
+                "orchestrator.point": ", ".join(f"{key}={value}" for key, value in trial.point.items()),
+                "orchestrator.seed": str(trial.seed),
+            },
+        )
+
+    def _on_report(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        rows = [
+            MetricRow(step=row["images"], timestamp_ms=row["timestamp_ms"], metrics=row["metrics"])
+            for row in event["rows"]
+        ]
+        rows.append(_cost_row(trial, event["images"], event["time_ms"]))
+        self.tracker.log_rows(trial.trial_id, rows)
+
+    def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        self.tracker.set_tags(
+            trial.trial_id, {"orchestrator.state": trial.state, "orchestrator.reason": trial.reason}
+        )
+        self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state])
+
+
+def _cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
+    return MetricRow(
+        step=images,
+        timestamp_ms=time_ms,
+        metrics={"cost/gpu_hours": trial.gpu_hours, "cost/cpu_core_hours": trial.cpu_core_hours},
+    )

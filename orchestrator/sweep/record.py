@@ -1,0 +1,171 @@
+"""What is known of a sweep and its trials: a fold over the journal's events.
+
+The board, the live view, `--resume` and the report all read this one record, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
+
+
+@dataclass
+class Attempt:
+    """One allocation of a trial's workers; times are Unix seconds, `ended` None while it runs."""
+
+    attempt_id: str
+    num_gpus: float
+    num_cpus: float
+    started: float
+    last_seen: float
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time the workers have been allocated."""
+        return max(0.0, (self.ended if self.ended is not None else self.last_seen) - self.started)
+
+
+@dataclass
+class TrialRecord:
+    """One trial: a point of the search space under one seed."""
+
+    trial_id: str
+    index: int
+    point: dict[str, Any]
+    seed: int
+    name: str = ""
+    state: TrialState = "pending"
+    reason: str = ""
+    images: int = 0
+    total_images: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: dict[int, dict[str, float]] = field(default_factory=dict)
+    timestamps_ms: dict[int, int] = field(default_factory=dict)
+    rungs: dict[int, float] = field(default_factory=dict)
+    decisions: dict[int, tuple[str, str]] = field(default_factory=dict)
+    correct: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def gpu_hours(self) -> float:
+        """Allocated GPUs times hours, over all attempts."""
+        return sum(attempt.num_gpus * attempt.seconds for attempt in self.attempts.values()) / 3600
+
+    @property
+    def cpu_core_hours(self) -> float:
+        """Allocated CPU cores times hours, over all attempts."""
+        return sum(attempt.num_cpus * attempt.seconds for attempt in self.attempts.values()) / 3600
+
+
+@dataclass
+class SweepRecord:
+    """A sweep: its configuration as YAML text, its trials by id, and how it ended."""
+
+    sweep_id: str = ""
+    name: str = ""
+    config_text: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    state: Literal["running", "finished", "interrupted", "failed"] = "running"
+    started_ms: int = 0
+    ended_ms: int | None = None
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Fold one event in; events may be applied again without effect, and unknown kinds are passed over."""
+        handler = getattr(self, f"_on_{event['kind']}", None)
+        if handler is not None:
+            handler(event)
+
+    def rung_values(self, rung: int) -> dict[str, float]:
+        """The ranking metric of every trial that reached a rung, by trial."""
+        return {trial.trial_id: trial.rungs[rung] for trial in self.trials.values() if rung in trial.rungs}
+
+    def in_order(self) -> list[TrialRecord]:
+        """Trials in the order they were planned."""
+        return sorted(self.trials.values(), key=lambda trial: trial.index)
+
+    def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
+        self.sweep_id, self.name = event["sweep_id"], event["name"]
+        self.config_text = event["config"]
+        self.environment, self.data = event["environment"], event["data"]
+        self.notes = list(event["notes"])
+        self.started_ms = event["time_ms"]
+
+    def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:
+        self.state, self.ended_ms = "running", None
+
+    def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
+        self.state, self.ended_ms = event["state"], event["time_ms"]
+
+    def _on_trial_planned(self, event: Mapping[str, Any]) -> None:
+        self.trials.setdefault(
+            event["trial_id"],
+            TrialRecord(
+                trial_id=event["trial_id"],
+                index=event["index"],
+                point=event["point"],
+                seed=event["seed"],
+                name=event["name"],
+                total_images=event["total_images"],
+            ),
+        )
+
+    def _on_attempt_started(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial_id"]]
+        now = event["time_ms"] / 1000
+        trial.attempts.setdefault(
+            event["attempt_id"],
+            Attempt(
+                attempt_id=event["attempt_id"],
+                num_gpus=event["num_gpus"],
+                num_cpus=event["num_cpus"],
+                started=now,
+                last_seen=now,
+            ),
+        )
+        trial.state, trial.reason = "running", ""
+
+    def _on_attempt_ended(self, event: Mapping[str, Any]) -> None:
+        attempt = self.trials[event["trial_id"]].attempts[event["attempt_id"]]
+        attempt.ended = attempt.last_seen = event["time_ms"] / 1000
+
+    def _on_report(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial_id"]]
+        attempt = trial.attempts.get(event["attempt_id"])
+        if attempt is not None:
+            attempt.last_seen = max(attempt.last_seen, event["time_ms"] / 1000)
+        for row in event["rows"]:
+            images = int(row["images"])
+            if images not in trial.history:
+                trial.history[images] = dict(row["metrics"])
+                trial.timestamps_ms[images] = row["timestamp_ms"]
+                trial.metrics.update(row["metrics"])
+        trial.images = max(trial.images, event["images"])
+        if event["correct"]:
+            trial.correct = dict(event["correct"])
+        if event["rung"] is not None:
+            trial.rungs.setdefault(event["rung"], event["value"])
+            trial.decisions.setdefault(event["rung"], (event["action"], event["reason"]))
+
+    def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial_id"]]
+        trial.state, trial.reason = event["state"], event["reason"]
+
+
+def fold(events: Iterable[Mapping[str, Any]]) -> SweepRecord:
+    """The record after a history of events."""
+    record = SweepRecord()
+    for event in events:
+        record.apply(event)
+    return record

@@ -1,0 +1,53 @@
+"""Asynchronous successive halving, as a pure function of what the rungs have seen.
+
+Rungs are counted in images seen. A trial goes on from a rung when its value is among the best 1 / reduction_factor of
+the values recorded there so far, itself included; the first to arrive always goes on.
+
+Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), Algorithm 2, in the stopping
+variant, in which a trial is decided on once at each rung and never waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from orchestrator.config.models import AshaConfig
+from orchestrator.train.reporting import Decision
+
+
+def rungs_images(asha: AshaConfig | None, total_images: int) -> tuple[int, ...]:
+    """The rungs below the full length, in images: first_rung * reduction_factor ** k."""
+    if asha is None:
+        return ()
+    rungs, rung = [], asha.first_rung_images
+    while rung < total_images:
+        rungs.append(rung)
+        rung *= asha.reduction_factor
+    return tuple(rungs)
+
+
+def decide_at_rung(
+    asha: AshaConfig, *, rung: int, trial_id: str, value: float, recorded: Mapping[str, float]
+) -> Decision:
+    """Whether a trial goes on from a rung.
+
+    `recorded` maps the trials that reached this rung before to their values; higher is better, NaN is worst.
+    """
+    values = {**recorded, trial_id: value}
+    if math.isnan(value):
+        return Decision(action="stop", reason=f"the ranking metric is NaN at {rung:,} images")
+    ranked = sorted((_worst_if_nan(other) for other in values.values()), reverse=True)
+    survivors = max(1, math.floor(len(ranked) / asha.reduction_factor))
+    cutoff = ranked[survivors - 1]
+    if value >= cutoff:
+        return Decision()
+    return Decision(
+        action="stop",
+        reason=f"{value:.2f} at {rung:,} images is below the cut of {cutoff:.2f} "
+        f"(best {survivors} of {len(ranked)} go on)",
+    )
+
+
+def _worst_if_nan(value: float) -> float:
+    return -math.inf if math.isnan(value) else value

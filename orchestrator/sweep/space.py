@@ -1,0 +1,134 @@
+"""From a search space to trials: points, their names and ids, and what was merged.
+
+A point is one value for every axis; a trial is a point under one run seed. Ids are hashes of both, so that the same
+file plans the same trials after a restart, in whatever order they run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jepa_core.masks import PatchGrid, geometry_key
+from orchestrator.config import apply_overrides
+from orchestrator.config.models import Choice, RunConfig
+from orchestrator.config.space import axis_value, grid_points
+
+Point = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """One trial to run; `config` is the sweep's configuration at its point and seed."""
+
+    trial_id: str
+    index: int
+    point: dict[str, Any]
+    seed: int
+    name: str
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """The trials known before the sweep starts, and what was merged or capped on the way."""
+
+    trials: tuple[TrialPlan, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan_sweep(config: RunConfig) -> SweepPlan:
+    """The trials of a grid or random sweep; for optuna, which proposes its points as it goes, none."""
+    notes: list[str] = []
+    if config.sweep.search == "optuna":
+        return SweepPlan(trials=())
+    points = grid_points(config.sweep) if config.sweep.search == "grid" else _random_points(config)
+    points, merged = _merge_equal_geometries(config, points)
+    notes += merged
+    cap = config.sweep.num_trials
+    if cap is not None and len(points) > cap:
+        notes.append(f"{len(points)} points, the first {cap} are run (sweep.num_trials)")
+        points = points[:cap]
+    trials = [
+        make_trial(config, point, seed, index)
+        for index, (point, seed) in enumerate((point, seed) for point in points for seed in config.sweep.seeds)
+    ]
+    return SweepPlan(trials=tuple(trials), notes=tuple(notes))
+
+
+def make_trial(config: RunConfig, point: Point, seed: int, index: int) -> TrialPlan:
+    """The trial at one point under one seed."""
+    plain = json.loads(json.dumps(dict(point)))
+    basis = json.dumps({"point": plain, "seed": seed}, sort_keys=True)
+    return TrialPlan(
+        trial_id="t" + hashlib.sha256(basis.encode()).hexdigest()[:8],
+        index=index,
+        point=plain,
+        seed=seed,
+        name=trial_name(plain, seed),
+        config=apply_overrides(config, {**point, "train.seed": seed}),
+    )
+
+
+def trial_name(point: Point, seed: int) -> str:
+    """A readable name: the last part of every key and its value."""
+    parts = [f"{key.rsplit('.', 1)[-1]} {format_value(value)}" for key, value in point.items()]
+    return ", ".join([*parts, f"seed {seed}"])
+
+
+def format_value(value: Any) -> str:
+    """A value as short text: pairs as `0.15-0.2`, floats with four significant digits."""
+    if isinstance(value, (list, tuple)):
+        return "-".join(format_value(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> dict[str, Any]:
+    """The point whose axes stand at these places: a fraction from 0 to 1, or the index of a choice."""
+    return {
+        key: axis.choices[int(units[key])] if isinstance(axis, Choice) else axis_value(axis, units[key])
+        for key, axis in config.sweep.space.items()
+    }
+
+
+def patch_grid(config: RunConfig) -> PatchGrid:
+    """The patch grid of a configuration's encoder."""
+    side = config.encoder.image_size_px // config.encoder.patch_size_px
+    return PatchGrid(rows=side, columns=side)
+
+
+def _random_points(config: RunConfig) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(config.sweep.search_seed)
+    draws = generator.random((config.sweep.num_trials or 1, len(config.sweep.space)))
+    keys = list(config.sweep.space)
+    return [
+        {key: axis_value(config.sweep.space[key], float(u)) for key, u in zip(keys, row, strict=True)}
+        for row in draws
+    ]
+
+
+def _merge_equal_geometries(
+    config: RunConfig, points: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Drop points that come to the same integer blocks as an earlier one, and say so."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    notes = []
+    for point in points:
+        trial_config = apply_overrides(config, point)
+        others = tuple(
+            (key, json.dumps(value)) for key, value in sorted(point.items()) if not key.startswith("masks.")
+        )
+        key = (geometry_key(trial_config.masks, patch_grid(trial_config)), others)
+        if key in kept:
+            notes.append(
+                f"merged: {trial_name(point, 0).rsplit(', ', 1)[0]} masks the same integer blocks as "
+                f"{trial_name(kept[key], 0).rsplit(', ', 1)[0]}"
+            )
+        else:
+            kept[key] = point
+    return list(kept.values()), notes

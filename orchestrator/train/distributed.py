@@ -1,0 +1,47 @@
+"""One rank's view of its process group: index, world size, device, and the three collectives a run needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """Where this process stands; the default is a process alone on a CPU."""
+
+    index: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = "float32"
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, on every rank; must be picklable between processes of one program."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def mean(self, values_N: Tensor) -> Tensor:
+        """The mean over the ranks of a vector of float32 on `device`."""
+        if self.world_size == 1:
+            return values_N
+        dist.all_reduce(values_N)
+        return values_N / self.world_size
+
+    def gather_rows(self, rows_BD: Tensor, rows_per_rank: int) -> Tensor:
+        """Concatenate the ranks' rows in rank order; each contributes up to `rows_per_rank`, only the last ones fewer."""
+        if self.world_size == 1:
+            return rows_BD
+        padded = rows_BD.new_zeros(rows_per_rank, rows_BD.shape[1])
+        padded[: len(rows_BD)] = rows_BD
+        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
+        dist.all_gather(parts, padded)
+        return torch.cat(parts)

@@ -1,0 +1,201 @@
+"""Probes of a run: frozen target-encoder features of the labelled images, beside the two baselines.
+
+The baselines are measured in the same run with the same probe: the untrained encoder (the run's own initial weights)
+and raw pixels. They do not depend on the masks, so they are stored once for each (data, encoder, probe, seed) and
+shared by the trials of a sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa_core.encoder import Encoder
+from jepa_core.health import health_metrics
+from jepa_core.probes import knn_probe, linear_probe
+from jepa_core.step import TrainState, autocast, prepare_images
+from orchestrator.config.models import RunConfig
+from orchestrator.data import LabelledImages, ShardSet, load_images
+from orchestrator.errors import NotFoundError
+from orchestrator.storage import Store
+from orchestrator.train.distributed import Rank
+
+_BATCH_IMAGES = 256
+_HEALTH_IMAGES = 256
+_PIXELS_SIDE_PX = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeData:
+    """The labelled images of a run's probes, and the labels that are probed."""
+
+    train: LabelledImages
+    test: LabelledImages
+    num_classes: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Metrics of one evaluation; `correct` holds the linear probe's hits on the test images, as hexadecimal bits."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    correct: dict[str, str] = field(default_factory=dict)
+
+
+def load_probe_data(config: RunConfig, shards: ShardSet) -> ProbeData | None:
+    """Decode the probe images, without augmentation; None when the shards carry no labels."""
+    wanted = config.probe.labels if config.probe.labels is not None else tuple(shards.labels)
+    if not wanted:
+        return None
+
+    def load(split: str, num_images: int) -> LabelledImages:
+        return load_images(
+            shards,
+            split,
+            num_images,
+            image_size_px=config.encoder.image_size_px,
+            threads=max(1, config.data.loader_threads),
+        )
+
+    return ProbeData(
+        train=load(config.data.train_split, config.probe.train_images),
+        test=load(config.data.test_split, config.probe.test_images),
+        num_classes={name: shards.labels[name].num_classes for name in wanted},
+    )
+
+
+@torch.no_grad()
+def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig, rank: Rank) -> Tensor:
+    """Average-pooled features of uint8 images, computed by all ranks together.
+
+    Returns [B, D] float32 on the CPU, the same on every rank.
+    """
+    share = -(-len(images_BCHW) // rank.world_size)
+    own = images_BCHW[rank.index * share : (rank.index + 1) * share]
+    was_training = encoder.training
+    encoder.eval()
+    pooled = [
+        _tokens(encoder, own[start : start + _BATCH_IMAGES], config=config, rank=rank).mean(dim=1)
+        for start in range(0, len(own), _BATCH_IMAGES)
+    ]
+    encoder.train(was_training)
+    features = torch.cat(pooled) if pooled else torch.zeros(0, encoder.width, device=rank.device)
+    return rank.gather_rows(features, share)[: len(images_BCHW)].cpu()
+
+
+def evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
+    """Probe the target encoder. Every rank must call it; rank 0 gets the result, the others an empty one."""
+    started = time.monotonic()
+    encoder = state.objective.target_encoder
+    train = extract_features(encoder, probes.train.images_uint8_NCHW, config=config, rank=rank)
+    test = extract_features(encoder, probes.test.images_uint8_NCHW, config=config, rank=rank)
+    if rank.index != 0:
+        return Evaluation()
+    result = probe_features(train, test, probes, config=config)
+    with torch.no_grad():
+        tokens = _tokens(encoder, probes.test.images_uint8_NCHW[:_HEALTH_IMAGES], config=config, rank=rank)
+    result.metrics.update({key: float(value) for key, value in health_metrics(tokens).items()})
+    result.metrics["time/probe_s"] = time.monotonic() - started
+    return result
+
+
+def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:
+    """Linear and k-NN probes of every label; accuracies are in per cent."""
+    result = Evaluation()
+    settings = config.probe
+    for label, num_classes in probes.num_classes.items():
+        train_labels, test_labels = probes.train.labels[label], probes.test.labels[label]
+        linear = linear_probe(
+            train_ND,
+            train_labels,
+            test_ND,
+            test_labels,
+            num_classes=num_classes,
+            l2=settings.linear_l2,
+            seed=config.train.seed,
+        )
+        knn = knn_probe(
+            train_ND,
+            train_labels,
+            test_ND,
+            test_labels,
+            num_classes=num_classes,
+            num_neighbors=settings.knn_neighbors,
+            temperature=settings.knn_temperature,
+        )
+        result.metrics[f"probe/linear/{label}"] = 100 * linear.accuracy
+        result.metrics[f"probe/knn/{label}"] = 100 * knn.accuracy
+        result.correct[label] = np.packbits(linear.correct_N.numpy()).tobytes().hex()
+    for kind in ("linear", "knn"):
+        values = [result.metrics[f"probe/{kind}/{label}"] for label in probes.num_classes]
+        result.metrics[f"probe/{kind}/mean"] = sum(values) / len(values)
+    return result
+
+
+def baselines(
+    state: TrainState, shards: ShardSet, probes: ProbeData, *, config: RunConfig, rank: Rank, store: Store
+) -> dict[str, float]:
+    """The untrained encoder's and the raw pixels' probe accuracies, in per cent.
+
+    `state` must be untrained. Every rank must call it. Rank 0 reads the stored figures when another trial with the
+    same data, encoder, probe and seed has measured them, and stores them otherwise.
+    """
+    key = f"{_baseline_key(config, shards)}.json"
+    stored: dict[str, float] | None = None
+    if rank.index == 0:
+        try:
+            stored = json.loads(store.read(key))
+        except NotFoundError:
+            stored = None
+    if rank.broadcast(stored is not None):
+        return stored or {}
+    untrained = evaluate(state, probes, config=config, rank=rank)
+    if rank.index != 0:
+        return {}
+    pixels = probe_features(
+        _pixels(probes.train.images_uint8_NCHW), _pixels(probes.test.images_uint8_NCHW), probes, config=config
+    )
+    found = {
+        f"baseline/{name}/{metric.removeprefix('probe/')}": value
+        for name, evaluation in (("untrained", untrained), ("pixels", pixels))
+        for metric, value in evaluation.metrics.items()
+        if metric.startswith("probe/")
+    }
+    store.write(key, json.dumps(found, sort_keys=True).encode())
+    return found
+
+
+def _tokens(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig, rank: Rank) -> Tensor:
+    normalised = prepare_images(images_BCHW, config.data.mean, config.data.std, rank.device)
+    with autocast(rank.device, rank.precision):
+        tokens_BND: Tensor = encoder(normalised)
+    return tokens_BND.float()
+
+
+def _pixels(images_NCHW: Tensor) -> Tensor:
+    """Raw pixels as features: at most 32 x 32, so that the probe's size stays bounded."""
+    images = images_NCHW.float() / 255
+    if max(images.shape[-2:]) > _PIXELS_SIDE_PX:
+        size = (min(images.shape[-2], _PIXELS_SIDE_PX), min(images.shape[-1], _PIXELS_SIDE_PX))
+        images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return images.flatten(1)
+
+
+def _baseline_key(config: RunConfig, shards: ShardSet) -> str:
+    basis = {
+        "data": shards.digest,
+        "splits": [config.data.train_split, config.data.test_split],
+        "normalisation": [config.data.mean, config.data.std],
+        "encoder": asdict(config.encoder),
+        "probe": config.probe.model_dump(mode="json", exclude={"every_images"}),
+        "seed": config.train.seed,
+    }
+    return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:16]

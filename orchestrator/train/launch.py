@@ -1,0 +1,90 @@
+"""Ray Train's side of one trial: a TorchTrainer over `train.num_workers` workers.
+
+Checkpoints, metrics and decisions pass through our own doors (`checkpoint`, the board), so Ray Train keeps no state of
+its own that a resume would need: after any failure the workers find the newest verified checkpoint themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
+
+from orchestrator.errors import OrchestratorError, TrainingError
+from orchestrator.train.loop import TrialJob
+from orchestrator.train.worker import train_worker
+
+HEALTH_CHECK_INTERVAL_S = "0.1"
+"""`RAY_TRAIN_HEALTH_CHECK_INTERVAL_S`: Ray's default of 2 s adds seconds to the end of every trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResources:
+    """What each worker of a trial holds; GPUs may be a fraction of one."""
+
+    num_workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of all workers together."""
+        return self.num_workers * self.gpus_per_worker
+
+    @property
+    def num_cpus(self) -> float:
+        """CPU cores of all workers together."""
+        return self.num_workers * self.cpus_per_worker
+
+    def per_worker(self) -> dict[str, float]:
+        """In Ray's terms."""
+        return {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if self.gpus_per_worker else {})
+
+
+def fit_trial(
+    job: TrialJob, *, board: Any, attempt_id: str, resources: TrialResources, scratch_dir: str
+) -> None:
+    """Run a trial's workers to their end, restarting them after failures.
+
+    `scratch_dir` is where Ray Train writes its own book-keeping, which nothing reads again.
+
+    Raises:
+        TrainingError: The workers failed more than `train.max_failures` times.
+    """
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "board": board, "attempt_id": attempt_id},
+        scaling_config=ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=resources.per_worker(),
+        ),
+        run_config=RunConfig(
+            name=f"{job.trial_id}-{attempt_id}",
+            storage_path=scratch_dir,
+            failure_config=FailureConfig(max_failures=job.config.train.max_failures, controller_failure_limit=3),
+        ),
+    )
+    try:
+        trainer.fit()
+    except (TrainingFailedError, RayActorError, RayTaskError) as err:
+        raise TrainingError(f"trial {job.trial_id}: {_root_cause(err)}") from None
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost message of a failure that crossed several processes."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            break
+        error = inner
+    if isinstance(error, OrchestratorError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

@@ -1,0 +1,267 @@
+"""The training loop: shards, masks, step, probes, checkpoints and reports of one run on one rank.
+
+Knows nothing of Ray: `worker` gives it a rank and a reporter, and so can a test in one process. A run is a function of
+its configuration: data order, crops, masks and weights come from the run seed and the step, so a run that goes on from
+a checkpoint ends with the same weights, bit for bit on a CPU, as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from jepa_core.masks import MaskSampler, PatchGrid, build_sampler, mask_metrics
+from jepa_core.step import TrainState, create_state, prepare_images, train_step
+from orchestrator.config.models import RunConfig
+from orchestrator.data import Batch, BatchStream, ShardSet, open_shards
+from orchestrator.errors import CheckpointError
+from orchestrator.storage import Store, open_store
+from orchestrator.train.checkpoint import load_latest, save_checkpoint
+from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate, load_probe_data
+from orchestrator.train.plan import RunPlan, Stop, plan_run
+from orchestrator.train.reporting import Decision, Reporter, Row, TrialReport
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """Everything a worker needs to run one trial.
+
+    `shards_uri` is where the prepared shards are; `run_uri` is the sweep's folder; `rungs_images` are the rungs of the
+    scheduler, in images seen.
+    """
+
+    trial_id: str
+    config: RunConfig
+    shards_uri: str
+    run_uri: str
+    rungs_images: tuple[int, ...] = ()
+
+    def checkpoint_store(self) -> Store:
+        """Where this trial's checkpoints are."""
+        return open_store(f"{self.run_uri}/trials/{self.trial_id}/checkpoints", self.config.storage)
+
+
+@dataclass
+class Meter:
+    """Sums of a run's metrics since the last report: on the device for the step's, in seconds for the clock's."""
+
+    rank: Rank
+    names: tuple[str, ...] = ()
+    total_N: Tensor | None = None
+    num_steps: int = 0
+    started_s: float = field(default_factory=time.monotonic)
+    wait_s: float = 0.0
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add one step's device scalars, without waiting for the device."""
+        self.names = tuple(sorted(metrics))
+        values_N = torch.stack([metrics[name].detach().float() for name in self.names])
+        self.total_N = values_N if self.total_N is None else self.total_N + values_N
+        self.num_steps += 1
+
+    def drain(self, *, batch_size: int) -> dict[str, float]:
+        """Mean metrics over ranks and steps, rates, and start anew. Every rank must call it."""
+        out: dict[str, float] = {}
+        if self.total_N is not None:
+            means = self.rank.mean(self.total_N / self.num_steps).tolist()
+            out.update(zip(self.names, means, strict=True))
+            elapsed_s = max(1e-9, time.monotonic() - self.started_s)
+            out["train/images_per_s"] = self.num_steps * batch_size / elapsed_s
+            out["data/wait_fraction"] = min(1.0, self.wait_s / elapsed_s)
+        self.names, self.total_N, self.num_steps = (), None, 0
+        self.started_s, self.wait_s = time.monotonic(), 0.0
+        return out
+
+
+class Run:
+    """One run on one rank: state, data and doors, built once; `train` carries it to its end or to a stop."""
+
+    def __init__(self, job: TrialJob, reporter: Reporter, rank: Rank) -> None:
+        self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
+        self.plan: RunPlan = plan_run(self.config, job.rungs_images)
+        self.store = job.checkpoint_store()
+        self.shards: ShardSet = open_shards(job.shards_uri, self.config.data, self.config.storage)
+        self.probes: ProbeData | None = load_probe_data(self.config, self.shards)
+        self.state: TrainState = new_state(self.config, self.plan.total_steps, rank)
+        grid = self.state.objective.context_encoder.grid
+        self.grid = PatchGrid(grid.rows, grid.columns)
+        self.sampler: MaskSampler = build_sampler(self.config.masks, self.grid)
+        self.meter = Meter(rank)
+
+    def train(self) -> None:
+        """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
+        if self._resume() or self._begin():
+            return
+        stops = self.plan.stops_after(self.state.step)
+        model = self._model()
+        with BatchStream(
+            self.shards,
+            data=self.config.data,
+            image_size_px=self.config.encoder.image_size_px,
+            batch_size=self.config.train.batch_size,
+            rank=self.rank.index,
+            world_size=self.rank.world_size,
+            seed=self.config.train.seed,
+            start_step=self.state.step,
+            total_steps=self.plan.total_steps,
+        ) as stream:
+            self.meter.drain(batch_size=1)
+            for batch in stream:
+                self._step(batch, model)
+                stop = stops.get(self.state.step)
+                if stop is None:
+                    continue
+                self.meter.wait_s = stream.take_wait_s()
+                if self._at_stop(stop, bad_samples=stream.num_bad_samples).action == "stop":
+                    return
+
+    def _model(self) -> torch.nn.Module:
+        if self.rank.world_size == 1:
+            return self.state.objective
+        return DistributedDataParallel(self.state.objective, broadcast_buffers=False)
+
+    def _step(self, batch: Batch, model: torch.nn.Module) -> None:
+        device = self.rank.device
+        images = prepare_images(
+            batch.images_uint8_BCHW, self.config.data.mean, self.config.data.std, device
+        )
+        masks = self.sampler.sample(
+            batch.sample_ids_B,
+            batch.epochs_B,
+            seed=self.config.train.seed,
+            step=self.state.step,
+            device=device,
+        )
+        metrics = train_step(self.state, images, masks, model=model)
+        self.meter.add({**metrics, **mask_metrics(masks, self.grid)})
+
+    def _begin(self) -> bool:
+        """Measure the baselines and the state before training; returns whether the run is to stop at once."""
+        metrics: dict[str, float] = {}
+        if self.probes is not None:
+            store = open_store(f"{self.job.run_uri}/baselines", self.config.storage)
+            metrics = baselines(
+                self.state, self.shards, self.probes, config=self.config, rank=self.rank, store=store
+            )
+            metrics |= {
+                key.replace("baseline/untrained", "probe"): value
+                for key, value in metrics.items()
+                if key.startswith("baseline/untrained/")
+            }
+        row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
+        return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
+
+    def _resume(self) -> bool:
+        """Load the newest checkpoint and repeat its report; returns whether nothing is left to do.
+
+        The report of a checkpoint may have been lost with its process, so it is kept inside the checkpoint and sent
+        again: rows are idempotent and a rung that was decided before is answered as before.
+        """
+        found = load_latest(self.store) if self.rank.index == 0 else None
+        found = self.rank.broadcast(found)
+        if found is None:
+            return False
+        fingerprint = run_fingerprint(self.config, self.shards.digest)
+        if found.meta["fingerprint"] != fingerprint:
+            raise CheckpointError(
+                f"{self.store.uri}/{found.name}: the checkpoint was written under another configuration or other "
+                "data than this run's; use a new sweep id, or move the checkpoint away"
+            )
+        self.state.load_state_dict({"tensors": found.tensors, "meta": found.meta["state"]})
+        _log.info("%s goes on from %s", self.job.trial_id, found.name)
+        report = TrialReport.from_json(found.meta["report"])
+        return self._deliver(report).action == "stop" or report.final
+
+    def _at_stop(self, stop: Stop, *, bad_samples: int) -> Decision:
+        metrics = self.meter.drain(batch_size=self.config.train.batch_size)
+        metrics["data/bad_samples"] = float(bad_samples)
+        evaluation = Evaluation()
+        if stop.probe and self.probes is not None:
+            evaluation = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+        images = self.plan.images_at(stop.step)
+        row = Row(images=images, timestamp_ms=_now_ms(), metrics={**metrics, **evaluation.metrics})
+        report = TrialReport(
+            trial_id=self.job.trial_id,
+            images=images,
+            rows=(row,),
+            rung=stop.rung,
+            final=stop.final,
+            correct=evaluation.correct,
+        )
+        if stop.checkpoint:
+            self._save(report)
+        decision = self._deliver(report)
+        if decision.action == "stop" and not stop.checkpoint:
+            self._save(report)
+        self.meter.drain(batch_size=1)
+        return decision
+
+    def _save(self, report: TrialReport) -> None:
+        if self.rank.index != 0:
+            return
+        saved = self.state.state_dict()
+        save_checkpoint(
+            self.store,
+            step=self.state.step,
+            tensors=saved["tensors"],
+            meta={
+                "state": saved["meta"],
+                "report": report.to_json(),
+                "fingerprint": run_fingerprint(self.config, self.shards.digest),
+            },
+            keep=self.config.train.keep_checkpoints,
+        )
+
+    def _deliver(self, report: TrialReport) -> Decision:
+        """Rank 0 reports; every rank hears the decision."""
+        decision = self.reporter.report(report) if self.rank.index == 0 else Decision()
+        return self.rank.broadcast(decision)
+
+
+def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:
+    """The untrained state of a run: a function of the configuration and its seed."""
+    return create_state(
+        encoder=config.encoder,
+        predictor=config.predictor,
+        objective=config.objective,
+        optimizer=config.optimizer,
+        ema=config.ema,
+        total_steps=total_steps,
+        seed=config.train.seed,
+        device=rank.device,
+        precision=rank.precision,
+    )
+
+
+def run_fingerprint(config: RunConfig, data_digest: str) -> str:
+    """A hash of everything that decides a run's weights; equal for runs that may continue each other.
+
+    Workers, cadences, places and resources are left out: a run may be resumed with others.
+    """
+    basis: dict[str, Any] = {
+        "data": data_digest,
+        "crop": [config.data.crop_scale, config.data.crop_aspect_ratio, config.data.mean, config.data.std],
+        "shuffle_shards": config.data.shuffle_shards,
+        "train": [config.train.images, config.train.batch_size, config.train.seed],
+        **{
+            name: asdict(getattr(config, name))
+            for name in ("encoder", "predictor", "masks", "objective", "optimizer", "ema")
+        },
+    }
+    return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,1 +1,31 @@
-"""Room: see docs/architecture.md."""
+"""The configuration: sections and their rules, YAML in and out, overrides, the search space, the reference.
+
+See docs/architecture.md for its place and docs/configuration.md for every key.
+"""
+
+from orchestrator.config.load import (
+    apply_overrides,
+    default_config,
+    dump,
+    flatten,
+    load_config,
+    parse_config,
+    to_data,
+)
+from orchestrator.config.models import RunConfig
+from orchestrator.config.space import axis_value, grid_points, grid_size, pair_around
+
+__all__ = [
+    "RunConfig",
+    "apply_overrides",
+    "axis_value",
+    "default_config",
+    "dump",
+    "flatten",
+    "grid_points",
+    "grid_size",
+    "load_config",
+    "pair_around",
+    "parse_config",
+    "to_data",
+]

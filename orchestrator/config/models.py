@@ -1,15 +1,25 @@
 """The configuration of a run and of a sweep, composed from the settings beside their owners.
 
-Owns the orchestrator's own sections and the cross-section rules. Leaves out reading files (`load`) and the core's
-settings, which are the dataclasses of `jepa_core`. Every section is frozen and refuses unknown keys. The dotted key of
-a field (`masks.target_scale`) is its name in YAML, in `--set`, in the search space and as the MLflow parameter.
+Owns the orchestrator's own sections and the rules of single fields. Leaves out reading files (`load`), the
+rules between sections (`rules`) and the core's settings, which are the dataclasses of `jepa_core`. Every
+section is frozen and refuses unknown keys. The dotted key of a field (`masks.target_scale`) is its name in
+YAML, in `--set`, in the search space and as the MLflow parameter. Construct a `RunConfig` through `load`: it
+alone applies every rule.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
 
 from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
@@ -17,6 +27,46 @@ from jepa_core.masks import MaskSettings
 from jepa_core.objectives.ijepa import IJepaSettings
 from jepa_core.optim import OptimizerSettings
 from jepa_core.predictor import PredictorSettings
+from orchestrator.config.uris import (
+    check_endpoint_url,
+    check_folder,
+    check_store_uri,
+    check_tracking_uri,
+)
+
+MAX_SEED = 2**63 - 1
+MAX_IMAGES = 10**12
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a range whose lower bound is above its upper one."""
+    if bounds[0] > bounds[1]:
+        raise ValueError("must be [low, high] with low <= high; swap the two")
+    return bounds
+
+
+def _freeze(value: Any) -> Any:
+    """Turn lists into tuples, so that a frozen section is frozen all the way down."""
+    return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a list with a value that occurs twice."""
+    seen = [repr(value) for value in values]
+    repeated = next((text for index, text in enumerate(seen) if text in seen[:index]), None)
+    if repeated is not None:
+        raise ValueError(f"must not repeat a value; remove the second {repeated}")
+    return values
+
+
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Positive = Annotated[float, Field(gt=0)]
+Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
+PositiveBounds = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+IntBounds = Annotated[tuple[int, int], AfterValidator(_ordered)]
+Area = Annotated[float, Field(gt=0, le=1)]
+StoreUri = Annotated[str, AfterValidator(check_store_uri)]
 
 
 class Section(BaseModel):
@@ -28,23 +78,33 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images come from and how they are cropped."""
 
-    source: str = "scenes"
-    """`scenes` (the embedded procedural set), or a folder or `s3://` prefix of shards, or a folder of images."""
-    scenes_train_images: int = Field(default=8000, ge=100)
-    scenes_test_images: int = Field(default=3000, ge=100)
+    source: StoreUri = "scenes"
+    """`scenes` (the embedded procedural set), or a folder or `s3://` prefix of shards, or a folder of
+    images."""
+    scenes_train_images: int = Field(default=8000, ge=100, le=10_000_000)
+    """Images of the procedural set that are trained on."""
+    scenes_test_images: int = Field(default=3000, ge=100, le=10_000_000)
+    """Images of the procedural set that probes are tested on."""
     scenes_image_size_px: int = Field(default=48, ge=16, le=512)
-    scenes_seed: int = Field(default=0, ge=0)
-    train_split: str = "train"
-    test_split: str = "test"
-    crop_scale: tuple[float, float] = (0.3, 1.0)
+    """Side of a procedural image."""
+    scenes_seed: Seed = 0
+    """Seed of the procedural set; another seed is another data set."""
+    train_split: Word = "train"
+    """Split that is trained on."""
+    test_split: Word = "test"
+    """Split that probes are tested on."""
+    crop_scale: Annotated[tuple[Area, Area], AfterValidator(_ordered)] = (0.3, 1.0)
     """Area of the random-resized crop as a fraction of the image."""
-    crop_aspect_ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_aspect_ratio: PositiveBounds = (0.75, 4 / 3)
+    """Aspect ratio of the random-resized crop before it is resized, width over height."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    cache_dir: str | None = None
+    """Subtracted from each colour channel, of values in 0 to 1."""
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    """Each colour channel is divided by this after the mean is subtracted."""
+    cache_dir: Annotated[str, AfterValidator(check_folder)] | None = None
     """Node-local folder for downloaded and packed shards; None is `$XDG_CACHE_HOME/orchestrator`."""
     cache_size_gb: float = Field(default=50.0, gt=0)
-    loader_threads: int = Field(default=2, ge=0)
+    loader_threads: int = Field(default=2, ge=0, le=256)
     """Decoding threads a worker; 0 decodes in the training thread."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled among this many shards at a time."""
@@ -53,24 +113,28 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """Length, batch and resources of one run."""
 
-    images: int = Field(default=1_000_000, ge=1)
+    images: int = Field(default=1_000_000, ge=1, le=MAX_IMAGES)
     """Images seen over the whole run; the schedules span exactly these."""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=256, ge=1, le=1_000_000)
     """Global batch size over all workers."""
-    seed: int = Field(default=0, ge=0)
-    num_workers: int = Field(default=1, ge=1)
+    seed: Seed = 0
+    """Seed of weights, data order and masks; a sweep sets it from `sweep.seeds`."""
+    num_workers: int = Field(default=1, ge=1, le=4096)
     """Ray Train workers (data-parallel ranks)."""
-    gpus_per_worker: float | Literal["auto"] = "auto"
-    """GPUs a worker; fractions share a GPU between trials. `auto` is 1 where the cluster has GPUs and 0 elsewhere."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """GPUs a worker; fractions share a GPU between trials. `auto` is 1 where the cluster has GPUs, else 0."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
-    threads_per_worker: int | Literal["auto"] = "auto"
+    """CPUs that Ray reserves for a worker."""
+    threads_per_worker: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """torch's intra-op threads; `auto` is max(1, floor(cpus_per_worker))."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 autocast on a GPU and float32 on a CPU."""
     report_every_images: int = Field(default=10_000, ge=1)
     """Cadence of training metrics sent to the driver."""
     checkpoint_every_images: int = Field(default=100_000, ge=1)
+    """Cadence of checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept."""
     max_failures: int = Field(default=3, ge=0)
     """Times a worker or trial may fail and go on from its checkpoint."""
 
@@ -80,105 +144,148 @@ class ProbeConfig(Section):
 
     every_images: int | None = Field(default=None, ge=1)
     """Cadence of probes during training; None probes at the rungs and at the end only."""
-    labels: tuple[str, ...] | None = None
+    labels: Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """Labels to probe; None takes every label of the shards."""
     train_images: int = Field(default=4000, ge=10)
+    """Images the probes are fitted on, at most."""
     test_images: int = Field(default=2000, ge=10)
+    """Images the probes are tested on, at most."""
     knn_neighbors: int = Field(default=20, ge=1)
+    """Neighbours that vote."""
     knn_temperature: float = Field(default=0.07, gt=0)
-    linear_l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    """Temperature of the votes' weights, exp(cosine / temperature)."""
+    linear_l2: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 1e-1)
     """L2 penalties of the linear probe, chosen on a validation part of the probe's training images."""
 
 
 class TrackingConfig(Section):
     """Where metrics and artifacts go."""
 
-    uri: str | None = None
+    uri: Annotated[str, AfterValidator(check_tracking_uri)] | None = None
     """MLflow tracking URI; None is an SQLite file `mlflow.db` in the runs folder."""
-    experiment: str | None = None
+    experiment: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f/]{1,200}\z")] | None = None
     """MLflow experiment; None is the sweep's name."""
 
 
 class StorageConfig(Section):
     """Where runs, checkpoints and reports are written."""
 
-    uri: str = "runs"
+    uri: StoreUri = "runs"
     """Folder or `s3://bucket/prefix`."""
-    endpoint_url: str | None = None
+    endpoint_url: Annotated[str, AfterValidator(check_endpoint_url)] | None = None
     """S3 endpoint for reading and writing; None is the standard boto3 chain (`AWS_ENDPOINT_URL` among it)."""
-    region: str | None = None
+    region: Word | None = None
+    """S3 region; None is the standard boto3 chain."""
     anonymous: bool = False
+    """Read public buckets without credentials."""
 
 
 class Choice(Section):
     """An axis that takes one of the listed values."""
 
-    choices: Annotated[list[Any], Field(min_length=1)]
+    choices: Annotated[
+        tuple[Any, ...], Field(min_length=1), AfterValidator(_freeze), AfterValidator(_distinct)
+    ]
+    """The values, in the order a grid takes them."""
 
 
 class Uniform(Section):
     """An axis drawn evenly between two bounds."""
 
-    uniform: tuple[float, float]
+    uniform: Bounds
+    """Lowest and highest value."""
 
 
 class LogUniform(Section):
     """An axis drawn evenly in its logarithm between two bounds."""
 
-    log_uniform: tuple[float, float]
+    log_uniform: PositiveBounds
+    """Lowest and highest value, both above 0."""
 
 
 class IntUniform(Section):
     """An integer axis, both bounds included."""
 
-    int_uniform: tuple[int, int]
+    int_uniform: IntBounds
+    """Lowest and highest value."""
 
 
 class Centered(Section):
     """A pair `[centre - width / 2, centre + width / 2]` whose centre is drawn evenly between two bounds."""
 
-    center: tuple[float, float]
+    center: Bounds
+    """Lowest and highest centre."""
     width: float = Field(ge=0)
+    """High minus low of every pair."""
 
 
 class CenteredRatio(Section):
     """A pair `[centre / spread, centre * spread]` whose centre is drawn log-evenly between two bounds."""
 
-    center_ratio: tuple[float, float]
-    spread: float = Field(default=1.0, ge=1.0)
+    center_ratio: PositiveBounds
+    """Lowest and highest centre, both above 0."""
+    spread: float = Field(default=1.0, ge=1.0, le=1000.0)
+    """High over centre, and centre over low, of every pair."""
+
+
+AXIS_KINDS = ("choices", "uniform", "log_uniform", "int_uniform", "center", "center_ratio")
+
+
+def _axis_kind(value: Any) -> str | None:
+    """The one key that says which kind of axis a mapping is; None unless exactly one is there."""
+    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
+    found = [kind for kind in AXIS_KINDS if kind in keys]
+    return found[0] if len(found) == 1 else None
 
 
 Axis = Choice | Uniform | LogUniform | IntUniform | Centered | CenteredRatio
+"""An axis of the search, told apart by its key."""
+
+TaggedAxis = Annotated[
+    Annotated[Choice, Tag("choices")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[LogUniform, Tag("log_uniform")]
+    | Annotated[IntUniform, Tag("int_uniform")]
+    | Annotated[Centered, Tag("center")]
+    | Annotated[CenteredRatio, Tag("center_ratio")],
+    Discriminator(_axis_kind),
+]
 
 
 class AshaConfig(Section):
     """Asynchronous successive halving over rungs counted in images seen."""
 
     first_rung_images: int = Field(ge=1)
-    reduction_factor: int = Field(default=3, ge=2)
+    """Images after which a trial is first compared with the others."""
+    reduction_factor: int = Field(default=3, ge=2, le=100)
+    """One in this many goes on at a rung, and rungs grow by this factor."""
 
 
 class SweepConfig(Section):
     """Which keys are searched, how, and what stops a trial early."""
 
-    space: dict[str, Axis] = Field(default_factory=dict)
-    """Dotted key -> axis."""
+    space: dict[str, TaggedAxis] = Field(default_factory=dict, max_length=32)
+    """Dotted key -> axis: `choices`, `uniform`, `log_uniform`, `int_uniform`, `center` or `center_ratio`."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    num_trials: int | None = Field(default=None, ge=1)
-    """Trials to draw for random and optuna; a cap on grid."""
-    seeds: tuple[int, ...] = (0,)
+    """How points are chosen; a grid takes every combination of `choices`."""
+    num_trials: int | None = Field(default=None, ge=1, le=100_000)
+    """Points to draw for random and optuna; a cap on grid."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100), AfterValidator(_distinct)] = (0,)
     """Run seeds; every geometry is trained once with each."""
     metric: str = "probe/linear/mean"
     """Metric that ranks trials; higher is better."""
     asha: AshaConfig | None = None
-    max_concurrent_trials: int | Literal["auto"] = "auto"
-    search_seed: int = Field(default=0, ge=0)
+    max_concurrent_trials: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Trials at once; `auto` is as many as the cluster's resources hold."""
+    search_seed: Seed = 0
+    """Seed of the random and optuna searches."""
 
 
 class RunConfig(Section):
     """One sweep file: a base configuration and a search over it."""
 
-    name: str = Field(default="ijepa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: Word = "ijepa"
+    """Name of the sweep: the start of its runs' identifiers and the default MLflow experiment."""
     data: DataConfig = DataConfig()
     encoder: EncoderSettings = EncoderSettings()
     predictor: PredictorSettings = PredictorSettings()

@@ -1,0 +1,165 @@
+"""The table of every setting: dotted key, type, default and documentation.
+
+Owns the walk over the pydantic sections and the core's dataclasses. Leaves out validation (`load`, `rules`)
+and presentation (`schema`). A dotted key is a section and a field (`masks.target_scale`), or `name`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import itertools
+import textwrap
+import types
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from orchestrator.config.models import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One field as the configuration reference shows it. `annotation` is its Python type."""
+
+    key: str
+    section: str
+    name: str
+    annotation: Any
+    default: Any
+    documentation: str
+    bounds: tuple[str, ...] = ()
+
+    @property
+    def type_text(self) -> str:
+        """The type in plain words."""
+        return describe_type(self.annotation)
+
+
+@cache
+def section_types() -> dict[str, type[Any]]:
+    """Section name -> the model or dataclass that defines it."""
+    hints = {name: info.annotation for name, info in RunConfig.model_fields.items()}
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and _is_section(kind)}
+
+
+@cache
+def settings() -> dict[str, Setting]:
+    """Every setting by dotted key, in file order."""
+    table: dict[str, Setting] = {}
+    sections = section_types()
+    for name, info in RunConfig.model_fields.items():
+        rows = _rows(sections[name], name) if name in sections else [_pydantic_row("", name, info)]
+        table.update({row.key: row for row in rows})
+    return table
+
+
+def section_doc(section: str) -> str:
+    """The docstring of a section's class."""
+    return inspect.cleandoc(section_types()[section].__doc__ or "")
+
+
+def describe_type(annotation: Any) -> str:
+    """A type in the words of the configuration reference."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " | ".join(describe_type(argument) for argument in arguments)
+    if origin in (list, tuple):
+        return _describe_list(arguments)
+    if origin is dict:
+        return "mapping"
+    words = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null"}
+    if annotation in words:
+        return words[annotation]
+    if hasattr(annotation, "__metadata__"):
+        return describe_type(arguments[0])
+    return "mapping" if isinstance(annotation, type) and _is_section(annotation) else "any value"
+
+
+def nearest_key(unknown: str) -> str:
+    """The valid dotted key closest to an unknown one, or an empty string."""
+    section, _, name = unknown.rpartition(".")
+    siblings = [setting.name for setting in settings().values() if setting.section == section]
+    siblings = siblings if section else list(RunConfig.model_fields)
+    local = difflib.get_close_matches(name[:100], siblings, n=1, cutoff=0.75)
+    if local:
+        return f"{section}.{local[0]}" if section else local[0]
+    elsewhere = [key for key, setting in settings().items() if setting.name == name]
+    if elsewhere:
+        return elsewhere[0]
+    close = difflib.get_close_matches(unknown[:100], list(settings()), n=1, cutoff=0.75)
+    weak = difflib.get_close_matches(name[:100], siblings, n=1, cutoff=0.5)
+    return close[0] if close else f"{section}.{weak[0]}".lstrip(".") if weak else ""
+
+
+def _describe_list(arguments: tuple[Any, ...]) -> str:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return f"list of {describe_type(arguments[0])}"
+    if len(set(arguments)) == 1 and len(arguments) > 1:
+        return f"list of {len(arguments)} {describe_type(arguments[0])}s"
+    return "list of " + ", ".join(describe_type(argument) for argument in arguments)
+
+
+def _is_section(kind: type[Any]) -> bool:
+    return dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)
+
+
+def _rows(kind: type[Any], section: str) -> list[Setting]:
+    if issubclass(kind, BaseModel):
+        return [_pydantic_row(section, name, info) for name, info in kind.model_fields.items()]
+    hints, documentation = get_type_hints(kind), attribute_docstrings(kind)
+    return [
+        Setting(
+            key=f"{section}.{field.name}",
+            section=section,
+            name=field.name,
+            annotation=hints[field.name],
+            default=field.default,
+            documentation=documentation.get(field.name, ""),
+        )
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def _pydantic_row(section: str, name: str, info: Any) -> Setting:
+    default = info.get_default(call_default_factory=True)
+    return Setting(
+        key=f"{section}.{name}" if section else name,
+        section=section,
+        name=name,
+        annotation=info.annotation,
+        default=None if default is PydanticUndefined else default,
+        documentation=" ".join((info.description or "").split()),
+        bounds=tuple(words for item in info.metadata if (words := _bound(item))),
+    )
+
+
+def _bound(constraint: Any) -> str:
+    words = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+    for attribute, phrase in words.items():
+        if getattr(constraint, attribute, None) is not None:
+            return f"{phrase} {getattr(constraint, attribute)}"
+    return ""
+
+
+def attribute_docstrings(kind: type[Any]) -> dict[str, str]:
+    """The string literals under the fields of a class by field name; empty without its source."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    found: dict[str, str] = {}
+    for statement, following in itertools.pairwise(body):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            found[statement.target.id] = " ".join(str(following.value.value).split())
+    return found

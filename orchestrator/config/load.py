@@ -1,0 +1,309 @@
+"""The doors of the configuration: a file, overrides or a point of the search in, a checked `RunConfig` out.
+
+Owns the order of checks and the collection of every fault at once. Leaves out parsing (`yaml12`), wording
+(`faults`) and the rules (`models` and the core for one section, `rules` between sections). Called by the CLI
+and by `sweep`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.config import yaml12
+from orchestrator.config.faults import REQUIRED, Problem, key_path, key_text, path_in_data, problems_of
+from orchestrator.config.fields import section_types
+from orchestrator.config.models import RunConfig
+from orchestrator.config.rules import check_rules
+from orchestrator.config.uris import mask_secrets
+from orchestrator.config.yaml12 import Document, KeyPath, Place
+from orchestrator.errors import ConfigError, Fault
+
+MAX_TEXT_CHARACTERS = 300
+MAX_KEY_PARTS = 8
+MAX_FAULTS = 100
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a sweep file, apply `key=value` overrides in order and check everything.
+
+    Raises:
+        ConfigError: With every fault of the file and the overrides.
+    """
+    document = yaml12.parse(yaml12.read_text(path), str(path))
+    return _checked(document, overrides)
+
+
+def parse_config(text: str, *, source: str = "<text>", overrides: Sequence[str] = ()) -> RunConfig:
+    """Like `load_config`, from YAML text.
+
+    Raises:
+        ConfigError: With every fault of the text and the overrides.
+    """
+    return _checked(yaml12.parse(text, source), overrides)
+
+
+def default_config(overrides: Sequence[str] = ()) -> RunConfig:
+    """The defaults with `key=value` overrides.
+
+    Raises:
+        ConfigError: With every fault of the overrides.
+    """
+    return _checked(Document(data={}), overrides)
+
+
+def apply_overrides(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """Set dotted keys to Python values and check the result.
+
+    The rules of the search space are left out when only its own keys and `train.seed` are set: a point of a
+    search that has been checked cannot break them, and a sweep applies thousands.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    document = Document(data=to_data(config))
+    place = Place(source="override")
+    problems = [
+        bad for key, value in values.items() for bad in _assign(document, key_path(key), _plain(value), place)
+    ]
+    is_point = all(key == "train.seed" or key in config.sweep.space for key in values)
+    return _validate(document, problems, check_search=not is_point)
+
+
+def to_data(config: RunConfig) -> dict[str, Any]:
+    """Plain data (dicts, lists and scalars) that loads back to an equal configuration."""
+    data: dict[str, Any] = json.loads(config.model_dump_json())
+    return data
+
+
+def dump(config: RunConfig) -> str:
+    """YAML text with every setting, that loads back to an equal configuration."""
+    return yaml12.dump(to_data(config))
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """Every setting under its dotted key: scalars, None, and tuples for lists; the search space by axis."""
+    return dict(_leaves(config.model_dump(), ""))
+
+
+def _leaves(value: Any, key: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(key, _freeze(value))]
+    pairs = [_leaves(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()]
+    return [pair for group in pairs for pair in group]
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists and scalars of NumPy or torch become Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _checked(document: Document, overrides: Sequence[str]) -> RunConfig:
+    """Normalise a parsed document, apply the overrides and validate."""
+    if document.data is None:
+        raise ConfigError(
+            [_fault(document, Problem(path=(), rule="holds no settings", remedy="write at least `{}`"))]
+        )
+    if not isinstance(document.data, dict):
+        raise ConfigError([_fault(document, Problem(path=(), rule="must be a mapping of keys"))])
+    for name in section_types():
+        if name in document.data and document.data[name] is None:
+            document.data[name] = {}
+    problems = [bad for text in overrides for bad in _override(document, text)]
+    return _validate(document, problems, check_search=True)
+
+
+def _override(document: Document, text: str) -> list[Problem]:
+    """Apply one `key=value`; the value is YAML."""
+    key, equals, value_text = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        document.values[(text,)] = Place(source="--set", text=text)
+        return [Problem(path=(text,), rule="must be key=value")]
+    path = key_path(key)
+    try:
+        value = yaml12.parse(value_text, "--set").data
+    except ConfigError as error:
+        _note(document, path, Place(source="--set", text=value_text))
+        return [Problem(path=path, rule=fault.rule, remedy=fault.remedy) for fault in error.faults]
+    return _assign(document, path, value, Place(source="--set", text=value_text))
+
+
+def _assign(document: Document, path: KeyPath, value: Any, place: Place) -> list[Problem]:
+    """Set a value in the data and note where it comes from."""
+    _note(document, path, place)
+    if len(path) > MAX_KEY_PARTS:
+        return [Problem(path=path, rule="is not a known key", is_key=True)]
+    here = document.data
+    for depth, part in enumerate(path[:-1]):
+        child = here.get(str(part))
+        if child is None:
+            child = here[str(part)] = {}
+            document.keys.setdefault(path[: depth + 1], place)
+        if not isinstance(child, dict):
+            return [Problem(path=path, rule=f"has no keys below `{part}`", is_key=True)]
+        here = child
+    here[str(path[-1])] = value
+    return []
+
+
+def _note(document: Document, path: KeyPath, place: Place) -> None:
+    for places in (document.keys, document.values):
+        for stale in [old for old in places if old[: len(path)] == path]:
+            del places[stale]
+        places[path] = place
+
+
+def _validate(document: Document, problems: Sequence[Problem], *, check_search: bool) -> RunConfig:
+    """Validate the sections, then the rules between them as far as what they read is sound."""
+    found = [*problems, *_non_finite(document.data, ())]
+    data = _without(document.data, [bad for bad in found if _is_set(document.data, bad.path)])
+    config, more = _settle(data, found)
+    found += more
+    found += check_rules(config, [bad.path for bad in found], check_search=check_search)
+    if not found:
+        return config
+    unique = list({(bad.path, bad.rule): bad for bad in found}.values())
+    faults = sorted((_fault(document, bad) for bad in unique), key=_order)
+    raise ConfigError(faults[:MAX_FAULTS])
+
+
+def _settle(data: Any, known: Sequence[Problem]) -> tuple[RunConfig, list[Problem]]:
+    """Validate, take out what is faulty, and again until the rest is sound.
+
+    Once something faulty is out, a problem is believed only where a value was given and nothing was taken
+    out of it, since defaults now stand in. Each round removes something, and an empty mapping is sound.
+    """
+    problems: list[Problem] = []
+    while True:
+        try:
+            return RunConfig.model_validate_json(json.dumps(data), strict=True), problems
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+        whole = _with_whole_numbers(errors, data)
+        if whole is not None:
+            data = whole
+            continue
+        found = problems_of(errors, data)
+        earlier = [*known, *problems]
+        problems += [bad for bad in found if not earlier or _is_independent(bad, data, earlier)]
+        pruned = _without(data, found)
+        data = pruned if pruned != data else {}
+
+
+def _is_independent(bad: Problem, data: Any, earlier: Sequence[Problem]) -> bool:
+    """Whether a problem is about a value that was given and of which nothing was taken out."""
+    is_touched = any(other.path[: len(bad.path)] == bad.path for other in earlier)
+    return not is_touched and (_is_set(data, bad.path) or bad.rule == REQUIRED)
+
+
+def _is_set(data: Any, path: KeyPath) -> bool:
+    """Whether the data holds a value at a path."""
+    for part in path:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            return False
+    return True
+
+
+def _with_whole_numbers(errors: Sequence[ErrorDetails], data: Any) -> Any | None:
+    """The data with `1e6` turned into 1000000 where only that fits; None when nothing was turned."""
+    turned = None
+    for error in errors:
+        value = error["input"]
+        is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+        if error["type"] not in ("int_type", "int_from_float") or not is_whole:
+            continue
+        turned = copy.deepcopy(data) if turned is None else turned
+        path = path_in_data(error, turned)
+        parent = turned
+        for part in path[:-1]:
+            parent = parent[part]
+        parent[path[-1]] = int(value)
+    return turned
+
+
+def _without(data: Any, problems: Sequence[Problem]) -> Any:
+    """The data without the settings that problems are about; a list goes whole."""
+    kept = copy.deepcopy(data)
+    for bad in problems:
+        here, holder, name = kept, None, ""
+        for part in bad.path:
+            if not isinstance(here, dict) or part not in here:
+                break
+            here, holder, name = here[part], here, str(part)
+        if holder is not None:
+            del holder[name]
+    return kept
+
+
+def _non_finite(value: Any, path: KeyPath) -> list[Problem]:
+    """Numbers that are infinite or not a number, wherever they are."""
+    if isinstance(value, dict):
+        return [bad for name, item in value.items() for bad in _non_finite(item, (*path, name))]
+    if isinstance(value, list):
+        return [bad for index, item in enumerate(value) for bad in _non_finite(item, (*path, index))]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [Problem(path=path, rule="must be a finite number")]
+    return []
+
+
+def _fault(document: Document, bad: Problem) -> Fault:
+    """Add the place and the value as written; what was not written is placed at the key around it."""
+    places = document.keys if bad.is_key else document.values
+    place, given = places.get(bad.path), ""
+    if place is not None and not bad.is_key:
+        given = _given(document, bad.path, place)
+    for size in range(len(bad.path) - 1, 0, -1):
+        place = place or document.keys.get(bad.path[:size])
+    place = place or document.values.get((), Place(source=""))
+    return Fault(
+        key=_printable(key_text(bad.path)),
+        rule=_printable(bad.rule),
+        given=given,
+        source=place.source,
+        line=place.line,
+        column=place.column,
+        remedy=_printable(bad.remedy),
+    )
+
+
+def _given(document: Document, path: KeyPath, place: Place) -> str:
+    if place.text:
+        return _printable(place.text)
+    value = document.data
+    for part in path:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            return ""
+    return "" if path == () else _printable(json.dumps(value, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    """One bounded line without secrets."""
+    line = " ".join(mask_secrets(text[:2000]).split())
+    line = line.encode("utf-8", "backslashreplace").decode("utf-8")
+    return line if len(line) <= MAX_TEXT_CHARACTERS else line[: MAX_TEXT_CHARACTERS - 3] + "..."
+
+
+def _order(fault: Fault) -> tuple[str, int, int]:
+    return fault.source, fault.line or 0, fault.column or 0

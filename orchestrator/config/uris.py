@@ -1,0 +1,105 @@
+"""What a URI, a folder name or an endpoint in a configuration may look like.
+
+Pure checks that raise ValueError with `rule; remedy`; nothing is opened. Secrets never belong in a file that
+is logged, stored as an artifact and sent to a tracker, so a user name and password in a URI are refused and
+masked in messages.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_SIGNED = re.compile(r"(?i)((?:signature|token|secret|password|credential|access[-_]?key)[^=&\s]*=)[^&\s]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "uc")
+MAX_URI_CHARACTERS = 1024
+
+
+def mask_secrets(text: str) -> str:
+    """Hide credentials and signed parameters in a text that may hold a URI."""
+    return _SIGNED.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+
+
+def check_store_uri(uri: str) -> str:
+    """A folder, `file:///folder` or `s3://bucket/prefix`.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    scheme = _check_common(uri)
+    if scheme not in ("", "file", "s3"):
+        remedy = "use a folder, `file:///folder` or `s3://bucket/prefix`"
+        raise ValueError(f"must be a folder, a file:// or an s3:// URI, not `{scheme}:`; {remedy}")
+    if scheme == "file" and not uri.startswith("file:///"):
+        raise ValueError("a file URI must hold an absolute path; write `file:///folder`")
+    if scheme == "s3":
+        _check_s3(uri)
+    return uri
+
+
+def check_tracking_uri(uri: str) -> str:
+    """A tracking server or database, or a folder.
+
+    Raises:
+        ValueError: An unknown scheme, or credentials in the URI.
+    """
+    scheme = _check_common(uri).split("+")[0]
+    if scheme and scheme not in _TRACKING_SCHEMES:
+        remedy = "use `http(s)://host:port`, `sqlite:///file.db` or a folder"
+        raise ValueError(f"must be a tracking URI of a known scheme, not `{scheme}:`; {remedy}")
+    return uri
+
+
+def check_endpoint_url(url: str) -> str:
+    """An HTTP(S) URL with a host and no credentials.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if _check_common(url) not in ("http", "https") or not re.match(r"(?i)https?://[^/?#]+", url):
+        raise ValueError("must be an http:// or https:// URL; write `https://host:port`")
+    return url
+
+
+def check_folder(path: str) -> str:
+    """A local folder.
+
+    Raises:
+        ValueError: A URI, an empty text or control characters.
+    """
+    if _check_common(path):
+        raise ValueError("must be a local folder, not a URI; remove the scheme")
+    return path
+
+
+def _check_common(uri: str) -> str:
+    """Refuse what no URI here may hold; returns the scheme in lower case, empty for a plain path."""
+    if not uri.strip():
+        raise ValueError("must not be empty; remove the line to use the default")
+    if len(uri) > MAX_URI_CHARACTERS:
+        raise ValueError(f"must be at most {MAX_URI_CHARACTERS} characters")
+    if _CONTROL.search(uri) or uri != uri.strip():
+        raise ValueError("must not hold control characters or blanks at its ends")
+    if "${" in uri or "$(" in uri:
+        raise ValueError("environment variables are not expanded in a file; pass the value with `--set`")
+    if _CREDENTIALS.search(uri) or mask_secrets(uri) != uri:
+        raise ValueError("must not hold credentials; set them in the environment or in a credentials file")
+    match = _SCHEME.match(uri)
+    return match.group(1).lower() if match else ""
+
+
+def _check_s3(uri: str) -> None:
+    if not uri.startswith("s3://"):
+        raise ValueError("an S3 URI must start with `s3://`; write `s3://bucket/prefix`")
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(
+            "must name a bucket of 3 to 63 lower-case letters, digits, `.` or `-`; write `s3://bucket/prefix`"
+        )
+    if ".." in prefix.split("/"):
+        raise ValueError("must not hold `..` in the prefix; write the prefix out")
+    if "?" in uri or "#" in uri:
+        raise ValueError("must not hold `?` or `#`; an S3 URI has no query")

@@ -90,10 +90,9 @@ def problems_of(errors: Sequence[ErrorDetails], data: Any) -> list[Problem]:
 
 
 def named_field(message: str, section: str) -> str:
-    """The only field of a section that a message names, or an empty string."""
-    words = set(re.findall(r"[a-z][a-z0-9_]*", message))
-    found = [row.name for row in settings().values() if row.section == section and row.name in words]
-    return found[0] if len(found) == 1 else ""
+    """The field of a section that a message names first, or an empty string."""
+    fields = {row.name for row in settings().values() if row.section == section}
+    return next((word for word in re.findall(r"[a-z][a-z0-9_]*", message) if word in fields), "")
 
 
 def path_in_data(error: ErrorDetails, data: Any) -> KeyPath:

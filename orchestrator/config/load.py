@@ -7,26 +7,25 @@ and by `sweep`.
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from orchestrator.config import yaml12
-from orchestrator.config.faults import REQUIRED, Problem, key_path, key_text, path_in_data, problems_of
+from orchestrator.config.faults import Problem, key_path, key_text
 from orchestrator.config.fields import section_types
 from orchestrator.config.models import RunConfig
-from orchestrator.config.rules import check_rules
+from orchestrator.config.rules import check_run
+from orchestrator.config.settle import is_set, non_finite, settle, without
+from orchestrator.config.sweep_rules import check_search as check_search_rules
+from orchestrator.config.sweep_rules import check_space_keys
 from orchestrator.config.uris import mask_secrets
 from orchestrator.config.yaml12 import Document, KeyPath, Place
 from orchestrator.errors import ConfigError, Fault
 
-MAX_TEXT_CHARACTERS = 300
+MAX_TEXT_CHARACTERS = 400
+MAX_GIVEN_CHARACTERS = 100
 MAX_KEY_PARTS = 8
 MAX_FAULTS = 100
 
@@ -173,11 +172,16 @@ def _note(document: Document, path: KeyPath, place: Place) -> None:
 
 def _validate(document: Document, problems: Sequence[Problem], *, check_search: bool) -> RunConfig:
     """Validate the sections, then the rules between them as far as what they read is sound."""
-    found = [*problems, *_non_finite(document.data, ())]
-    data = _without(document.data, [bad for bad in found if _is_set(document.data, bad.path)])
-    config, more = _settle(data, found)
+    found = [*problems, *non_finite(document.data, ())]
+    data = without(document.data, [bad for bad in found if is_set(document.data, bad.path)])
+    config, more = settle(data, found)
     found += more
-    found += check_rules(config, [bad.path for bad in found], check_search=check_search)
+    faulty = [bad.path for bad in found]
+    searched = frozenset(config.sweep.space) if check_search else frozenset()
+    if check_search:
+        found += check_space_keys(list(_space(document.data)))
+        found += check_search_rules(config, faulty)
+    found += check_run(config, faulty, leave_out=searched)
     if not found:
         return config
     unique = list({(bad.path, bad.rule): bad for bad in found}.values())
@@ -185,85 +189,11 @@ def _validate(document: Document, problems: Sequence[Problem], *, check_search: 
     raise ConfigError(faults[:MAX_FAULTS])
 
 
-def _settle(data: Any, known: Sequence[Problem]) -> tuple[RunConfig, list[Problem]]:
-    """Validate, take out what is faulty, and again until the rest is sound.
-
-    Once something faulty is out, a problem is believed only where a value was given and nothing was taken
-    out of it, since defaults now stand in. Each round removes something, and an empty mapping is sound.
-    """
-    problems: list[Problem] = []
-    while True:
-        try:
-            return RunConfig.model_validate_json(json.dumps(data), strict=True), problems
-        except ValidationError as error:
-            errors = error.errors(include_url=False)
-        whole = _with_whole_numbers(errors, data)
-        if whole is not None:
-            data = whole
-            continue
-        found = problems_of(errors, data)
-        earlier = [*known, *problems]
-        problems += [bad for bad in found if not earlier or _is_independent(bad, data, earlier)]
-        pruned = _without(data, found)
-        data = pruned if pruned != data else {}
-
-
-def _is_independent(bad: Problem, data: Any, earlier: Sequence[Problem]) -> bool:
-    """Whether a problem is about a value that was given and of which nothing was taken out."""
-    is_touched = any(other.path[: len(bad.path)] == bad.path for other in earlier)
-    return not is_touched and (_is_set(data, bad.path) or bad.rule == REQUIRED)
-
-
-def _is_set(data: Any, path: KeyPath) -> bool:
-    """Whether the data holds a value at a path."""
-    for part in path:
-        try:
-            data = data[part]
-        except (LookupError, TypeError):
-            return False
-    return True
-
-
-def _with_whole_numbers(errors: Sequence[ErrorDetails], data: Any) -> Any | None:
-    """The data with `1e6` turned into 1000000 where only that fits; None when nothing was turned."""
-    turned = None
-    for error in errors:
-        value = error["input"]
-        is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-        if error["type"] not in ("int_type", "int_from_float") or not is_whole:
-            continue
-        turned = copy.deepcopy(data) if turned is None else turned
-        path = path_in_data(error, turned)
-        parent = turned
-        for part in path[:-1]:
-            parent = parent[part]
-        parent[path[-1]] = int(value)
-    return turned
-
-
-def _without(data: Any, problems: Sequence[Problem]) -> Any:
-    """The data without the settings that problems are about; a list goes whole."""
-    kept = copy.deepcopy(data)
-    for bad in problems:
-        here, holder, name = kept, None, ""
-        for part in bad.path:
-            if not isinstance(here, dict) or part not in here:
-                break
-            here, holder, name = here[part], here, str(part)
-        if holder is not None:
-            del holder[name]
-    return kept
-
-
-def _non_finite(value: Any, path: KeyPath) -> list[Problem]:
-    """Numbers that are infinite or not a number, wherever they are."""
-    if isinstance(value, dict):
-        return [bad for name, item in value.items() for bad in _non_finite(item, (*path, name))]
-    if isinstance(value, list):
-        return [bad for index, item in enumerate(value) for bad in _non_finite(item, (*path, index))]
-    if isinstance(value, float) and not math.isfinite(value):
-        return [Problem(path=path, rule="must be a finite number")]
-    return []
+def _space(data: Any) -> dict[str, Any]:
+    """The search space as written, sound or not."""
+    for name in ("sweep", "space"):
+        data = data.get(name) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def _fault(document: Document, bad: Problem) -> Fault:
@@ -288,14 +218,14 @@ def _fault(document: Document, bad: Problem) -> Fault:
 
 def _given(document: Document, path: KeyPath, place: Place) -> str:
     if place.text:
-        return _printable(place.text)
+        return _printable(place.text)[:MAX_GIVEN_CHARACTERS]
     value = document.data
     for part in path:
         try:
             value = value[part]
         except (LookupError, TypeError):
             return ""
-    return "" if path == () else _printable(json.dumps(value, ensure_ascii=False))
+    return "" if path == () else _printable(json.dumps(value, ensure_ascii=False))[:MAX_GIVEN_CHARACTERS]
 
 
 def _printable(text: str) -> str:

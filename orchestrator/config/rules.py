@@ -1,18 +1,203 @@
 """Rules between settings of different sections.
 
-Pure functions of a configuration whose single fields are sound. Each rule names the settings it reads, so
-that it is left out when one of them is already known to be faulty.
+Pure functions of a configuration whose sections are sound. Each rule names the settings it reads: it is left
+out when one of them is already known to be faulty, and a grid is checked over the axes that a rule reads and
+no others (`sweep_rules`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from orchestrator.config.faults import Problem
+from jepa_core import masks as core_masks
+from orchestrator.config.faults import Problem, key_path, named_field, problem
+from orchestrator.config.fields import settings
 from orchestrator.config.models import RunConfig
 from orchestrator.config.yaml12 import KeyPath
 
+MAX_GRID_PATCHES = 16_384
+MAX_BLOCKS = 256
 
-def check_rules(config: RunConfig, faulty: Sequence[KeyPath], *, check_search: bool) -> list[Problem]:
-    """Every rule between sections that the configuration breaks."""
+_VIT_DIMENSIONS = {
+    "tiny": (192, 3),
+    "small": (384, 6),
+    "base": (768, 12),
+    "large": (1024, 16),
+    "huge": (1280, 16),
+    "giant": (1408, 16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A check and the dotted keys of the settings it reads."""
+
+    reads: frozenset[str]
+    check: Callable[[RunConfig], list[Problem]]
+
+
+RULES: list[Rule] = []
+
+
+def rule(
+    *reads: str,
+) -> Callable[[Callable[[RunConfig], list[Problem]]], Callable[[RunConfig], list[Problem]]]:
+    """Register a rule; `masks.*` reads every setting of a section."""
+
+    def register(check: Callable[[RunConfig], list[Problem]]) -> Callable[[RunConfig], list[Problem]]:
+        keys: set[str] = set()
+        for name in reads:
+            section = name.removesuffix(".*")
+            keys |= {key for key, row in settings().items() if row.section == section} or {name}
+        RULES.append(Rule(reads=frozenset(keys), check=check))
+        return check
+
+    return register
+
+
+def check_run(
+    config: RunConfig, faulty: Sequence[KeyPath], *, leave_out: frozenset[str] = frozenset()
+) -> list[Problem]:
+    """Every broken rule, but for those that read a faulty setting or one of `leave_out`."""
+    found: list[Problem] = []
+    for item in RULES:
+        if not item.reads & leave_out and not any(touches(path, item.reads) for path in faulty):
+            found += item.check(config)
+    return found
+
+
+def touches(path: KeyPath, keys: frozenset[str]) -> bool:
+    """Whether a path is one of the keys, lies within one or holds one."""
+    others = [key_path(key) for key in keys]
+    return any(path[: len(other)] == other[: len(path)] for other in others)
+
+
+def _broken(key: str, message: str) -> list[Problem]:
+    return [problem(key_path(key), message)]
+
+
+@rule("encoder.image_size_px", "encoder.patch_size_px")
+def _check_patch_grid(config: RunConfig) -> list[Problem]:
+    size, patch = config.encoder.image_size_px, config.encoder.patch_size_px
+    if patch < 1 or size < patch or size % patch:
+        near = max(1, round(size / max(patch, 1))) * max(patch, 1)
+        return _broken(
+            "encoder.image_size_px", f"must be a multiple of encoder.patch_size_px ({patch}); try {near}"
+        )
+    if (size // patch) ** 2 > MAX_GRID_PATCHES:
+        return _broken(
+            "encoder.image_size_px", f"must make at most {MAX_GRID_PATCHES} patches; enlarge the patches"
+        )
+    return []
+
+
+@rule("encoder.name", "encoder.width", "encoder.num_heads")
+def _check_encoder_heads(config: RunConfig) -> list[Problem]:
+    width, num_heads = encoder_dimensions(config)
+    if not width or not num_heads or not width % num_heads:
+        return []
+    key = "encoder.num_heads" if config.encoder.num_heads else "encoder.width"
+    return _broken(key, f"encoder.width ({width}) must be a multiple of encoder.num_heads ({num_heads})")
+
+
+@rule("predictor.width", "predictor.num_heads", "encoder.name", "encoder.num_heads")
+def _check_predictor_heads(config: RunConfig) -> list[Problem]:
+    width, num_heads = config.predictor.width, config.predictor.num_heads or encoder_dimensions(config)[1]
+    if not num_heads or num_heads < 1 or not width % num_heads:
+        return []
+    owner = "predictor.num_heads" if config.predictor.num_heads else "the encoder's heads"
+    near = max(1, round(width / num_heads)) * num_heads
+    return _broken("predictor.width", f"must be a multiple of {owner} ({num_heads}); try {near}")
+
+
+def encoder_dimensions(config: RunConfig) -> tuple[int | None, int | None]:
+    """Width and heads of the encoder as far as its settings or its timm name tell; None where they do not."""
+    match = re.match(r"vit_(tiny|small|base|large|huge|giant)_patch", config.encoder.name)
+    width, num_heads = _VIT_DIMENSIONS[match.group(1)] if match else (None, None)
+    return config.encoder.width or width, config.encoder.num_heads or num_heads
+
+
+@rule("train.batch_size", "train.num_workers")
+def _check_batch_splits(config: RunConfig) -> list[Problem]:
+    batch_size, num_workers = config.train.batch_size, config.train.num_workers
+    if batch_size % num_workers == 0:
+        return []
+    near = max(1, round(batch_size / num_workers)) * num_workers
+    return _broken("train.batch_size", f"must be a multiple of train.num_workers ({num_workers}); try {near}")
+
+
+@rule("train.images", "train.batch_size")
+def _check_at_least_one_step(config: RunConfig) -> list[Problem]:
+    if config.train.images >= config.train.batch_size:
+        return []
+    return _broken(
+        "train.images", f"must be at least one batch, train.batch_size ({config.train.batch_size})"
+    )
+
+
+@rule("train.gpus_per_worker")
+def _check_whole_gpus(config: RunConfig) -> list[Problem]:
+    gpus = config.train.gpus_per_worker
+    if isinstance(gpus, str) or gpus <= 1 or float(gpus).is_integer():
+        return []
+    return _broken(
+        "train.gpus_per_worker", "must be a fraction up to 1 or a whole number; a GPU is shared or owned"
+    )
+
+
+@rule("sweep.asha", "train.images")
+def _check_first_rung(config: RunConfig) -> list[Problem]:
+    asha = config.sweep.asha
+    if asha is None or asha.first_rung_images <= config.train.images:
+        return []
+    message = f"must be at most train.images ({config.train.images}); a rung after the end stops nothing"
+    return _broken("sweep.asha.first_rung_images", message)
+
+
+@rule("sweep.metric", "probe.labels")
+def _check_metric(config: RunConfig) -> list[Problem]:
+    match = re.fullmatch(r"probe/(linear|knn)/([A-Za-z0-9._-]+)", config.sweep.metric)
+    if not match:
+        message = "must be a probe accuracy, probe/linear/<label> or probe/knn/<label>; try probe/linear/mean"
+        return _broken("sweep.metric", message)
+    labels = config.probe.labels
+    if labels is not None and match.group(2) not in (*labels, "mean"):
+        return _broken("sweep.metric", f"must name one of probe.labels ({', '.join(labels)}) or mean")
+    return []
+
+
+@rule("data.train_split", "data.test_split")
+def _check_splits_differ(config: RunConfig) -> list[Problem]:
+    if config.data.train_split != config.data.test_split:
+        return []
+    return _broken(
+        "data.test_split", "must differ from data.train_split; accuracy on training images tells nothing"
+    )
+
+
+@rule("probe.knn_neighbors", "probe.train_images")
+def _check_neighbors(config: RunConfig) -> list[Problem]:
+    if config.probe.knn_neighbors <= config.probe.train_images:
+        return []
+    return _broken("probe.knn_neighbors", f"must be at most probe.train_images ({config.probe.train_images})")
+
+
+@rule("masks.*", "encoder.image_size_px", "encoder.patch_size_px")
+def _check_masks(config: RunConfig) -> list[Problem]:
+    """The geometry can be sampled on the patch grid; the core says why not and what would do."""
+    for name in ("num_target_blocks", "num_context_blocks"):
+        if not 1 <= getattr(config.masks, name) <= MAX_BLOCKS:
+            return _broken(f"masks.{name}", f"must be from 1 to {MAX_BLOCKS}")
+    if _check_patch_grid(config):
+        return []
+    side = config.encoder.image_size_px // config.encoder.patch_size_px
+    try:
+        build, grid = getattr(core_masks, "build_sampler", None), getattr(core_masks, "PatchGrid", None)
+        if build and grid:
+            build(config.masks, grid(side, side))
+    except ValueError as error:
+        field = named_field(str(error), "masks")
+        return _broken(f"masks.{field}" if field else "masks", str(error))
     return []

@@ -1,0 +1,240 @@
+"""Rules of the search: which keys, which kinds of axis, and that what the axes give is valid.
+
+A grid is checked point by point before anything starts, but only over the axes that a rule reads. The ends
+and the middle of a range are checked within their section; whether a drawn point is valid as a whole is known
+when it is drawn (`apply_overrides`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, get_args, get_origin
+
+from orchestrator.config.faults import Problem, key_path, problem
+from orchestrator.config.fields import nearest_key, settings
+from orchestrator.config.models import (
+    Axis,
+    Centered,
+    CenteredRatio,
+    Choice,
+    IntUniform,
+    LogUniform,
+    RunConfig,
+    Uniform,
+)
+from orchestrator.config.rules import RULES, touches
+from orchestrator.config.settle import validate_section
+from orchestrator.config.space import axis_value, grid_size
+from orchestrator.config.yaml12 import KeyPath
+
+MAX_GRID_POINTS = 10_000
+MAX_COMBINATIONS = 512
+MAX_POINTS_NAMED = 5
+
+_WHOLE_SECTIONS = ("encoder", "predictor", "masks", "objective", "optimizer", "ema")
+_SINGLE_KEYS = (
+    "data.crop_scale",
+    "data.crop_aspect_ratio",
+    "train.images",
+    "train.batch_size",
+    "train.num_workers",
+    "train.precision",
+)
+Values = Mapping[str, Sequence[Any]]
+
+
+def is_sweepable(key: str) -> bool:
+    """Whether a setting may be an axis: what a model is and how it learns, not how it is judged."""
+    return key in settings() and (settings()[key].section in _WHOLE_SECTIONS or key in _SINGLE_KEYS)
+
+
+def check_space_keys(keys: Sequence[str]) -> list[Problem]:
+    """The keys of a search space exist and may be searched."""
+    return [bad for key in keys if (bad := _check_space_key(key))]
+
+
+def check_search(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
+    """Every rule of the search that a configuration with sound sections breaks."""
+    sweep = config.sweep
+    is_grid = sweep.search == "grid"
+    found = _check_counts(config, faulty)
+    axes = {key: axis for key, axis in sweep.space.items() if is_sweepable(key)}
+    unfit = {key: bad for key, axis in axes.items() if (bad := _check_kind(key, axis, is_grid=is_grid))}
+    values = {key: _values(axis) for key, axis in axes.items() if key not in unfit}
+    found += [*unfit.values(), *_check_sections(config, values, is_grid=is_grid)]
+    if is_grid:
+        unsound = [*faulty, *(key_path(key) for key in unfit)]
+        found += _check_rules_on_grid(config, values, unsound)
+    return found
+
+
+def _check_space_key(key: str) -> Problem | None:
+    path: KeyPath = ("sweep", "space", key)
+    if key not in settings():
+        near = nearest_key(key)
+        remedy = (
+            f"did you mean `{near}`?" if near else "an axis is a dotted key, such as `masks.target_scale`"
+        )
+        return Problem(path=path, rule="is not a known key", remedy=remedy, is_key=True)
+    if is_sweepable(key):
+        return None
+    if key == "train.seed":
+        return Problem(
+            path=path, rule="is not an axis", remedy="list the seeds in `sweep.seeds`", is_key=True
+        )
+    remedy = f"an axis is a key of {', '.join(_WHOLE_SECTIONS)}, or {', '.join(_SINGLE_KEYS)}"
+    return Problem(path=path, rule="cannot be searched", remedy=remedy, is_key=True)
+
+
+def _check_counts(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
+    sweep = config.sweep
+    if sweep.search != "grid":
+        if sweep.num_trials is None and ("sweep", "num_trials") not in faulty:
+            message = f"is required when sweep.search is {sweep.search}; say how many points to draw"
+            return [problem(("sweep", "num_trials"), message)]
+        if not sweep.space and not any(path[:2] == ("sweep", "space") for path in faulty):
+            return [problem(("sweep", "space"), f"must hold an axis when sweep.search is {sweep.search}")]
+        return []
+    choices = {key: axis for key, axis in sweep.space.items() if isinstance(axis, Choice)}
+    size = grid_size(sweep.model_copy(update={"space": choices}))
+    if min(size, sweep.num_trials or size) <= MAX_GRID_POINTS:
+        return []
+    message = (
+        f"must make at most {MAX_GRID_POINTS} points, not {size}; set sweep.num_trials or search: random"
+    )
+    return [problem(("sweep", "space"), message)]
+
+
+def _check_kind(key: str, axis: Axis, *, is_grid: bool) -> Problem | None:
+    """A range fits the type of its setting, and a grid has none."""
+    path: KeyPath = ("sweep", "space", key)
+    if isinstance(axis, Choice):
+        return None
+    if is_grid:
+        return problem(
+            path, "must be `choices` in a grid; list the values, or set sweep.search to random or optuna"
+        )
+    if isinstance(axis, (Centered, CenteredRatio)) != _is_pair(key):
+        if _is_pair(key):
+            return problem(path, f"{key} is a pair; use `center` and `width`, or `center_ratio` and `spread`")
+        return problem(path, f"{key} is not a pair; use `uniform`, `log_uniform`, `int_uniform` or `choices`")
+    types = _types(settings()[key].annotation)
+    if isinstance(axis, (Uniform, LogUniform)) and float not in types:
+        return problem(path, f"{key} does not take fractions; use `int_uniform` or `choices`")
+    if isinstance(axis, IntUniform) and not types & {int, float}:
+        return problem(path, f"{key} is not a number; use `choices`")
+    return None
+
+
+def _is_pair(key: str) -> bool:
+    annotation = settings()[key].annotation
+    return (
+        get_origin(annotation) is tuple
+        and len(get_args(annotation)) == 2
+        and Ellipsis not in get_args(annotation)
+    )
+
+
+def _types(annotation: Any) -> set[Any]:
+    """The plain types of an annotation: itself, or the branches of a union."""
+    return {annotation, *get_args(annotation)}
+
+
+def _values(axis: Axis) -> tuple[Any, ...]:
+    """What an axis is checked at: every choice, or the middle and the ends of a range."""
+    return axis.choices if isinstance(axis, Choice) else tuple(axis_value(axis, at) for at in (0.5, 0.0, 1.0))
+
+
+def _check_sections(config: RunConfig, values: Values, *, is_grid: bool) -> list[Problem]:
+    """What each section says to the values of its own axes."""
+    found: list[Problem] = []
+    for section in dict.fromkeys(settings()[key].section for key in values):
+        axes = {key: options for key, options in values.items() if settings()[key].section == section}
+        for point, bad in _check_points(axes, partial(_section_problems, config), is_grid=is_grid):
+            others = [key for key in point if key.rpartition(".")[2] in bad.rule]
+            found.append(_placed(bad, point, config.sweep.space, others))
+    return found
+
+
+def _check_rules_on_grid(config: RunConfig, values: Values, unsound: Sequence[KeyPath]) -> list[Problem]:
+    """The rules between sections, each over the product of the axes that it reads."""
+    found: list[Problem] = []
+    for item in RULES:
+        axes = {key: options for key, options in values.items() if key in item.reads}
+        if not axes or any(touches(path, item.reads) for path in unsound):
+            continue
+        for point, bad in _check_points(axes, partial(_rule_problems, config, item.check), is_grid=True):
+            found.append(_placed(bad, point, config.sweep.space, list(point)))
+    return found
+
+
+def _check_points(
+    values: Values, check: Callable[[dict[str, Any]], list[Problem]], *, is_grid: bool
+) -> list[tuple[dict[str, Any], Problem]]:
+    """Points with what is wrong at them, one for each value and rule, and a few at most."""
+    found: dict[str, tuple[dict[str, Any], Problem]] = {}
+    for point in _points(values, is_grid=is_grid):
+        for bad in check(point):
+            at = point.get(".".join(str(part) for part in bad.path[:2]))
+            found.setdefault(f"{bad.path}{at!r}{bad.rule}", (point, bad))
+        if len(found) >= MAX_POINTS_NAMED:
+            break
+    return list(found.values())
+
+
+def _points(values: Values, *, is_grid: bool) -> Iterator[dict[str, Any]]:
+    first = {key: options[0] for key, options in values.items()}
+    for key, options in values.items():
+        for option in options:
+            yield {**first, key: option}
+    if is_grid and len(values) > 1:
+        for combination in itertools.islice(itertools.product(*values.values()), MAX_COMBINATIONS):
+            yield dict(zip(values, combination, strict=True))
+
+
+def _placed(
+    bad: Problem, point: Mapping[str, Any], axes: Mapping[str, Axis], involved: Sequence[str]
+) -> Problem:
+    """A problem of a point at the axis it is about, with the values of the other axes that are involved."""
+    named = ".".join(str(part) for part in bad.path[:2])
+    key = named if named in point else next(iter(point))
+    axis = axes[key]
+    path: KeyPath = ("sweep", "space", key)
+    if isinstance(axis, Choice):
+        path = (*path, "choices", axis.choices.index(point[key]))
+    others = [name for name in (point if named not in point else involved) if name != key]
+    given = ", ".join(f"{name} = {json.dumps(point[name])}" for name in others)
+    about = "" if named in point else f"{named} "
+    return Problem(
+        path=path, rule=f"with {given}: {about}{bad.rule}" if given else about + bad.rule, remedy=bad.remedy
+    )
+
+
+def _section_problems(config: RunConfig, point: Mapping[str, Any]) -> list[Problem]:
+    """What the sections of a point's keys say to it."""
+    return _at_point(config, point)[1]
+
+
+def _at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, list[Problem]]:
+    """The configuration at a point, section by section, and the problems of its sections."""
+    problems: list[Problem] = []
+    sections: dict[str, Any] = {}
+    dumped = json.loads(config.model_dump_json(include={settings()[key].section for key in point}))
+    for section in dumped:
+        data = dict(dumped[section])
+        data.update(
+            {key_path(key)[1]: value for key, value in point.items() if settings()[key].section == section}
+        )
+        sections[section], found = validate_section(section, data)
+        problems += found
+    return (config if problems else config.model_copy(update=sections)), problems
+
+
+def _rule_problems(
+    config: RunConfig, check: Callable[[RunConfig], list[Problem]], point: Mapping[str, Any]
+) -> list[Problem]:
+    there, problems = _at_point(config, point)
+    return [] if problems else check(there)

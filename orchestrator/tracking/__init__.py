@@ -1,1 +1,49 @@
-"""Room: see docs/architecture.md."""
+"""Room: where metrics, parameters and artifacts of a sweep go, and what it cost. See docs/architecture.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.config.models import TrackingConfig
+from orchestrator.tracking.base import Links, MetricRow, RunStatus, Tracker, UnavailableError
+from orchestrator.tracking.memory import MemoryTracker
+from orchestrator.tracking.places import find_place, ui_command, ui_environment, ui_url
+from orchestrator.tracking.spool import Destination, SpooledTracker
+
+__all__ = [
+    "Links",
+    "MemoryTracker",
+    "MetricRow",
+    "RunStatus",
+    "SpooledTracker",
+    "Tracker",
+    "UnavailableError",
+    "find_place",
+    "open_tracker",
+    "ui_command",
+    "ui_environment",
+    "ui_url",
+]
+
+
+def open_tracker(config: TrackingConfig, runs_uri: str, experiment: str, spool_dir: Path) -> SpooledTracker:
+    """The tracker of a sweep: MLflow behind a spool on local disk.
+
+    Returns at once; MLflow is imported and its store opened by the delivering thread. What an earlier
+    process left in `spool_dir` is delivered first.
+
+    Raises:
+        TrackingError: Another process is delivering this spool.
+    """
+    place = find_place(config, runs_uri)
+
+    def make_destination() -> Destination:
+        from orchestrator.tracking.mlflow import MlflowTracker
+
+        return MlflowTracker(place, experiment)
+
+    command = None if place.remote else tuple(ui_command(place.uri))
+    links = Links(
+        tracking_uri=place.uri, experiment=experiment, base_url=ui_url(place.uri), ui_command=command
+    )
+    return SpooledTracker(make_destination, spool_dir, links=links)

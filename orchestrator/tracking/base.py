@@ -1,0 +1,189 @@
+"""The tracker protocol: what a sweep tells the place that keeps its runs.
+
+Owns the types and the rules every tracker keeps: a call may be repeated without effect, a metric is keyed by
+(trial, step, name) and its first value stands, parameters are written once. Leaves out how a store is reached
+(`mlflow`), how an outage is bridged (`spool`) and what the numbers mean. Called by the sweep's driver alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from orchestrator.config.uris import mask_secrets
+from orchestrator.errors import TrackingError
+
+ParameterValue = Any
+"""A scalar, a string, None, or a sequence of scalars."""
+
+
+class RunStatus(StrEnum):
+    """How a run stands; the values are MLflow's."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the run has ended."""
+        return self is not RunStatus.RUNNING
+
+
+class UnavailableError(TrackingError):
+    """The tracking store cannot be reached now; the same call may succeed later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """Metrics at one point of a run: `step` is images seen, `timestamp_ms` is Unix time in milliseconds."""
+
+    step: int
+    timestamp_ms: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Where a sweep can be looked at.
+
+    Ids are empty until the store has answered. `ui_command` is None for a remote server. `pending` counts
+    calls that are spooled and not delivered.
+    """
+
+    tracking_uri: str
+    experiment: str
+    experiment_id: str = ""
+    sweep_run_id: str = ""
+    trial_run_ids: Mapping[str, str] = field(default_factory=dict)
+    base_url: str = ""
+    ui_command: tuple[str, ...] | None = None
+    pending: int = 0
+
+    @property
+    def experiment_url(self) -> str:
+        """The experiment's page, or an empty string while it is unknown."""
+        return f"{self.base_url}/#/experiments/{self.experiment_id}" if self.experiment_id else ""
+
+    def run_url(self, trial_id: str | None = None) -> str:
+        """A trial's page, or the sweep's; an empty string while it is unknown."""
+        run_id = self.sweep_run_id if trial_id is None else self.trial_run_ids.get(trial_id, "")
+        return f"{self.experiment_url}/runs/{run_id}" if run_id and self.experiment_id else ""
+
+    @property
+    def compare_url(self) -> str:
+        """The page that compares all trials, or an empty string while there are fewer than two."""
+        if len(self.trial_run_ids) < 2 or not self.experiment_id:
+            return ""
+        runs = json.dumps(list(self.trial_run_ids.values()), separators=(",", ":"))
+        experiments = json.dumps([self.experiment_id], separators=(",", ":"))
+        return f"{self.base_url}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+class Tracker(Protocol):
+    """One sweep and its trials; `trial_id` None means the sweep itself.
+
+    `time_ms` is when it happened, for calls that are delivered later; None is now. Metrics, tags and
+    artifacts of a trial need `start_trial` before them, by this process or an earlier one.
+    """
+
+    def start_sweep(
+        self,
+        sweep_id: str,
+        name: str,
+        params: Mapping[str, ParameterValue],
+        tags: Mapping[str, str],
+        *,
+        time_ms: int | None = None,
+    ) -> None:
+        """Open the sweep's run, or find the one an earlier process opened."""
+        ...
+
+    def start_trial(
+        self,
+        trial_id: str,
+        name: str,
+        params: Mapping[str, ParameterValue],
+        tags: Mapping[str, str],
+        *,
+        time_ms: int | None = None,
+    ) -> None:
+        """Open a trial's run under the sweep's, or find it; it is running afterwards."""
+        ...
+
+    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+        """Record metrics; a (trial, step, name) that is known is passed over."""
+        ...
+
+    def log_artifact(self, trial_id: str | None, path: str, data: bytes) -> None:
+        """Store a file under a relative path; the newest content stands."""
+        ...
+
+    def set_tags(self, trial_id: str | None, tags: Mapping[str, str]) -> None:
+        """Set tags; the newest value stands."""
+        ...
+
+    def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:
+        """Close a trial's run."""
+        ...
+
+    def finish_sweep(self, status: RunStatus, *, time_ms: int | None = None) -> None:
+        """Close the sweep's run."""
+        ...
+
+    def links(self) -> Links:
+        """Where to look."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything is delivered; returns whether it is."""
+        ...
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Deliver what can be delivered in time and let go; what is left is kept for the next start."""
+        ...
+
+
+def parameter_text(value: ParameterValue) -> str:
+    """A parameter as one would write it in YAML, with credentials masked."""
+    if isinstance(value, str):
+        return mask_secrets(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.12g}"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(parameter_text(item) for item in value) + "]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return mask_secrets(str(value))
+
+
+def expand_params(params: Mapping[str, ParameterValue]) -> dict[str, str]:
+    """Parameters as text under their dotted names, pairs of numbers with their parts beside them.
+
+    `masks.target_scale: (0.15, 0.2)` also gives `masks.target_scale.low`, `.high` and `.mid`, since plots
+    over parameters take numbers only. The middle of a ratio is the geometric mean, as 3/4 and 4/3 are
+    equally far from 1.
+    """
+    expanded: dict[str, str] = {}
+    for key, value in params.items():
+        expanded[key] = parameter_text(value)
+        if _is_pair(value):
+            low, high = float(value[0]), float(value[1])
+            geometric = "ratio" in key.rsplit(".", 1)[-1] and low > 0 and high > 0
+            middle = math.sqrt(low * high) if geometric else (low + high) / 2
+            for part, number in (("low", low), ("high", high), ("mid", middle)):
+                expanded[f"{key}.{part}"] = f"{number:.6g}"
+    return expanded
+
+
+def _is_pair(value: ParameterValue) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+    )

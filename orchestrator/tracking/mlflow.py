@@ -1,0 +1,352 @@
+"""The only door to MLflow: a tracker that writes each call straight to the store.
+
+One parent run a sweep and one child a trial, never deeper. Runs are found by their tags before they are
+made, so that a restart goes on with its own. Uses the client alone, never MLflow's process-wide active run.
+Calls block; `spool` puts them behind a queue. MLflow is imported here and nowhere else, and takes about a
+second.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.errors import TrackingError
+from orchestrator.tracking.base import (
+    Links,
+    MetricRow,
+    ParameterValue,
+    RunStatus,
+    UnavailableError,
+    expand_params,
+)
+from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, ui_command, ui_url
+
+logger = logging.getLogger(__name__)
+
+SWEEP_TAG = "orchestrator.sweep_id"
+TRIAL_TAG = "orchestrator.trial_id"
+KIND_TAG = "orchestrator.kind"
+NOT_FINITE_TAG = "orchestrator.not_finite"
+NOTE_TAG = "mlflow.note.content"
+_PARENT_TAG = "mlflow.parentRunId"
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
+_TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 6000
+_REFUSED_CHARACTERS = re.compile(r"[^\w./\- :]")
+_PERMANENT = frozenset(
+    {
+        "INVALID_PARAMETER_VALUE",
+        "BAD_REQUEST",
+        "MALFORMED_REQUEST",
+        "RESOURCE_DOES_NOT_EXIST",
+        "RESOURCE_ALREADY_EXISTS",
+        "INVALID_STATE",
+        "FEATURE_DISABLED",
+    }
+)
+EXPERIMENT_NOTE = """Mask sweeps of I-JEPA: one parent run a sweep, one child a trial (a mask geometry under
+one seed).
+
+To compare: open a parent's children, select them and press **Compare**. Metrics are over images seen.
+`probe/linear/mean` is the ranking metric, to be read beside `baseline/untrained/*` and `baseline/pixels/*`.
+A pair such as `masks.target_scale` also has the numbers `.low`, `.high` and `.mid` for plots. Which
+differences are more than noise is said in `report/` of the parent run.
+"""
+
+
+class MlflowTracker:
+    """Writes a sweep to an MLflow tracking store, one blocking call at a time."""
+
+    def __init__(self, place: TrackingPlace, experiment: str) -> None:
+        self._place, self._experiment = place, experiment
+        self._sweep_id = ""
+        self._client: Any = None
+        self._experiment_id = ""
+        self._run_ids: dict[str | None, str] = {}
+        self._params: dict[str | None, dict[str, str]] = {}
+        self._steps: dict[str | None, dict[str, set[int]]] = {}
+        self._unread: set[tuple[str | None, str]] = set()
+        self._not_finite: dict[str | None, dict[str, str]] = {}
+
+    def select_sweep(self, sweep_id: str) -> None:
+        """Go on with a sweep that was started before, without touching it."""
+        with _door(self._place.uri):
+            self._open()
+            if sweep_id != self._sweep_id:
+                self._sweep_id = sweep_id
+                self._find_runs()
+
+    def start_sweep(
+        self,
+        sweep_id: str,
+        name: str,
+        params: Mapping[str, ParameterValue],
+        tags: Mapping[str, str],
+        *,
+        time_ms: int | None = None,
+    ) -> None:
+        """Open the sweep's run, or find it."""
+        self.select_sweep(sweep_id)
+        with _door(self._place.uri):
+            self._start(None, name, params, {KIND_TAG: "sweep", **tags}, time_ms)
+
+    def start_trial(
+        self,
+        trial_id: str,
+        name: str,
+        params: Mapping[str, ParameterValue],
+        tags: Mapping[str, str],
+        *,
+        time_ms: int | None = None,
+    ) -> None:
+        """Open a trial's run under the sweep's, or find it."""
+        own = {KIND_TAG: "trial", TRIAL_TAG: trial_id, _PARENT_TAG: self._run_id(None)}
+        with _door(self._place.uri):
+            self._start(trial_id, name, params, {**own, **tags}, time_ms)
+
+    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+        """Record metrics in batches; a (step, name) that the run has is passed over.
+
+        MLflow itself takes the same step twice when the timestamps differ, so the known steps of a run that
+        an earlier process wrote are read once. It keeps infinity as the largest float, which would bend
+        every plot: infinity is sent as NaN and named in a tag.
+        """
+        run_id = self._run_id(trial_id)
+        with _door(self._place.uri):
+            metrics = self._fresh_metrics(trial_id, rows)
+            for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                batch = metrics[start : start + _METRICS_PER_BATCH]
+                self._client.log_batch(run_id, metrics=batch, synchronous=True)
+                for metric in batch:
+                    self._steps[trial_id][metric.key].add(metric.step)
+        self._note_not_finite(trial_id, rows)
+
+    def log_artifact(self, trial_id: str | None, path: str, data: bytes) -> None:
+        """Store a file under a relative path of the run."""
+        run_id, place = self._run_id(trial_id), PurePosixPath(path)
+        if place.is_absolute() or ".." in place.parts or not place.name:
+            raise TrackingError(f"artifact path {path!r} must be relative, without `..`")
+        folder = None if place.parent == PurePosixPath(".") else str(place.parent)
+        with tempfile.TemporaryDirectory() as directory, _door(self._place.uri):
+            local = Path(directory) / place.name
+            local.write_bytes(data)
+            self._client.log_artifact(run_id, str(local), folder)
+
+    def set_tags(self, trial_id: str | None, tags: Mapping[str, str]) -> None:
+        """Set tags; values over 5000 characters are cut."""
+        from mlflow.entities import RunTag
+
+        run_id = self._run_id(trial_id)
+        entities = [RunTag(key, _cut(value, _TAG_CHARACTERS)) for key, value in tags.items()]
+        with _door(self._place.uri):
+            for start in range(0, len(entities), _PARAMS_PER_BATCH):
+                batch = entities[start : start + _PARAMS_PER_BATCH]
+                self._client.log_batch(run_id, tags=batch, synchronous=True)
+
+    def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:
+        """Close a trial's run."""
+        run_id = self._run_id(trial_id)
+        with _door(self._place.uri):
+            self._client.set_terminated(run_id, str(status), time_ms or _now_ms())
+
+    def finish_sweep(self, status: RunStatus, *, time_ms: int | None = None) -> None:
+        """Close the sweep's run."""
+        run_id = self._run_id(None)
+        with _door(self._place.uri):
+            self._client.set_terminated(run_id, str(status), time_ms or _now_ms())
+
+    def links(self) -> Links:
+        """Ids, pages and the command that opens them."""
+        command = None if self._place.remote else tuple(ui_command(self._place.uri))
+        return Links(
+            tracking_uri=self._place.uri,
+            experiment=self._experiment,
+            experiment_id=self._experiment_id,
+            sweep_run_id=self._run_ids.get(None, ""),
+            trial_run_ids={key: value for key, value in self._run_ids.items() if key is not None},
+            base_url=ui_url(self._place.uri),
+            ui_command=command,
+        )
+
+    def flush(self, timeout_s: float) -> bool:
+        """Nothing is ever pending."""
+        return True
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Nothing to let go."""
+
+    def reachable(self) -> bool:
+        """Whether the store answers at all."""
+        try:
+            with _door(self._place.uri):
+                self._open()
+                self._client.get_experiment(self._experiment_id)
+        except TrackingError:
+            return False
+        return True
+
+    def _open(self) -> None:
+        """Connect, and find or make the experiment; a new SQLite file takes about two seconds."""
+        if self._client is None:
+            client = open_client(self._place)
+            self._experiment_id = _find_experiment(client, self._experiment, self._place)
+            self._client = client
+
+    def _find_runs(self) -> None:
+        self._run_ids, self._params, self._steps, self._not_finite = {}, {}, {}, {}
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                filter_string=f"tags.`{SWEEP_TAG}` = '{self._sweep_id}'",
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            for run in page:
+                key = run.data.tags.get(TRIAL_TAG)
+                if key not in self._run_ids:
+                    self._run_ids[key] = run.info.run_id
+                    self._params[key] = dict(run.data.params)
+                    self._steps[key] = {name: set() for name in run.data.metrics}
+                    self._unread.update((key, name) for name in run.data.metrics)
+            token = page.token
+            if not token:
+                return
+
+    def _start(
+        self,
+        key: str | None,
+        name: str,
+        params: Mapping[str, ParameterValue],
+        tags: Mapping[str, str],
+        time_ms: int | None,
+    ) -> None:
+        own = {SWEEP_TAG: self._sweep_id, "mlflow.source.name": "orchestrator", "mlflow.source.type": "LOCAL"}
+        texts = {name: _cut(value, _TAG_CHARACTERS) for name, value in {**own, **tags}.items()}
+        if key in self._run_ids:
+            self._client.update_run(self._run_ids[key], status=str(RunStatus.RUNNING))
+            self.set_tags(key, tags)
+        else:
+            run = self._client.create_run(
+                self._experiment_id, start_time=time_ms or _now_ms(), tags=texts, run_name=name
+            )
+            self._run_ids[key], self._params[key], self._steps[key] = run.info.run_id, {}, {}
+        self._log_params(key, expand_params(params))
+
+    def _log_params(self, key: str | None, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        known = self._params[key]
+        fresh = {name: _cut(value, _PARAM_CHARACTERS) for name, value in params.items() if name not in known}
+        for name, value in params.items():
+            if name in known and known[name] != _cut(value, _PARAM_CHARACTERS):
+                logger.warning(
+                    "%s was %s when the run started and stays so, not %s", name, known[name], value
+                )
+        entities = [Param(name, value) for name, value in fresh.items()]
+        for start in range(0, len(entities), _PARAMS_PER_BATCH):
+            batch = entities[start : start + _PARAMS_PER_BATCH]
+            self._client.log_batch(self._run_ids[key], params=batch, synchronous=True)
+        known.update(fresh)
+
+    def _fresh_metrics(self, trial_id: str | None, rows: Sequence[MetricRow]) -> list[Any]:
+        from mlflow.entities import Metric
+
+        fresh: dict[tuple[str, int], Any] = {}
+        for row in rows:
+            for key, value in row.metrics.items():
+                name, number = _metric_name(key), float(value)
+                if row.step not in self._known_steps(trial_id, name):
+                    number = number if math.isfinite(number) else math.nan
+                    fresh.setdefault((name, row.step), Metric(name, number, row.timestamp_ms, row.step))
+        return list(fresh.values())
+
+    def _known_steps(self, trial_id: str | None, name: str) -> set[int]:
+        steps = self._steps[trial_id].setdefault(name, set())
+        if (trial_id, name) in self._unread:
+            history = self._client.get_metric_history(self._run_ids[trial_id], name)
+            steps.update(metric.step for metric in history)
+            self._unread.discard((trial_id, name))
+        return steps
+
+    def _note_not_finite(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+        noted = self._not_finite.setdefault(trial_id, {})
+        before = len(noted)
+        for row in rows:
+            for key, value in row.metrics.items():
+                if not math.isfinite(value):
+                    noted.setdefault(key, f"{key}={value} at {row.step} images")
+        if len(noted) > before:
+            self.set_tags(trial_id, {NOT_FINITE_TAG: "; ".join(noted.values())})
+
+    def _run_id(self, trial_id: str | None) -> str:
+        if trial_id not in self._run_ids:
+            what = "the sweep" if trial_id is None else f"trial {trial_id!r}"
+            raise TrackingError(f"no run of {what} was started in experiment {self._experiment!r}")
+        return self._run_ids[trial_id]
+
+
+def open_client(place: TrackingPlace) -> Any:
+    """An `MlflowClient` of a store, quiet and without telemetry; makes the folder of an SQLite file."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for noisy in ("mlflow.store.db.utils", "mlflow.tracking", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if place.uri.startswith("sqlite:///"):
+        Path(place.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=place.uri)
+
+
+def _find_experiment(client: Any, name: str, place: TrackingPlace) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        # The kind makes the web page open on the runs, not on a choice between kinds.
+        tags = {NOTE_TAG: EXPERIMENT_NOTE, "mlflow.experimentKind": "custom_model_development"}
+        try:
+            return str(client.create_experiment(name, place.artifact_location(name), tags))
+        except MlflowException as error:  # another process was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+@contextmanager
+def _door(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours: refused for good, or not reachable now."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        code = getattr(error, "error_code", "")
+        first_line = next(iter(str(error).splitlines()), "")[:500]
+        if code in _PERMANENT:
+            raise TrackingError(f"{uri} refused: {first_line}") from error
+        raise UnavailableError(f"{uri} cannot be reached: {type(error).__name__}: {first_line}") from error
+
+
+def _metric_name(key: str) -> str:
+    return _REFUSED_CHARACTERS.sub("_", key)[:250]
+
+
+def _cut(value: str, limit: int) -> str:
+    return value if len(value) <= limit else value[: limit - 1] + "…"
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

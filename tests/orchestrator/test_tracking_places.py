@@ -1,0 +1,80 @@
+import pytest
+
+from orchestrator.config.models import TrackingConfig
+from orchestrator.tracking import Links, find_place, ui_command, ui_environment
+from orchestrator.tracking.base import expand_params, parameter_text
+
+
+def test_the_default_store_lies_beside_the_runs(tmp_path):
+    place = find_place(TrackingConfig(), str(tmp_path / "my runs"))
+    assert place.uri == f"sqlite:///{tmp_path}/my runs/mlflow.db"
+    assert place.artifact_location("a/b") == f"file://{tmp_path}/my%20runs/mlartifacts/a%2Fb"
+
+
+@pytest.mark.parametrize("uri", ["store", "sqlite:///store/mlflow.db"])
+def test_a_folder_means_an_sqlite_file_in_it(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = find_place(TrackingConfig(uri=uri), "runs")
+    assert place.uri == f"sqlite:///{tmp_path}/store/mlflow.db"
+
+
+def test_runs_in_a_bucket_keep_the_default_store_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_place(TrackingConfig(), "s3://bucket/x").uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+def test_a_server_keeps_its_own_artifacts():
+    place = find_place(TrackingConfig(uri="http://host:5000/"), "runs")
+    assert place.remote
+    assert place.uri == "http://host:5000"
+    assert place.artifact_location("x") is None
+
+
+def test_the_page_is_bound_to_loopback_without_jobs_or_telemetry():
+    command = ui_command("sqlite:////x/mlflow.db", port=5055)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5055"
+    assert ui_environment()["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_remote_store_has_no_page_of_ours():
+    with pytest.raises(ValueError, match="open it in a browser"):
+        ui_command("https://host")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-4, "0.0001"),
+        (0.1 + 0.2, "0.3"),
+        (True, "true"),
+        (None, "null"),
+        ("https://me:secret@host/x", "https://***@host/x"),
+        ((0.85, 1.0), "[0.85, 1]"),
+        ([1, "a", None], "[1, a, null]"),
+    ],
+)
+def test_a_parameter_reads_as_in_yaml(value, text):
+    assert parameter_text(value) == text
+
+
+def test_the_middle_of_a_ratio_is_geometric():
+    assert expand_params({"masks.target_aspect_ratio": (0.5, 2.0)})["masks.target_aspect_ratio.mid"] == "1"
+    assert expand_params({"masks.target_scale": (0.5, 1.5)})["masks.target_scale.mid"] == "1"
+    assert list(expand_params({"a": (1, 2, 3), "b": (True, False)})) == ["a", "b"]
+
+
+def test_pages_are_empty_until_ids_are_known():
+    links = Links(tracking_uri="u", experiment="e", base_url="http://h")
+    assert (links.experiment_url, links.run_url(), links.compare_url) == ("", "", "")
+    known = Links(
+        tracking_uri="u",
+        experiment="e",
+        base_url="http://h",
+        experiment_id="1",
+        sweep_run_id="p",
+        trial_run_ids={"a": "x", "b": "y"},
+    )
+    assert known.run_url("a") == "http://h/#/experiments/1/runs/x"
+    assert known.compare_url == 'http://h/#/compare-runs?runs=["x","y"]&experiments=["1"]'

@@ -13,6 +13,7 @@ from orchestrator.config.load import (
     to_data,
 )
 from orchestrator.config.models import RunConfig
+from orchestrator.config.schema import explain, json_schema, reference_markdown
 from orchestrator.config.space import axis_value, grid_points, grid_size, pair_around
 
 __all__ = [
@@ -21,11 +22,14 @@ __all__ = [
     "axis_value",
     "default_config",
     "dump",
+    "explain",
     "flatten",
     "grid_points",
     "grid_size",
+    "json_schema",
     "load_config",
     "pair_around",
     "parse_config",
+    "reference_markdown",
     "to_data",
 ]

@@ -34,6 +34,7 @@ class Setting:
     default: Any
     documentation: str
     bounds: tuple[str, ...] = ()
+    is_required: bool = False
 
     @property
     def type_text(self) -> str:
@@ -54,7 +55,7 @@ def settings() -> dict[str, Setting]:
     table: dict[str, Setting] = {}
     sections = section_types()
     for name, info in RunConfig.model_fields.items():
-        rows = _rows(sections[name], name) if name in sections else [_pydantic_row("", name, info)]
+        rows = rows_of(sections[name], name) if name in sections else [_pydantic_row("", name, info)]
         table.update({row.key: row for row in rows})
     return table
 
@@ -111,7 +112,8 @@ def _is_section(kind: type[Any]) -> bool:
     return dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)
 
 
-def _rows(kind: type[Any], section: str) -> list[Setting]:
+def rows_of(kind: type[Any], section: str) -> list[Setting]:
+    """The settings of a model or dataclass, keyed below a section."""
     if issubclass(kind, BaseModel):
         return [_pydantic_row(section, name, info) for name, info in kind.model_fields.items()]
     hints, documentation = get_type_hints(kind), attribute_docstrings(kind)
@@ -137,6 +139,7 @@ def _pydantic_row(section: str, name: str, info: Any) -> Setting:
         annotation=info.annotation,
         default=None if default is PydanticUndefined else default,
         documentation=" ".join((info.description or "").split()),
+        is_required=info.is_required(),
         bounds=tuple(words for item in info.metadata if (words := _bound(item))),
     )
 

@@ -102,8 +102,9 @@ class DataConfig(Section):
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Each colour channel is divided by this after the mean is subtracted."""
     cache_dir: Annotated[str, AfterValidator(check_folder)] | None = None
-    """Node-local folder for downloaded and packed shards; None is `$XDG_CACHE_HOME/orchestrator`."""
+    """Node-local folder for downloaded and packed shards; null is `$XDG_CACHE_HOME/orchestrator`."""
     cache_size_gb: float = Field(default=50.0, gt=0)
+    """Space the cache folder may take; the least recently used shards go first."""
     loader_threads: int = Field(default=2, ge=0, le=256)
     """Decoding threads a worker; 0 decodes in the training thread."""
     shuffle_shards: int = Field(default=16, ge=1)
@@ -143,9 +144,9 @@ class ProbeConfig(Section):
     """Frozen-feature evaluation during training and at its end."""
 
     every_images: int | None = Field(default=None, ge=1)
-    """Cadence of probes during training; None probes at the rungs and at the end only."""
+    """Cadence of probes during training; null probes at the rungs and at the end only."""
     labels: Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
-    """Labels to probe; None takes every label of the shards."""
+    """Labels to probe; null takes every label of the shards."""
     train_images: int = Field(default=4000, ge=10)
     """Images the probes are fitted on, at most."""
     test_images: int = Field(default=2000, ge=10)
@@ -162,9 +163,9 @@ class TrackingConfig(Section):
     """Where metrics and artifacts go."""
 
     uri: Annotated[str, AfterValidator(check_tracking_uri)] | None = None
-    """MLflow tracking URI; None is an SQLite file `mlflow.db` in the runs folder."""
+    """MLflow tracking URI; null is an SQLite file `mlflow.db` in the runs folder."""
     experiment: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f/]{1,200}\z")] | None = None
-    """MLflow experiment; None is the sweep's name."""
+    """MLflow experiment; null is the sweep's name."""
 
 
 class StorageConfig(Section):
@@ -173,9 +174,9 @@ class StorageConfig(Section):
     uri: StoreUri = "runs"
     """Folder or `s3://bucket/prefix`."""
     endpoint_url: Annotated[str, AfterValidator(check_endpoint_url)] | None = None
-    """S3 endpoint for reading and writing; None is the standard boto3 chain (`AWS_ENDPOINT_URL` among it)."""
+    """S3 endpoint for reading and writing; null is the standard boto3 chain (`AWS_ENDPOINT_URL` among it)."""
     region: Word | None = None
-    """S3 region; None is the standard boto3 chain."""
+    """S3 region; null is the standard boto3 chain."""
     anonymous: bool = False
     """Read public buckets without credentials."""
 
@@ -275,6 +276,7 @@ class SweepConfig(Section):
     metric: str = "probe/linear/mean"
     """Metric that ranks trials; higher is better."""
     asha: AshaConfig | None = None
+    """Early stopping by successive halving; null trains every trial to its end."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Trials at once; `auto` is as many as the cluster's resources hold."""
     search_seed: Seed = 0

@@ -37,6 +37,11 @@ class Rule:
     reads: frozenset[str]
     check: Callable[[RunConfig], list[Problem]]
 
+    @property
+    def text(self) -> str:
+        """The rule in one sentence."""
+        return (self.check.__doc__ or "").strip().splitlines()[0]
+
 
 RULES: list[Rule] = []
 
@@ -80,6 +85,7 @@ def _broken(key: str, message: str) -> list[Problem]:
 
 @rule("encoder.image_size_px", "encoder.patch_size_px")
 def _check_patch_grid(config: RunConfig) -> list[Problem]:
+    """`encoder.image_size_px` is a multiple of `encoder.patch_size_px`."""
     size, patch = config.encoder.image_size_px, config.encoder.patch_size_px
     if patch < 1 or size < patch or size % patch:
         near = max(1, round(size / max(patch, 1))) * max(patch, 1)
@@ -95,6 +101,7 @@ def _check_patch_grid(config: RunConfig) -> list[Problem]:
 
 @rule("encoder.name", "encoder.width", "encoder.num_heads")
 def _check_encoder_heads(config: RunConfig) -> list[Problem]:
+    """`encoder.width` is a multiple of `encoder.num_heads`."""
     width, num_heads = encoder_dimensions(config)
     if not width or not num_heads or not width % num_heads:
         return []
@@ -104,6 +111,7 @@ def _check_encoder_heads(config: RunConfig) -> list[Problem]:
 
 @rule("predictor.width", "predictor.num_heads", "encoder.name", "encoder.num_heads")
 def _check_predictor_heads(config: RunConfig) -> list[Problem]:
+    """`predictor.width` is a multiple of `predictor.num_heads`, or of the encoder's heads."""
     width, num_heads = config.predictor.width, config.predictor.num_heads or encoder_dimensions(config)[1]
     if not num_heads or num_heads < 1 or not width % num_heads:
         return []
@@ -121,6 +129,7 @@ def encoder_dimensions(config: RunConfig) -> tuple[int | None, int | None]:
 
 @rule("train.batch_size", "train.num_workers")
 def _check_batch_splits(config: RunConfig) -> list[Problem]:
+    """`train.batch_size` is a multiple of `train.num_workers`."""
     batch_size, num_workers = config.train.batch_size, config.train.num_workers
     if batch_size % num_workers == 0:
         return []
@@ -130,6 +139,7 @@ def _check_batch_splits(config: RunConfig) -> list[Problem]:
 
 @rule("train.images", "train.batch_size")
 def _check_at_least_one_step(config: RunConfig) -> list[Problem]:
+    """`train.images` is at least `train.batch_size`."""
     if config.train.images >= config.train.batch_size:
         return []
     return _broken(
@@ -139,6 +149,7 @@ def _check_at_least_one_step(config: RunConfig) -> list[Problem]:
 
 @rule("train.gpus_per_worker")
 def _check_whole_gpus(config: RunConfig) -> list[Problem]:
+    """`train.gpus_per_worker` is a fraction up to 1 or a whole number."""
     gpus = config.train.gpus_per_worker
     if isinstance(gpus, str) or gpus <= 1 or float(gpus).is_integer():
         return []
@@ -149,6 +160,7 @@ def _check_whole_gpus(config: RunConfig) -> list[Problem]:
 
 @rule("sweep.asha", "train.images")
 def _check_first_rung(config: RunConfig) -> list[Problem]:
+    """`sweep.asha.first_rung_images` is at most `train.images`."""
     asha = config.sweep.asha
     if asha is None or asha.first_rung_images <= config.train.images:
         return []
@@ -158,6 +170,7 @@ def _check_first_rung(config: RunConfig) -> list[Problem]:
 
 @rule("sweep.metric", "probe.labels")
 def _check_metric(config: RunConfig) -> list[Problem]:
+    """`sweep.metric` is a probe accuracy, of one of `probe.labels` where they are given."""
     match = re.fullmatch(r"probe/(linear|knn)/([A-Za-z0-9._-]+)", config.sweep.metric)
     if not match:
         message = "must be a probe accuracy, probe/linear/<label> or probe/knn/<label>; try probe/linear/mean"
@@ -170,6 +183,7 @@ def _check_metric(config: RunConfig) -> list[Problem]:
 
 @rule("data.train_split", "data.test_split")
 def _check_splits_differ(config: RunConfig) -> list[Problem]:
+    """`data.test_split` differs from `data.train_split`."""
     if config.data.train_split != config.data.test_split:
         return []
     return _broken(
@@ -179,6 +193,7 @@ def _check_splits_differ(config: RunConfig) -> list[Problem]:
 
 @rule("probe.knn_neighbors", "probe.train_images")
 def _check_neighbors(config: RunConfig) -> list[Problem]:
+    """`probe.knn_neighbors` is at most `probe.train_images`."""
     if config.probe.knn_neighbors <= config.probe.train_images:
         return []
     return _broken("probe.knn_neighbors", f"must be at most probe.train_images ({config.probe.train_images})")
@@ -186,7 +201,7 @@ def _check_neighbors(config: RunConfig) -> list[Problem]:
 
 @rule("masks.*", "encoder.image_size_px", "encoder.patch_size_px")
 def _check_masks(config: RunConfig) -> list[Problem]:
-    """The geometry can be sampled on the patch grid; the core says why not and what would do."""
+    """Every mask geometry can be sampled on its patch grid."""
     for name in ("num_target_blocks", "num_context_blocks"):
         if not 1 <= getattr(config.masks, name) <= MAX_BLOCKS:
             return _broken(f"masks.{name}", f"must be from 1 to {MAX_BLOCKS}")

@@ -1,0 +1,172 @@
+"""Rules between settings, and rules of the search."""
+
+import pytest
+
+from orchestrator.config import apply_overrides, parse_config
+from orchestrator.errors import ConfigError
+
+
+def faults_of(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, source="f.yaml")
+    return {fault.key: f"{fault.rule}; {fault.remedy}" for fault in caught.value.faults}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        (
+            "encoder: {image_size_px: 225}",
+            "encoder.image_size_px",
+            "multiple of encoder.patch_size_px (16); try 224",
+        ),
+        ("encoder: {image_size_px: 1000000}", "encoder.image_size_px", "at most 16384 patches"),
+        ("encoder: {width: 100, num_heads: 7}", "encoder.num_heads", "multiple of encoder.num_heads (7)"),
+        ("encoder: {num_heads: 7}", "encoder.num_heads", "encoder.width (384)"),
+        ("predictor: {width: 100}", "predictor.width", "multiple of the encoder's heads (6); try 102"),
+        ("predictor: {width: 100, num_heads: 3}", "predictor.width", "multiple of predictor.num_heads (3)"),
+        (
+            "train: {batch_size: 10, num_workers: 4}",
+            "train.batch_size",
+            "multiple of train.num_workers (4); try 8",
+        ),
+        ("train: {images: 100}", "train.images", "at least one batch"),
+        ("train: {gpus_per_worker: 1.5}", "train.gpus_per_worker", "fraction up to 1"),
+        (
+            "sweep: {asha: {first_rung_images: 2000000}}",
+            "sweep.asha.first_rung_images",
+            "at most train.images",
+        ),
+        ("sweep: {metric: train/loss}", "sweep.metric", "must be a probe accuracy"),
+        (
+            "probe: {labels: [class]}\nsweep: {metric: probe/knn/count}",
+            "sweep.metric",
+            "one of probe.labels (class)",
+        ),
+        ("data: {test_split: train}", "data.test_split", "must differ"),
+        ("probe: {knn_neighbors: 5000}", "probe.knn_neighbors", "at most probe.train_images (4000)"),
+    ],
+)
+def test_a_rule_between_settings_is_explained(text, key, words):
+    assert words in faults_of(text)[key]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "key", "words"),
+    [
+        ("space: {target_scale: {choices: [1]}}", "target_scale", "did you mean `masks.target_scale`?"),
+        (
+            "space: {masks.target_scal: {choices: [1]}}",
+            "masks.target_scal",
+            "did you mean `masks.target_scale`?",
+        ),
+        ("space: {train.seed: {choices: [1, 2]}}", "train.seed", "list the seeds in `sweep.seeds`"),
+        ("space: {storage.uri: {choices: [a, b]}}", "storage.uri", "cannot be searched"),
+        ("space: {sweep.seeds: {choices: [[1]]}}", "sweep.seeds", "cannot be searched"),
+        ("space: {probe.knn_neighbors: {choices: [1]}}", "probe.knn_neighbors", "cannot be searched"),
+        ("space: {masks.target_scale: [[0.1, 0.2]]}", "masks.target_scale", "write `choices: [...]`"),
+        (
+            "space: {masks.target_scale: {choice: [[0.1, 0.2]]}}",
+            "masks.target_scale",
+            "did you mean `choices`?",
+        ),
+        (
+            "space: {train.batch_size: {int_uniform: [32, 64]}}",
+            "train.batch_size",
+            "must be `choices` in a grid",
+        ),
+        ("space: {train.batch_size: {choices: []}}", "train.batch_size.choices", "at least 1 values"),
+        ("space: {train.batch_size: {choices: [32, 32]}}", "train.batch_size.choices", "must not repeat"),
+        (
+            "space: {train.batch_size: {choices: [32, x]}}",
+            "train.batch_size.choices[1]",
+            "must be a whole number",
+        ),
+        (
+            "space: {masks.target_scale: {choices: [[0.1, 0.2], 3]}}",
+            "masks.target_scale.choices[1]",
+            "must be a list",
+        ),
+        (
+            "space: {train.batch_size: {choices: [2, 2000000]}}",
+            "train.batch_size.choices[1]",
+            "must be at most",
+        ),
+        (
+            "{search: random, space: {masks.target_scale: {center: [0.1, 0.2], width: 0.1}}}",
+            "num_trials",
+            "required",
+        ),
+        ("{search: optuna, num_trials: 3}", "space", "must hold an axis"),
+        (
+            "{search: random, num_trials: 3, space: {masks.target_scale: {uniform: [0.1, 0.2]}}}",
+            "masks.target_scale",
+            "use `center` and `width`",
+        ),
+        (
+            "{search: random, num_trials: 3, space: {ema.start_momentum: {center: [0.1, 0.2], width: 0.1}}}",
+            "ema.start_momentum",
+            "is not a pair",
+        ),
+        (
+            "{search: random, num_trials: 3, space: {encoder.depth: {uniform: [1, 4]}}}",
+            "encoder.depth",
+            "use `int_uniform`",
+        ),
+        (
+            "{search: random, num_trials: 3, space: {masks.sampler: {int_uniform: [1, 4]}}}",
+            "masks.sampler",
+            "is not a number",
+        ),
+        (
+            "{search: random, num_trials: 3, space: {train.batch_size: {int_uniform: [-4, 4]}}}",
+            "train.batch_size",
+            "must be at least 1",
+        ),
+        (
+            "{search: random, num_trials: 3, space: {optimizer.learning_rate: {log_uniform: [0, 1]}}}",
+            "optimizer.learning_rate.log_uniform[0]",
+            "must be greater than 0",
+        ),
+        (
+            "{search: random, num_trials: 3, space: {optimizer.learning_rate: {uniform: [1, 0]}}}",
+            "optimizer.learning_rate.uniform",
+            "low <= high",
+        ),
+    ],
+)
+def test_a_rule_of_the_search_is_explained(sweep, key, words):
+    body = sweep if sweep.startswith("{") else "{" + sweep + "}"
+    prefix = "sweep." if key in ("num_trials", "space") else "sweep.space."
+    assert words in faults_of(f"sweep: {body}")[prefix + key]
+
+
+def test_every_point_of_a_grid_is_checked_over_the_axes_that_a_rule_reads():
+    text = "sweep:\n  space:\n    train.batch_size: {choices: [8, 12]}\n    train.num_workers: {choices: [1, 3]}\n"
+    found = faults_of(text)
+    assert list(found) == ["sweep.space.train.batch_size.choices[0]"]
+    assert "with train.num_workers = 3" in found["sweep.space.train.batch_size.choices[0]"]
+
+
+def test_a_base_that_its_axes_make_valid_is_valid():
+    text = "train: {batch_size: 10, num_workers: 4}\nsweep: {space: {train.batch_size: {choices: [8, 16]}}}"
+    config = parse_config(text)
+    assert apply_overrides(config, {"train.batch_size": 8}).train.batch_size == 8
+    with pytest.raises(ConfigError, match=r"multiple of train\.num_workers"):
+        apply_overrides(config, {})
+
+
+def test_a_grid_of_a_billion_points_is_refused_at_once():
+    axes = "".join(f"    {key}: {{choices: {list(range(1, 65))}}}\n" for key in BIG_AXES)
+    found = faults_of("sweep:\n  space:\n" + axes)
+    assert f"must make at most 10000 points, not {64**5}" in found["sweep.space"]
+    assert "sweep.space" not in faults_of("sweep:\n  num_trials: 10\n  space:\n" + axes)
+
+
+BIG_AXES = [
+    "train.batch_size",
+    "train.num_workers",
+    "masks.num_target_blocks",
+    "encoder.depth",
+    "predictor.depth",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -54,12 +55,16 @@ class Follower:
         self.tracker.start_trial(
             trial.trial_id,
             name=f"{trial.index:03d} {trial.name}",
-            params=flatten(plan.config),
+            # What was varied and nothing else: MLflow's contour plot starts with the first two numeric parameters.
+            params={**(trial.point or flatten(plan.config)), "train.seed": trial.seed},
             tags={
                 "orchestrator.point": ", ".join(f"{key}={value}" for key, value in trial.point.items()),
                 "orchestrator.seed": str(trial.seed),
             },
         )
+
+        settings = json.dumps(flatten(plan.config), indent=2).encode()
+        self.tracker.log_artifact(trial.trial_id, "config.json", settings)
 
     def _on_report(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]

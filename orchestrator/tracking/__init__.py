@@ -26,11 +26,19 @@ __all__ = [
 ]
 
 
-def open_tracker(config: TrackingConfig, runs_uri: str, experiment: str, spool_dir: Path) -> SpooledTracker:
+def open_tracker(
+    config: TrackingConfig,
+    runs_uri: str,
+    experiment: str,
+    spool_dir: Path,
+    *,
+    headline: str | None = "probe/linear/mean",
+) -> SpooledTracker:
     """The tracker of a sweep: MLflow behind a spool on local disk.
 
     Returns at once; MLflow is imported and its store opened by the delivering thread. What an earlier
-    process left in `spool_dir` is delivered first.
+    process left in `spool_dir` is delivered first. `headline` is the ranking metric, recorded once more
+    as `accuracy` so that MLflow's plots start with it.
 
     Raises:
         TrackingError: Another process is delivering this spool.
@@ -40,7 +48,7 @@ def open_tracker(config: TrackingConfig, runs_uri: str, experiment: str, spool_d
     def make_destination() -> Destination:
         from orchestrator.tracking.mlflow import MlflowTracker
 
-        return MlflowTracker(place, experiment)
+        return MlflowTracker(place, experiment, headline=headline)
 
     command = None if place.remote else tuple(ui_command(place.uri))
     links = Links(

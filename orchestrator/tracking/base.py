@@ -13,12 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import TrackingError
 
 ParameterValue = Any
 """A scalar, a string, None, or a sequence of scalars."""
+
+
+HEADLINE = "accuracy"
+"""Under this name the ranking metric is recorded once more: it sorts first, so plots and lists start with
+it."""
+
+_TRAINING_VIEW = "?workflowType=machine_learning"  # MLflow's page starts with its view for language models
 
 
 class RunStatus(StrEnum):
@@ -58,6 +66,7 @@ class Links:
 
     tracking_uri: str
     experiment: str
+    sweep_id: str = ""
     experiment_id: str = ""
     sweep_run_id: str = ""
     trial_run_ids: Mapping[str, str] = field(default_factory=dict)
@@ -68,12 +77,21 @@ class Links:
     @property
     def experiment_url(self) -> str:
         """The experiment's page, or an empty string while it is unknown."""
-        return f"{self.base_url}/#/experiments/{self.experiment_id}" if self.experiment_id else ""
+        return f"{self._experiment_path}{_TRAINING_VIEW}" if self.experiment_id else ""
+
+    @property
+    def trials_url(self) -> str:
+        """The list of this sweep's trials, best first; an empty string while it is unknown."""
+        if not self.experiment_id:
+            return ""
+        search = f"tags.`orchestrator.sweep_id` = '{self.sweep_id}' and tags.`orchestrator.kind` = 'trial'"
+        order = f"orderByKey={quote(f'metrics.`{HEADLINE}`', safe='')}&orderByAsc=false"
+        return f"{self._experiment_path}/runs{_TRAINING_VIEW}&searchFilter={quote(search, safe='')}&{order}"
 
     def run_url(self, trial_id: str | None = None) -> str:
         """A trial's page, or the sweep's; an empty string while it is unknown."""
         run_id = self.sweep_run_id if trial_id is None else self.trial_run_ids.get(trial_id, "")
-        return f"{self.experiment_url}/runs/{run_id}" if run_id and self.experiment_id else ""
+        return f"{self._experiment_path}/runs/{run_id}" if run_id and self.experiment_id else ""
 
     @property
     def compare_url(self) -> str:
@@ -82,7 +100,11 @@ class Links:
             return ""
         runs = json.dumps(list(self.trial_run_ids.values()), separators=(",", ":"))
         experiments = json.dumps([self.experiment_id], separators=(",", ":"))
-        return f"{self.base_url}/#/compare-runs?runs={runs}&experiments={experiments}"
+        return f"{self.base_url}/#/compare-runs?runs={quote(runs)}&experiments={quote(experiments)}"
+
+    @property
+    def _experiment_path(self) -> str:
+        return f"{self.base_url}/#/experiments/{self.experiment_id}"
 
 
 class Tracker(Protocol):
@@ -163,11 +185,11 @@ def parameter_text(value: ParameterValue) -> str:
 
 
 def expand_params(params: Mapping[str, ParameterValue]) -> dict[str, str]:
-    """Parameters as text under their dotted names, pairs of numbers with their parts beside them.
+    """Parameters as text under their dotted names, pairs of numbers with their middle beside them.
 
-    `masks.target_scale: (0.15, 0.2)` also gives `masks.target_scale.low`, `.high` and `.mid`, since plots
-    over parameters take numbers only. The middle of a ratio is the geometric mean, as 3/4 and 4/3 are
-    equally far from 1.
+    `masks.target_scale: (0.15, 0.2)` also gives `masks.target_scale.mid`, since plots over parameters take
+    numbers only: one number an axis, as MLflow's contour plot starts with the first two numeric parameters it
+    finds. The middle of a ratio is the geometric mean, as 3/4 and 4/3 are equally far from 1.
     """
     expanded: dict[str, str] = {}
     for key, value in params.items():
@@ -176,8 +198,7 @@ def expand_params(params: Mapping[str, ParameterValue]) -> dict[str, str]:
             low, high = float(value[0]), float(value[1])
             geometric = "ratio" in key.rsplit(".", 1)[-1] and low > 0 and high > 0
             middle = math.sqrt(low * high) if geometric else (low + high) / 2
-            for part, number in (("low", low), ("high", high), ("mid", middle)):
-                expanded[f"{key}.{part}"] = f"{number:.6g}"
+            expanded[f"{key}.mid"] = f"{middle:.6g}"
     return expanded
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import (
+    HEADLINE,
     Links,
     MetricRow,
     ParameterValue,
@@ -52,21 +53,22 @@ _PERMANENT = frozenset(
         "FEATURE_DISABLED",
     }
 )
-EXPERIMENT_NOTE = """Mask sweeps of I-JEPA: one parent run a sweep, one child a trial (a mask geometry under
-one seed).
+EXPERIMENT_NOTE = """Mask sweeps of I-JEPA: one parent run a sweep, one child a trial (a geometry under one
+seed).
 
-To compare: open a parent's children, select them and press **Compare**. Metrics are over images seen.
-`probe/linear/mean` is the ranking metric, to be read beside `baseline/untrained/*` and `baseline/pixels/*`.
-A pair such as `masks.target_scale` also has the numbers `.low`, `.high` and `.mid` for plots. Which
-differences are more than noise is said in `report/` of the parent run.
+Filter by tag `orchestrator.kind = 'trial'`, select the runs and press **Compare**. Steps are images seen.
+`accuracy` is the sweep's ranking metric again, so that plots start with it; read it beside
+`baseline/untrained/*` and `baseline/pixels/*`. `masks.target_scale.mid` is the middle of the pair
+`masks.target_scale`. Parameters of a trial are what the sweep varied; the rest is on the parent. Which
+differences are more than noise is said in the parent's `report/`.
 """
 
 
 class MlflowTracker:
     """Writes a sweep to an MLflow tracking store, one blocking call at a time."""
 
-    def __init__(self, place: TrackingPlace, experiment: str) -> None:
-        self._place, self._experiment = place, experiment
+    def __init__(self, place: TrackingPlace, experiment: str, *, headline: str | None = None) -> None:
+        self._place, self._experiment, self._headline = place, experiment, headline
         self._sweep_id = ""
         self._client: Any = None
         self._experiment_id = ""
@@ -169,6 +171,7 @@ class MlflowTracker:
         return Links(
             tracking_uri=self._place.uri,
             experiment=self._experiment,
+            sweep_id=self._sweep_id,
             experiment_id=self._experiment_id,
             sweep_run_id=self._run_ids.get(None, ""),
             trial_run_ids={key: value for key, value in self._run_ids.items() if key is not None},
@@ -262,12 +265,18 @@ class MlflowTracker:
 
         fresh: dict[tuple[str, int], Any] = {}
         for row in rows:
-            for key, value in row.metrics.items():
+            for key, value in self._with_headline(row.metrics).items():
                 name, number = _metric_name(key), float(value)
                 if row.step not in self._known_steps(trial_id, name):
                     number = number if math.isfinite(number) else math.nan
                     fresh.setdefault((name, row.step), Metric(name, number, row.timestamp_ms, row.step))
         return list(fresh.values())
+
+    def _with_headline(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """The ranking metric once more, first: MLflow's comparison opens on the first metric."""
+        if self._headline is None or self._headline not in metrics:
+            return metrics
+        return {HEADLINE: metrics[self._headline], **metrics}
 
     def _known_steps(self, trial_id: str | None, name: str) -> set[int]:
         steps = self._steps[trial_id].setdefault(name, set())

@@ -59,8 +59,6 @@ def test_a_trial_is_a_child_of_its_sweep_with_dotted_parameters(tracker, place):
     assert run.info.run_name == "scale 0.15-0.2"
     assert run.data.params == {
         "masks.target_scale": "[0.15, 0.2]",
-        "masks.target_scale.low": "0.15",
-        "masks.target_scale.high": "0.2",
         "masks.target_scale.mid": "0.175",
         "train.seed": "0",
     }
@@ -90,6 +88,15 @@ def test_more_rows_than_a_batch_holds_arrive_whole(tracker, place):
     tracker.log_rows("t0", [row(step, a=step, b=-step) for step in range(700)])
     assert history(tracker, place, "t0", "b") == [(step, -step, 1000) for step in range(700)]
     assert len(run_of(tracker, place, "t0").data.params) == 250
+
+
+def test_the_ranking_metric_comes_first_under_its_headline(place):
+    tracker = MlflowTracker(place, "masks", headline="probe/linear/mean")
+    tracker.start_sweep("s", "masks", {}, {})
+    tracker.start_trial("t0", "one", PAIR, {})
+    tracker.log_rows("t0", [MetricRow(step=0, timestamp_ms=1, metrics={"a": 1, "probe/linear/mean": 0.5})])
+    run_id = tracker.links().trial_run_ids["t0"]
+    assert next(iter(open_client(place).get_run(run_id).data.metrics.items())) == ("accuracy", 0.5)
 
 
 def test_infinity_is_sent_as_nan_and_named_in_a_tag(tracker, place):

@@ -77,4 +77,9 @@ def test_pages_are_empty_until_ids_are_known():
         trial_run_ids={"a": "x", "b": "y"},
     )
     assert known.run_url("a") == "http://h/#/experiments/1/runs/x"
-    assert known.compare_url == 'http://h/#/compare-runs?runs=["x","y"]&experiments=["1"]'
+    assert (
+        known.compare_url == "http://h/#/compare-runs?runs=%5B%22x%22%2C%22y%22%5D&experiments=%5B%221%22%5D"
+    )
+    assert known.trials_url.startswith(
+        "http://h/#/experiments/1/runs?workflowType=machine_learning&searchFilter="
+    )

@@ -1,0 +1,140 @@
+"""What the report knows of a trial and of a geometry: plain values, cut out of the sweep's record."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.config.models import RunConfig
+from orchestrator.sweep.record import SweepRecord, TrialRecord
+
+State = Literal["pending", "running", "finished", "stopped", "failed"]
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrialSummary:
+    """One trial; accuracies are in per cent, `value` is the ranking metric (NaN when it was never measured).
+
+    `hits` tells for each label which test images the linear probe got right; it may be empty. `untrained`
+    and `pixels` are the baselines by label, `untrained_value` the ranking metric of the untrained encoder.
+    `curve` is the ranking metric over images seen.
+    """
+
+    trial_id: str
+    name: str
+    point: Mapping[str, Any]
+    seed: int
+    state: State
+    value: float
+    images: int
+    total_images: int
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    hits: Mapping[str, Hits] = field(default_factory=dict)
+    untrained: Mapping[str, float] = field(default_factory=dict)
+    pixels: Mapping[str, float] = field(default_factory=dict)
+    untrained_value: float = math.nan
+    gpu_hours: float = 0.0
+    cpu_core_hours: float = 0.0
+    reason: str = ""
+    curve: Mapping[int, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the trial ran to its end and was measured."""
+        return self.state == "finished" and math.isfinite(self.value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """The finished trials of one point of the search space, one for each seed."""
+
+    name: str
+    point: Mapping[str, Any]
+    trials: tuple[TrialSummary, ...]
+
+    @property
+    def mean(self) -> float:
+        """The ranking metric, averaged over the seeds."""
+        return sum(trial.value for trial in self.trials) / len(self.trials)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU hours a trial."""
+        return sum(trial.gpu_hours for trial in self.trials) / len(self.trials)
+
+    @property
+    def cpu_core_hours(self) -> float:
+        """CPU core hours a trial."""
+        return sum(trial.cpu_core_hours for trial in self.trials) / len(self.trials)
+
+    def label_mean(self, source: Literal["accuracies", "untrained", "pixels"], label: str) -> float:
+        """One label's accuracy over the seeds that measured it; NaN when none did."""
+        values = [getattr(trial, source)[label] for trial in self.trials if label in getattr(trial, source)]
+        return sum(values) / len(values) if values else math.nan
+
+
+def group_geometries(trials: Sequence[TrialSummary]) -> list[Geometry]:
+    """The geometries of the comparable trials, best mean first."""
+    groups: dict[str, list[TrialSummary]] = {}
+    for trial in trials:
+        if trial.comparable:
+            groups.setdefault(point_key(trial.point), []).append(trial)
+    geometries = [
+        Geometry(name=group[0].name, point=group[0].point, trials=tuple(group)) for group in groups.values()
+    ]
+    return sorted(geometries, key=lambda geometry: -geometry.mean)
+
+
+def point_key(point: Mapping[str, Any]) -> str:
+    """A point as text, the same whatever the order of its axes."""
+    return json.dumps(point, sort_keys=True, default=str)
+
+
+def trial_summaries(config: RunConfig, record: SweepRecord) -> list[TrialSummary]:
+    """The trials of a sweep in the order they were planned."""
+    return [_summary(config, trial) for trial in record.in_order()]
+
+
+def _summary(config: RunConfig, trial: TrialRecord) -> TrialSummary:
+    metric = config.sweep.metric
+    curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
+    baseline = metric.removeprefix("probe/")
+    return TrialSummary(
+        trial_id=trial.trial_id,
+        name=trial.name or trial.trial_id,
+        point=trial.point,
+        seed=trial.seed,
+        state=trial.state,
+        value=trial.metrics.get(metric, math.nan),
+        images=trial.images,
+        total_images=trial.total_images,
+        accuracies=_labels(trial.metrics, "probe/linear/"),
+        hits={label: _hits(text, config.probe.test_images) for label, text in trial.correct.items()},
+        untrained=_labels(trial.metrics, "baseline/untrained/linear/"),
+        pixels=_labels(trial.metrics, "baseline/pixels/linear/"),
+        untrained_value=trial.metrics.get(f"baseline/untrained/{baseline}", math.nan),
+        gpu_hours=trial.gpu_hours,
+        cpu_core_hours=trial.cpu_core_hours,
+        reason=trial.reason,
+        curve=curve,
+        metrics=dict(trial.metrics),
+    )
+
+
+def _labels(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    names = {key: key.removeprefix(prefix) for key in metrics if key.startswith(prefix)}
+    return {label: metrics[key] for key, label in names.items() if label != "mean"}
+
+
+def _hits(text: str, num_images: int) -> Hits:
+    """Unpack bits in hexadecimal; fewer test images than asked for leave at most seven padding zeros."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
+    return bits[:num_images].astype(np.bool_)

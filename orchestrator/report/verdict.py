@@ -1,0 +1,253 @@
+"""The verdict: which geometry, how sure, at what cost. Pure statistics on trial summaries.
+
+Only finished trials are ranked; a trial that was stopped early is compared at the images where it stopped and never
+with a finished one. A winner is named only when it can be told from every other geometry and is better than the
+encoder nobody trained. `words` puts a verdict into sentences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orchestrator.report.noise import (
+    DEFAULT_TEST_IMAGES,
+    Noise,
+    critical_range,
+    difference_error,
+    estimate_noise,
+    interval_factor,
+    mean_error,
+    pool_noise,
+)
+from orchestrator.report.trials import Geometry, TrialSummary, group_geometries
+
+Against = Literal["above", "level", "below", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelResult:
+    """One label of one geometry in per cent, and where it stands to the baselines beyond noise."""
+
+    accuracy: float
+    untrained: float
+    pixels: float
+    against_untrained: Against
+    against_pixels: Against
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryResult:
+    """One geometry's place; `low` and `high` bound its mean with 95 %; costs are a trial's."""
+
+    rank: int
+    name: str
+    point: Mapping[str, Any]
+    trial_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    mean: float
+    low: float
+    high: float
+    behind_best: float
+    margin: float
+    """How far behind the best it would have to be to be told from it."""
+    tied: bool
+    gpu_hours: float
+    cpu_core_hours: float
+    images: int
+    labels: Mapping[str, LabelResult]
+
+    @property
+    def beats_untrained(self) -> tuple[str, ...]:
+        """Labels on which it is better than the untrained encoder beyond noise."""
+        return tuple(name for name, label in self.labels.items() if label.against_untrained == "above")
+
+    @property
+    def beats_pixels(self) -> tuple[str, ...]:
+        """Labels on which it is better than raw pixels beyond noise."""
+        return tuple(name for name, label in self.labels.items() if label.against_pixels == "above")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppedResult:
+    """A trial that did not finish; `rivals_low` and `rivals_high` are the finished ones at the same images."""
+
+    name: str
+    trial_id: str
+    seed: int
+    state: str
+    reason: str
+    images: int
+    value: float
+    rivals_low: float
+    rivals_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What can be said about a sweep.
+
+    `outcome` is "winner" (one geometry stands above all others), "tied", "alone" (a single geometry
+    finished), "no_gain" (the best is not better than its untrained encoder) or "none" (nothing finished).
+    """
+
+    outcome: Literal["winner", "tied", "alone", "no_gain", "none"]
+    metric: str
+    ranking: tuple[GeometryResult, ...]
+    noise: Noise | None
+    stopped: tuple[StoppedResult, ...]
+    seeds_to_separate: int | None
+    """Seeds each that would separate the best two, were their means what they seem; None when they are apart."""
+    unequal_images: bool
+
+    @property
+    def best(self) -> GeometryResult | None:
+        """The highest mean, crowned or not."""
+        return self.ranking[0] if self.ranking else None
+
+    @property
+    def tied(self) -> tuple[GeometryResult, ...]:
+        """The geometries that cannot be told from the best, itself among them."""
+        return tuple(result for result in self.ranking if result.tied)
+
+    @property
+    def cheapest(self) -> GeometryResult | None:
+        """The cheapest of the tied: fewest GPU hours, or CPU core hours where no GPU was used."""
+        uses_gpus = any(result.gpu_hours > 0 for result in self.ranking)
+        return min(
+            self.tied, key=lambda each: each.gpu_hours if uses_gpus else each.cpu_core_hours, default=None
+        )
+
+
+def judge(trials: Sequence[TrialSummary], metric: str) -> Verdict:
+    """The verdict on a sweep's trials."""
+    geometries = group_geometries(trials)
+    stopped = tuple(_stopped(trial, trials) for trial in trials if not trial.comparable)
+    if not geometries:
+        return Verdict(
+            outcome="none",
+            metric=metric,
+            ranking=(),
+            noise=None,
+            stopped=stopped,
+            seeds_to_separate=None,
+            unequal_images=False,
+        )
+    noise = estimate_noise(geometries)
+    ranking = tuple(_ranked(rank, geometries, noise, metric) for rank in range(len(geometries)))
+    return Verdict(
+        outcome=_outcome(ranking, geometries[0], noise, metric),
+        metric=metric,
+        ranking=ranking,
+        noise=noise,
+        stopped=stopped,
+        seeds_to_separate=_seeds_to_separate(geometries, noise, ranking),
+        unequal_images=len({result.images for result in ranking}) > 1,
+    )
+
+
+def _ranked(rank: int, geometries: Sequence[Geometry], noise: Noise, metric: str) -> GeometryResult:
+    geometry, best = geometries[rank], geometries[0]
+    half_width = interval_factor(noise.freedom) * mean_error(geometry, noise, metric)
+    margin = 0.0
+    if rank > 0:
+        margin = critical_range(len(geometries), noise.freedom) * difference_error(
+            best, geometry, noise, metric
+        )
+    behind = best.mean - geometry.mean
+    return GeometryResult(
+        rank=rank + 1,
+        name=geometry.name,
+        point=geometry.point,
+        trial_ids=tuple(trial.trial_id for trial in geometry.trials),
+        seeds=tuple(trial.seed for trial in geometry.trials),
+        mean=geometry.mean,
+        low=geometry.mean - half_width,
+        high=geometry.mean + half_width,
+        behind_best=behind,
+        margin=margin,
+        tied=behind <= margin,
+        gpu_hours=geometry.gpu_hours,
+        cpu_core_hours=geometry.cpu_core_hours,
+        images=max(trial.images for trial in geometry.trials),
+        labels=_label_results(geometry, geometries),
+    )
+
+
+def _outcome(
+    ranking: Sequence[GeometryResult], best: Geometry, noise: Noise, metric: str
+) -> Literal["winner", "tied", "alone", "no_gain"]:
+    gains = [trial.value - trial.untrained_value for trial in best.trials]
+    gain = sum(gains) / len(gains)
+    needed = interval_factor(noise.freedom) * mean_error(best, noise, metric)
+    if math.isfinite(gain) and gain <= needed:
+        return "no_gain"
+    if len(ranking) == 1:
+        return "alone"
+    return "tied" if ranking[1].tied else "winner"
+
+
+def _label_results(geometry: Geometry, geometries: Sequence[Geometry]) -> dict[str, LabelResult]:
+    labels = sorted({label for trial in geometry.trials for label in trial.accuracies})
+    results = {}
+    for label in labels:
+        groups = [
+            [trial.accuracies[label] for trial in each.trials if label in trial.accuracies]
+            for each in geometries
+        ]
+        noise = pool_noise(groups)
+        accuracy = geometry.label_mean("accuracies", label)
+        untrained, pixels = geometry.label_mean("untrained", label), geometry.label_mean("pixels", label)
+        results[label] = LabelResult(
+            accuracy=accuracy,
+            untrained=untrained,
+            pixels=pixels,
+            against_untrained=_against(geometry, label, untrained, noise, len(labels)),
+            against_pixels=_against(geometry, label, pixels, noise, len(labels)),
+        )
+    return results
+
+
+def _against(geometry: Geometry, label: str, baseline: float, noise: Noise, num_labels: int) -> Against:
+    """Compare with a baseline beyond seed and test noise, corrected for the number of labels (Bonferroni)."""
+    accuracy = geometry.label_mean("accuracies", label)
+    if not (math.isfinite(accuracy) and math.isfinite(baseline)):
+        return "unknown"
+    num_images = max((len(trial.hits.get(label, ())) for trial in geometry.trials), default=0)
+    shares = (accuracy / 100, baseline / 100)
+    test = sum(share * (1 - share) for share in shares) / (num_images or DEFAULT_TEST_IMAGES) * 1e4
+    error = math.sqrt(noise.seed_sd**2 / len(geometry.trials) + test)
+    needed = interval_factor(noise.freedom, num_intervals=num_labels) * error
+    difference = accuracy - baseline
+    return "above" if difference > needed else "below" if difference < -needed else "level"
+
+
+def _stopped(trial: TrialSummary, trials: Sequence[TrialSummary]) -> StoppedResult:
+    """What a trial that did not finish had reached, beside the finished ones at the same images."""
+    measured = [images for images in trial.curve if images > 0]
+    at = max(measured, default=0)
+    rivals = [other.curve[at] for other in trials if other.comparable and at in other.curve]
+    return StoppedResult(
+        name=trial.name,
+        trial_id=trial.trial_id,
+        seed=trial.seed,
+        state=trial.state,
+        reason=trial.reason,
+        images=trial.images,
+        value=trial.curve.get(at, math.nan),
+        rivals_low=min(rivals, default=math.nan) if at else math.nan,
+        rivals_high=max(rivals, default=math.nan) if at else math.nan,
+    )
+
+
+def _seeds_to_separate(
+    geometries: Sequence[Geometry], noise: Noise, ranking: Sequence[GeometryResult]
+) -> int | None:
+    """Seeds each after which the gap between the best two would exceed its margin; None when it does, or is nil."""
+    if len(ranking) < 2 or not ranking[1].tied or ranking[1].behind_best <= 0:
+        return None
+    gap = ranking[1].behind_best
+    standard = critical_range(len(geometries), math.inf) * noise.seed_sd * math.sqrt(2) / gap
+    return max(2, math.ceil(standard**2))

@@ -1,0 +1,206 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.report.noise import critical_range, difference_error, pool_noise
+from orchestrator.report.trials import TrialSummary, group_geometries
+from orchestrator.report.verdict import judge
+
+METRIC = "probe/linear/mean"
+
+
+def trial(scale: float, seed: int, value: float, **fields) -> TrialSummary:
+    defaults = {
+        "trial_id": f"{scale}-{seed}",
+        "name": f"scale {scale}",
+        "point": {"masks.target_scale": scale},
+        "state": "finished",
+        "images": 1000,
+        "total_images": 1000,
+        "untrained_value": 30.0,
+        "accuracies": {"class": value},
+        "untrained": {"class": 30.0},
+        "pixels": {"class": 50.0},
+        "curve": {1000: value},
+    }
+    return TrialSummary(seed=seed, value=value, **(defaults | fields))
+
+
+def sweep(rng, means, num_seeds: int, sd: float) -> list[TrialSummary]:
+    return [
+        trial(0.1 * (index + 1), seed, mean + sd * rng.standard_normal())
+        for index, mean in enumerate(means)
+        for seed in range(num_seeds)
+    ]
+
+
+@pytest.mark.parametrize(("num_geometries", "num_seeds"), [(2, 2), (2, 4), (6, 2), (9, 3)])
+def test_equal_geometries_are_called_different_in_one_of_twenty_sweeps(num_geometries, num_seeds):
+    rng, num_sweeps = np.random.default_rng(0), 1000
+    different = sum(
+        not all(
+            each.tied for each in judge(sweep(rng, [60] * num_geometries, num_seeds, 1.3), METRIC).ranking
+        )
+        for _ in range(num_sweeps)
+    )
+    assert different / num_sweeps <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / num_sweeps)
+    assert different / num_sweeps >= 0.01  # and not by calling everything tied
+
+
+def test_known_hits_keep_the_rate_of_false_differences():
+    rng, different = np.random.default_rng(7), 0
+    for _ in range(200):
+        easiness = rng.beta(2, 2, size=500)
+        trials = []
+        for index in range(4):
+            for seed in range(2):
+                hits = rng.random(500) < np.clip(easiness + 0.01 * rng.standard_normal(), 0, 1)
+                trials.append(trial(float(index), seed, 100 * hits.mean(), hits={"class": hits}))
+        different += not all(result.tied for result in judge(trials, METRIC).ranking)
+    assert different <= 18
+
+
+def test_single_seeds_that_differ_by_seed_noise_alone_are_seldom_called_different():
+    rng = np.random.default_rng(1)
+    verdicts = [judge(sweep(rng, [60] * 9, 1, math.sqrt(2)), METRIC) for _ in range(300)]
+    assert sum(verdict.outcome == "winner" for verdict in verdicts) <= 15
+
+
+def test_a_clear_winner_is_crowned():
+    rng = np.random.default_rng(2)
+    verdicts = [judge(sweep(rng, [60, 62, 75, 61, 58, 63], 2, 1.0), METRIC) for _ in range(50)]
+    assert all(verdict.outcome == "winner" for verdict in verdicts)
+    assert all(verdict.best.point == {"masks.target_scale": pytest.approx(0.3)} for verdict in verdicts)
+
+
+def test_the_true_best_is_in_the_tied_set():
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(300):
+        verdict = judge(sweep(rng, [60, 61, 62, 61.5], 2, 1.0), METRIC)
+        held += any(result.name.endswith("0.30000000000000004") for result in verdict.tied)
+    assert held >= 285
+
+
+def test_intervals_cover_the_true_mean():
+    rng = np.random.default_rng(4)
+    covered = [
+        result.low <= 60 <= result.high
+        for _ in range(300)
+        for result in judge(sweep(rng, [60, 60, 60], 3, 1.0), METRIC).ranking
+    ]
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_a_winner_that_is_no_better_than_its_untrained_encoder_is_not_one():
+    trials = [
+        trial(0.1, seed, 60 + 0.1 * seed, untrained_value=60.0, untrained={"class": 60.0})
+        for seed in range(3)
+    ]
+    trials += [trial(0.2, seed, 40 + 0.1 * seed) for seed in range(3)]
+    assert judge(trials, METRIC).outcome == "no_gain"
+
+
+def test_a_stopped_trial_is_never_ranked_but_compared_where_it_stopped():
+    stopped = trial(0.5, 0, 99.0, state="stopped", images=300, curve={0: 30.0, 300: 99.0}, reason="rung")
+    finished = [
+        trial(0.1, 0, 70.0, curve={300: 40.0, 1000: 70.0}),
+        trial(0.2, 0, 60.0, curve={300: 45.0, 1000: 60.0}),
+    ]
+    verdict = judge([stopped, *finished], METRIC)
+    assert [result.name for result in verdict.ranking] == ["scale 0.1", "scale 0.2"]
+    (result,) = verdict.stopped
+    assert (result.value, result.rivals_low, result.rivals_high) == (99.0, 40.0, 45.0)
+
+
+def test_the_cheapest_of_the_tied_costs_least_and_not_the_cheapest_of_all():
+    trials = [
+        trial(0.1, seed, value + 0.1 * seed, gpu_hours=cost)
+        for value, cost in ((70, 3.0), (69.95, 2.0), (50, 1.0))
+        for seed in range(3)
+    ]
+    trials = [
+        TrialSummary(**{**vars(each), "point": {"x": each.gpu_hours}, "name": str(each.gpu_hours)})
+        for each in trials
+    ]
+    verdict = judge(trials, METRIC)
+    assert {result.name for result in verdict.tied} == {"3.0", "2.0"}
+    assert verdict.cheapest.name == "2.0"
+
+
+def test_labels_stand_to_the_baselines_beyond_noise():
+    labels = {"class": 90.0, "count": 50.5, "distance": 20.0}
+    baseline = {"class": 50.0, "count": 50.0, "distance": 50.0}
+    trials = [trial(0.1, 0, 70, accuracies=labels, untrained=baseline, pixels={"class": 95.0})]
+    result = judge(trials, METRIC).ranking[0]
+    standing = {name: label.against_untrained for name, label in result.labels.items()}
+    assert standing == {"class": "above", "count": "level", "distance": "below"}
+    assert result.labels["count"].against_pixels == "unknown"
+    assert result.beats_untrained == ("class",)
+
+
+def test_nothing_finished_gives_no_verdict():
+    verdict = judge([trial(0.1, 0, math.nan), trial(0.2, 0, 50.0, state="failed")], METRIC)
+    assert verdict.outcome == "none"
+    assert verdict.best is None
+    assert verdict.cheapest is None
+
+
+def test_one_geometry_alone_is_not_a_winner():
+    assert judge([trial(0.1, 0, 70.0)], METRIC).outcome == "alone"
+
+
+def test_paired_hits_shrink_the_error_of_a_difference():
+    rng = np.random.default_rng(5)
+    shared = rng.random(2000) < 0.6
+    flipped = shared ^ (rng.random(2000) < 0.02)
+    with_hits = [
+        trial(0.1, 0, 60.0, hits={"class": shared}),
+        trial(0.2, 0, 60.0, hits={"class": flipped}),
+    ]
+    without = [trial(0.1, 0, 60.0), trial(0.2, 0, 60.0)]
+    noise = pool_noise([[1.0], [2.0]])
+
+    def error(trials):
+        first, second = group_geometries(trials)
+        return difference_error(first, second, noise, METRIC)
+
+    assert 2.0 < error(with_hits) < 2.1 < error(without)
+
+
+def test_seeds_of_one_point_are_one_geometry_whatever_the_order_of_its_axes():
+    trials = [
+        trial(0, 0, 60.0, point={"a": 1, "b": (1, 2)}),
+        trial(0, 1, 62.0, point={"b": (1, 2), "a": 1}),
+    ]
+    (geometry,) = group_geometries(trials)
+    assert geometry.mean == 61.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    values=st.lists(st.lists(st.floats(0, 100), min_size=1, max_size=3), min_size=1, max_size=5),
+)
+def test_a_ranking_is_ordered_and_its_best_is_tied_with_itself(values):
+    trials = [
+        trial(float(index), seed, value)
+        for index, group in enumerate(values)
+        for seed, value in enumerate(group)
+    ]
+    verdict = judge(trials, METRIC)
+    means = [result.mean for result in verdict.ranking]
+    assert means == sorted(means, reverse=True)
+    assert verdict.best in verdict.tied
+    assert verdict.cheapest in verdict.tied
+    assert (verdict.outcome == "winner") <= (len(verdict.tied) == 1)
+    assert all(result.low <= result.mean <= result.high for result in verdict.ranking)
+
+
+def test_telling_more_geometries_apart_takes_more():
+    factors = [critical_range(count, 20) for count in (2, 3, 6, 12)]
+    assert factors == sorted(factors)
+    assert factors[0] == pytest.approx(2.086, abs=1e-3)  # Student's t, 20 degrees of freedom
+    assert factors[2] == pytest.approx(4.445 / math.sqrt(2), abs=2e-3)  # the published range for 6 and 20

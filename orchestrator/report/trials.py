@@ -88,9 +88,27 @@ def group_geometries(trials: Sequence[TrialSummary]) -> list[Geometry]:
         if trial.comparable:
             groups.setdefault(point_key(trial.point), []).append(trial)
     geometries = [
-        Geometry(name=group[0].name, point=group[0].point, trials=tuple(group)) for group in groups.values()
+        Geometry(name=point_text(group[0].point), point=group[0].point, trials=tuple(group))
+        for group in groups.values()
     ]
     return sorted(geometries, key=lambda geometry: -geometry.mean)
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point in a reader's words: the last part of every key and its value, pairs as `0.15-0.2`."""
+    parts = [
+        f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {value_text(value)}" for key, value in point.items()
+    ]
+    return ", ".join(parts) or "base configuration"
+
+
+def value_text(value: Any) -> str:
+    """A value of a point, with at most four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ("-" if len(value) == 2 else ", ").join(value_text(item) for item in value)
+    return str(value)
 
 
 def point_key(point: Mapping[str, Any]) -> str:

@@ -1,0 +1,205 @@
+"""The summary of a sweep: a verdict, a table and the costs, as text, Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.config.models import RunConfig
+from orchestrator.report.trials import TrialSummary, point_text, trial_summaries, value_text
+from orchestrator.report.verdict import Verdict, judge
+from orchestrator.report.words import cost_text, verdict_lines
+from orchestrator.sweep.record import SweepRecord
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Summary:
+    """A sweep in figures; `gpu_hours` and `cpu_core_hours` count every trial and retry."""
+
+    sweep_id: str
+    state: str
+    metric: str
+    trials: tuple[TrialSummary, ...]
+    verdict: Verdict
+    gpu_hours: float
+    cpu_core_hours: float
+    seconds: float
+
+    def text(self) -> str:
+        """Table, verdict and costs for a terminal."""
+        parts = [
+            align(self.rows()),
+            "",
+            *(f"- {line}" for line in verdict_lines(self.verdict)),
+            "",
+            self.cost_line(),
+        ]
+        return "\n".join(parts)
+
+    def markdown(self) -> str:
+        """The same as Markdown, verdict first: the note on the sweep's MLflow run."""
+        lines = [f"# {self.sweep_id}", "", *(f"- {line}" for line in verdict_lines(self.verdict))]
+        return "\n".join([*lines, "", self.cost_line(), "", *_markdown_table(self.rows()), ""])
+
+    def csv(self) -> str:
+        """One line a trial with every metric's newest value."""
+        keys = sorted({key for trial in self.trials for key in trial.metrics})
+        axes = self.axes()
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(
+            ["trial_id", "name", "state", "seed", *axes, "images", "gpu_hours", "cpu_core_hours", *keys]
+        )
+        for trial in self.trials:
+            point = [value_text(trial.point.get(axis, "")) for axis in axes]
+            costs = [trial.images, trial.gpu_hours, trial.cpu_core_hours]
+            metrics = [trial.metrics.get(key, "") for key in keys]
+            writer.writerow([trial.trial_id, trial.name, trial.state, trial.seed, *point, *costs, *metrics])
+        return buffer.getvalue()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able: NaN and infinity become null."""
+        verdict = {**asdict(self.verdict), "lines": verdict_lines(self.verdict)}
+        cheapest = self.verdict.cheapest
+        verdict["cheapest"] = None if cheapest is None else cheapest.name
+        verdict["tied"] = [result.name for result in self.verdict.tied]
+        trials = [
+            {key: getattr(trial, key) for key in _TRIAL_KEYS} | {"gain": trial.value - trial.untrained_value}
+            for trial in self.trials
+        ]
+        figures = {
+            "gpu_hours": self.gpu_hours,
+            "cpu_core_hours": self.cpu_core_hours,
+            "seconds": self.seconds,
+        }
+        head = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
+        clean: dict[str, Any] = _without_nan({**head, **figures, "verdict": verdict, "trials": trials})
+        return clean
+
+    def axes(self) -> list[str]:
+        """The dotted keys that the sweep varied."""
+        return list(dict.fromkeys(key for trial in self.trials for key in trial.point))
+
+    def cost_line(self) -> str:
+        """What the whole sweep cost."""
+        cost = cost_text(self.gpu_hours, self.cpu_core_hours)
+        return (
+            f"Whole sweep: {cost}, {self.seconds / 60:.1f} minutes, {len(self.trials)} trials, {self.state}."
+        )
+
+    def rows(self) -> list[list[str]]:
+        """The table: a header and one row a trial, best first, then those that did not finish."""
+        labels = list(dict.fromkeys(label for trial in self.trials for label in trial.accuracies))
+        gpus = self.gpu_hours > 0
+        head = ["#", "geometry", "seed", "state", "images", self.metric, "gain", *labels]
+        places = self._places()
+        rows = [[*head, "GPU hours" if gpus else "core hours"]]
+        for trial in self._in_order():
+            accuracies = [trial.accuracies.get(label, math.nan) for label in labels]
+            hours = trial.gpu_hours if gpus else trial.cpu_core_hours
+            state = trial.state if trial.state != "stopped" else "stopped early"
+            cells = [places.get(trial.trial_id, ""), point_text(trial.point), str(trial.seed), state]
+            cells += [f"{trial.images:,}", _figure(trial.value)]
+            cells += [_figure(trial.value - trial.untrained_value, sign=True), *map(_figure, accuracies)]
+            rows.append([*cells, f"{hours:.3f}"])
+        return rows
+
+    def row_trial_ids(self) -> list[str]:
+        """The trial of each row below the header."""
+        return [trial.trial_id for trial in self._in_order()]
+
+    def _places(self) -> dict[str, str]:
+        """Rank by trial, with `=` where it is tied with the best."""
+        return {
+            trial_id: f"{result.rank}{'=' if result.tied else ''}"
+            for result in self.verdict.ranking
+            for trial_id in result.trial_ids
+        }
+
+    def _in_order(self) -> list[TrialSummary]:
+        ranks = {trial_id: result.rank for result in self.verdict.ranking for trial_id in result.trial_ids}
+        return sorted(self.trials, key=lambda trial: (ranks.get(trial.trial_id, math.inf), -trial.images))
+
+
+_TRIAL_KEYS = (
+    "trial_id",
+    "name",
+    "point",
+    "seed",
+    "state",
+    "reason",
+    "value",
+    "images",
+    "accuracies",
+    "untrained",
+    "pixels",
+    "gpu_hours",
+    "cpu_core_hours",
+)
+
+
+def summarize(config: RunConfig, record: SweepRecord) -> Summary:
+    """The summary of a sweep as its journal tells it."""
+    trials = tuple(trial_summaries(config, record))
+    ended_ms = record.ended_ms or max(
+        (stamp for trial in record.trials.values() for stamp in trial.timestamps_ms.values()),
+        default=record.started_ms,
+    )
+    return Summary(
+        sweep_id=record.sweep_id,
+        state=record.state,
+        metric=config.sweep.metric,
+        trials=trials,
+        verdict=judge(trials, config.sweep.metric),
+        gpu_hours=sum(trial.gpu_hours for trial in trials),
+        cpu_core_hours=sum(trial.cpu_core_hours for trial in trials),
+        seconds=max(0, ended_ms - record.started_ms) / 1000,
+    )
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of plain text: words to the left, figures to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    figures = [all(_is_figure(row[column]) for row in rows[1:]) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, figures, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(rows[0]), line(["---"] * len(rows[0])), *(line(row) for row in rows[1:])]
+
+
+def _figure(value: float, *, sign: bool = False) -> str:
+    return "-" if not math.isfinite(value) else f"{value:+.1f}" if sign else f"{value:.1f}"
+
+
+def _is_figure(cell: str) -> bool:
+    return cell in ("", "-") or cell.lstrip("+-").rstrip("=").replace(",", "").replace(".", "").isdigit()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return (
+        value
+        if value is None or isinstance(value, (bool, int, float, str))
+        else json.loads(json.dumps(value, default=str))
+    )

@@ -1,0 +1,46 @@
+import io
+
+import numpy as np
+from PIL import Image
+
+from jepa_core.masks import MaskSettings, PatchGrid
+from orchestrator.report.masks_picture import contact_sheet, dim, patch_flags, preview
+
+GRID = PatchGrid(rows=6, columns=8)
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), dtype=np.uint8)
+
+
+def test_listed_patches_are_flagged_and_padding_is_not():
+    indices = np.array([[3, 5, 0], [1, 0, 0]])
+    valid = np.array([[True, True, False], [True, False, False]])
+    flags = patch_flags(indices, valid, 48)
+    assert [list(np.flatnonzero(row)) for row in flags] == [[3, 5], [1]]
+    assert flags.dtype == np.bool_
+
+
+def test_visible_patches_keep_their_pixels_and_the_rest_fades():
+    image = images(1)[0]
+    visible = np.zeros(48, dtype=np.bool_)
+    visible[9] = True  # row 1, column 1
+    shown = dim(image, visible, GRID)
+    assert np.array_equal(shown[8:16, 8:16], image[8:16, 8:16])
+    assert np.abs(shown[:8].astype(int) - 128).max() <= 0.18 * 128 + 1
+
+
+def test_a_sheet_has_a_row_for_images_context_and_each_target():
+    visible = {"context": np.ones((3, 48), dtype=np.bool_), "target 1": np.zeros((3, 48), dtype=np.bool_)}
+    sheet = Image.open(io.BytesIO(contact_sheet(images(3), visible, GRID, title="a geometry")))
+    assert sheet.width > 200
+    assert sheet.height > 300
+
+
+def test_a_preview_draws_what_the_sampler_gives():
+    grid = PatchGrid(rows=8, columns=8)
+    settings = MaskSettings(target_scale=(0.15, 0.2), num_target_blocks=3)
+    pictures = [preview(settings, grid, images(2)[:, :, :48], title="t", seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in pictures)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)

@@ -1,0 +1,112 @@
+"""The spool against a real MLflow server that is killed, stopped and started again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.models import TrackingConfig
+from orchestrator.tracking import MetricRow, RunStatus, find_place, open_tracker, ui_environment
+from orchestrator.tracking.mlflow import open_client
+
+
+class Server:
+    """An `mlflow server` on loopback in its own process group."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--artifacts-destination", (self.folder / "artifacts").as_uri()]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            command, env=ui_environment(), stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()
+                time.sleep(0.2)
+        raise AssertionError("the server did not start")
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+def rows(steps: range) -> list[MetricRow]:
+    return [
+        MetricRow(step=step, timestamp_ms=1000 + step, metrics={"train/loss": 1 / (step + 1)})
+        for step in steps
+    ]
+
+
+def test_a_killed_and_a_hanging_server_lose_and_double_nothing(server, tmp_path):
+    config = TrackingConfig(uri=server.uri)
+    server.start()
+    tracker = open_tracker(config, str(tmp_path), "masks", tmp_path / "spool")
+    tracker.start_sweep("s", "sweep", {"sweep.search": "grid"}, {})
+    tracker.start_trial("t0", "trial", {"masks.target_scale": (0.1, 0.2)}, {})
+    tracker.log_rows("t0", rows(range(10)))
+    assert tracker.flush(60)
+
+    server.kill()
+    tracker.log_rows("t0", rows(range(10, 20)))
+    tracker.log_artifact("t0", "masks.png", b"picture")
+    assert not tracker.flush(0.5)
+    server.start()
+    assert tracker.flush(60)
+
+    server.signal(signal.SIGSTOP)
+    for step in range(20, 30):
+        tracker.log_rows("t0", rows(range(step, step + 1)))
+    assert tracker.links().pending == 10  # every call returned though the server took none
+    server.kill()
+    tracker.finish_trial("t0", RunStatus.FINISHED)
+    tracker.close(timeout_s=0.1)
+
+    server.start()
+    later = open_tracker(config, str(tmp_path), "masks", tmp_path / "spool")
+    later.start_sweep("s", "sweep", {}, {})
+    later.log_rows("t0", rows(range(30)))  # a restarted driver tells everything again
+    later.close(timeout_s=60)
+
+    client = open_client(find_place(config, "runs"))
+    runs = client.search_runs([later.links().experiment_id])
+    assert len(runs) == 2
+    run_id = later.links().trial_run_ids["t0"]
+    history = client.get_metric_history(run_id, "train/loss")
+    assert sorted((point.step, point.timestamp) for point in history) == [
+        (step, 1000 + step) for step in range(30)
+    ]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert [item.path for item in client.list_artifacts(run_id)] == ["masks.png"]

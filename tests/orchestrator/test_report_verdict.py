@@ -81,7 +81,7 @@ def test_the_true_best_is_in_the_tied_set():
     held = 0
     for _ in range(300):
         verdict = judge(sweep(rng, [60, 61, 62, 61.5], 2, 1.0), METRIC)
-        held += any(result.name.endswith("0.30000000000000004") for result in verdict.tied)
+        held += any(result.name == "target scale 0.3" for result in verdict.tied)
     assert held >= 285
 
 
@@ -111,7 +111,7 @@ def test_a_stopped_trial_is_never_ranked_but_compared_where_it_stopped():
         trial(0.2, 0, 60.0, curve={300: 45.0, 1000: 60.0}),
     ]
     verdict = judge([stopped, *finished], METRIC)
-    assert [result.name for result in verdict.ranking] == ["scale 0.1", "scale 0.2"]
+    assert [result.name for result in verdict.ranking] == ["target scale 0.1", "target scale 0.2"]
     (result,) = verdict.stopped
     assert (result.value, result.rivals_low, result.rivals_high) == (99.0, 40.0, 45.0)
 
@@ -127,8 +127,8 @@ def test_the_cheapest_of_the_tied_costs_least_and_not_the_cheapest_of_all():
         for each in trials
     ]
     verdict = judge(trials, METRIC)
-    assert {result.name for result in verdict.tied} == {"3.0", "2.0"}
-    assert verdict.cheapest.name == "2.0"
+    assert {result.name for result in verdict.tied} == {"x 3", "x 2"}
+    assert verdict.cheapest.name == "x 2"
 
 
 def test_labels_stand_to_the_baselines_beyond_noise():

@@ -84,9 +84,7 @@ class Links:
         """The list of this sweep's trials, best first; an empty string while it is unknown."""
         if not self.experiment_id:
             return ""
-        search = f"tags.`orchestrator.sweep_id` = '{self.sweep_id}' and tags.`orchestrator.kind` = 'trial'"
-        order = f"orderByKey={quote(f'metrics.`{HEADLINE}`', safe='')}&orderByAsc=false"
-        return f"{self._experiment_path}/runs{_TRAINING_VIEW}&searchFilter={quote(search, safe='')}&{order}"
+        return f"{self._experiment_path}/runs{_TRAINING_VIEW}&viewStateShareKey={quote(self.sweep_id)}"
 
     def run_url(self, trial_id: str | None = None) -> str:
         """A trial's page, or the sweep's; an empty string while it is unknown."""

@@ -30,6 +30,7 @@ from orchestrator.tracking.base import (
     expand_params,
 )
 from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, ui_command, ui_url
+from orchestrator.tracking.views import shared_view, shared_view_tag
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class MlflowTracker:
         self._run_ids: dict[str | None, str] = {}
         self._params: dict[str | None, dict[str, str]] = {}
         self._steps: dict[str | None, dict[str, set[int]]] = {}
+        self._view_shared = False
         self._unread: set[tuple[str | None, str]] = set()
         self._not_finite: dict[str | None, dict[str, str]] = {}
 
@@ -205,6 +207,7 @@ class MlflowTracker:
 
     def _find_runs(self) -> None:
         self._run_ids, self._params, self._steps, self._not_finite = {}, {}, {}, {}
+        self._view_shared = False
         token: str | None = None
         while True:
             page = self._client.search_runs(
@@ -233,16 +236,21 @@ class MlflowTracker:
         time_ms: int | None,
     ) -> None:
         own = {SWEEP_TAG: self._sweep_id, "mlflow.source.name": "orchestrator", "mlflow.source.type": "LOCAL"}
-        texts = {name: _cut(value, _TAG_CHARACTERS) for name, value in {**own, **tags}.items()}
+        all_tags = {name: _cut(value, _TAG_CHARACTERS) for name, value in {**own, **tags}.items()}
         if key in self._run_ids:
             self._client.update_run(self._run_ids[key], status=str(RunStatus.RUNNING))
             self.set_tags(key, tags)
         else:
             run = self._client.create_run(
-                self._experiment_id, start_time=time_ms or _now_ms(), tags=texts, run_name=name
+                self._experiment_id, start_time=time_ms or _now_ms(), tags=all_tags, run_name=name
             )
             self._run_ids[key], self._params[key], self._steps[key] = run.info.run_id, {}, {}
-        self._log_params(key, expand_params(params))
+        texts = expand_params(params)
+        self._log_params(key, texts)
+        if key is not None and not self._view_shared:
+            self._view_shared = True
+            view = shared_view(self._sweep_id, texts)
+            self._client.set_experiment_tag(self._experiment_id, shared_view_tag(self._sweep_id), view)
 
     def _log_params(self, key: str | None, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param

@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 from pathlib import Path
@@ -132,6 +133,14 @@ def test_statuses_and_times_are_those_given(tracker, place):
 def test_a_trial_nobody_started_is_refused(tracker):
     with pytest.raises(TrackingError, match="t9"):
         tracker.log_rows("t9", [row(1, loss=1.0)])
+
+
+def test_the_view_of_a_sweep_names_what_was_varied(tracker, place):
+    tracker.start_trial("t0", "one", PAIR, {})
+    experiment = open_client(place).get_experiment(tracker.links().experiment_id)
+    columns = json.loads(experiment.tags["mlflow.sharedViewState.sweep-1"])["selectedColumns"]
+    assert columns[0] == "metrics.`accuracy`"
+    assert columns[-2:] == ["params.`masks.target_scale`", "params.`train.seed`"]
 
 
 def test_two_sweeps_in_one_experiment_keep_apart(tracker, place):

@@ -72,6 +72,7 @@ def test_pages_are_empty_until_ids_are_known():
         tracking_uri="u",
         experiment="e",
         base_url="http://h",
+        sweep_id="s",
         experiment_id="1",
         sweep_run_id="p",
         trial_run_ids={"a": "x", "b": "y"},
@@ -80,6 +81,6 @@ def test_pages_are_empty_until_ids_are_known():
     assert (
         known.compare_url == "http://h/#/compare-runs?runs=%5B%22x%22%2C%22y%22%5D&experiments=%5B%221%22%5D"
     )
-    assert known.trials_url.startswith(
-        "http://h/#/experiments/1/runs?workflowType=machine_learning&searchFilter="
+    assert (
+        known.trials_url == "http://h/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=s"
     )

@@ -1,0 +1,22 @@
+"""Mask geometry: what a setting asks for, what the model really sees, and the samplers in between.
+
+`MaskSettings` on a `PatchGrid` give a `MaskSampler` (`build_sampler`, which refuses what cannot be sampled), and
+it gives a `MaskBatch` for a batch of samples. `audit_geometry` predicts what a geometry masks, `mask_metrics`
+measures it during training, `geometry_key` says which geometries are one and the same.
+"""
+
+from jepa_core.masks.grid import MaskBatch, MaskSampler, PatchGrid
+from jepa_core.masks.metrics import mask_metrics
+from jepa_core.masks.samplers import build_sampler, geometry_key
+from jepa_core.masks.settings import MaskSettings, Strategy
+
+__all__ = [
+    "MaskBatch",
+    "MaskSampler",
+    "MaskSettings",
+    "PatchGrid",
+    "Strategy",
+    "build_sampler",
+    "geometry_key",
+    "mask_metrics",
+]

@@ -1,0 +1,56 @@
+"""Random draws as a function of what they are for: counter-based hashing in int64 tensor arithmetic.
+
+A draw is `mix(key + stream * GOLDEN)`, where the key of a sample is a hash of (run seed, epoch, sample id). There is
+no state to save, to share between workers or to restore, and integer arithmetic gives the same bits on every device.
+The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
+_UNSIGNED = (1 << 64) - 1
+
+
+def mix(values: Tensor) -> Tensor:
+    """Hash int64 values into int64 values whose 64 bits are all well mixed. Works in place on its argument."""
+    values ^= (values >> 30) & ((1 << 34) - 1)
+    values *= _FACTOR_1
+    values ^= (values >> 27) & ((1 << 37) - 1)
+    values *= _FACTOR_2
+    values ^= (values >> 31) & ((1 << 33) - 1)
+    return values
+
+
+def mix_int(value: int) -> int:
+    """`mix` of one Python integer, taken modulo 2**64; the result is in the range of int64."""
+    value &= _UNSIGNED
+    value = ((value ^ (value >> 30)) * _FACTOR_1) & _UNSIGNED
+    value = ((value ^ (value >> 27)) * _FACTOR_2) & _UNSIGNED
+    value ^= value >> 31
+    return value - (1 << 64) if value >> 63 else value
+
+
+def sample_keys(seed: int, epochs_B: Tensor, sample_ids_B: Tensor) -> Tensor:
+    """The key of each (run seed, epoch, sample id): int64 [B]."""
+    keys_B = mix(epochs_B * GOLDEN + mix_int(seed + GOLDEN))
+    return mix(keys_B + sample_ids_B * GOLDEN)
+
+
+def streams(first: int, count: int, device: torch.device) -> Tensor:
+    """Offsets of the streams `first` to `first + count - 1`, to add to keys: int64 [count]."""
+    return torch.arange(first + 1, first + 1 + count, device=device) * GOLDEN
+
+
+def low_bits(draws: Tensor, num_bits: int) -> Tensor:
+    """The lowest bits of draws, as int64 from 0 to 2**num_bits - 1."""
+    return draws & ((1 << num_bits) - 1)
+
+
+def below(bits_31: Tensor, limit: Tensor | int) -> Tensor:
+    """A whole number from 0 to limit - 1, uniform, from 31 random bits. `limit` is far below 2**31."""
+    return (bits_31 * limit) >> 31

@@ -1,0 +1,116 @@
+"""The patch grid, the batch of masks and the interface of a sampler.
+
+Shape suffixes in this package: B images, C context blocks, M target blocks, K kept context patches, T patches of a
+target block, N patches of the grid (row-major), R rows, S columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa_core.masks.settings import MaskSettings
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """The patches of an image: `rows` by `columns`, numbered row by row."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise ValueError(f"a patch grid needs rows and columns of at least 1, not {self}")
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of the grid."""
+        return self.rows * self.columns
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}"
+
+
+@dataclass(frozen=True)
+class MaskBatch:
+    """The patches that a batch of images shows and hides.
+
+    Indices are int64 places in the row-major grid: `context_indices_CBK` for each context block and image,
+    `target_indices_MBT` for each target block and image. Where blocks differ in size the shorter are padded: a
+    padded entry has index 0 and False in `*_valid_*`, which is None where no entry is ever padded.
+    """
+
+    context_indices_CBK: Tensor
+    target_indices_MBT: Tensor
+    context_valid_CBK: Tensor | None = None
+    target_valid_MBT: Tensor | None = None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> MaskBatch:
+        """The same masks on another device."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return MaskBatch(
+            context_indices_CBK=move(self.context_indices_CBK),
+            target_indices_MBT=move(self.target_indices_MBT),
+            context_valid_CBK=None if self.context_valid_CBK is None else move(self.context_valid_CBK),
+            target_valid_MBT=None if self.target_valid_MBT is None else move(self.target_valid_MBT),
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the blocks of a batch lie, before the context is cut to what the encoder gets.
+
+    `covered_BN` is True where any target block lies, `inside_CBN` where the context block lies before the targets
+    are taken out of it, `available_CBN` where context may be kept. `adjusted_B` is True for images whose blocks had
+    to be changed because too little context was left.
+    """
+
+    target_indices_MBT: Tensor
+    target_valid_MBT: Tensor | None
+    covered_BN: Tensor
+    inside_CBN: Tensor
+    available_CBN: Tensor
+    adjusted_B: Tensor
+    keys_B: Tensor
+
+
+class MaskSampler(ABC):
+    """Draws the masks of a batch. Made by `build_sampler`; holds no random state."""
+
+    def __init__(self, settings: MaskSettings, grid: PatchGrid) -> None:
+        self.settings = settings
+        self.grid = grid
+
+    def sample(
+        self,
+        sample_ids_B: Tensor,
+        epochs_B: Tensor,
+        *,
+        seed: int,
+        step: int,
+        device: torch.device | str = "cpu",
+    ) -> MaskBatch:
+        """The masks of a batch.
+
+        `sample_ids_B` and `epochs_B` are int64 [B]; `seed` is the run's seed and `step` the number of finished
+        steps. The same arguments always give the same masks, on every device.
+        """
+        device = torch.device(device)
+        return self.keep(self.layout(sample_ids_B, epochs_B, seed=seed, step=step, device=device), device)
+
+    @abstractmethod
+    def layout(
+        self, sample_ids_B: Tensor, epochs_B: Tensor, *, seed: int, step: int, device: torch.device
+    ) -> Layout:
+        """Where the blocks of a batch lie."""
+
+    @abstractmethod
+    def keep(self, layout: Layout, device: torch.device) -> MaskBatch:
+        """Cut the context of a layout to what the encoder gets."""

@@ -1,0 +1,189 @@
+"""The node-local cache: downloaded shards under their content's name, shared by every process on the node.
+
+One download for each shard, whoever asks (a lock file that the kernel frees when its holder dies), into a temporary
+file, verified by hash, then renamed: what is found under its name is whole. The least recently used shards are removed
+above the size limit; a shard that is open stays readable, since only its name goes. Also keeps the indices of shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import DataError, StorageError
+from orchestrator.storage import Store, atomic_file
+
+_log = logging.getLogger(__name__)
+_PARTIAL = ".part"
+_READ_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """A cache folder with a size limit for downloaded shards; picklable."""
+
+    folder: Path
+    limit_bytes: int
+
+    def open_shard(self, store: Store, key: str, *, size_bytes: int, sha256: str) -> int:
+        """A file descriptor of a verified copy of a shard, downloaded on first use.
+
+        Raises:
+            DataError: The object's content is not what the manifest says, or the shard is larger than the cache.
+            StorageError: It cannot be fetched or written.
+        """
+        path = self.shard_path(sha256)
+        with contextlib.suppress(FileNotFoundError):
+            return _open_used(path)
+        self.check_fits(size_bytes, f"{store.uri}/{key}")
+        with file_lock(self.folder / "locks" / f"{sha256}.lock"):
+            with contextlib.suppress(FileNotFoundError):
+                return _open_used(path)
+            self._make_room(size_bytes)
+            self._fetch(store, key, path, size_bytes=size_bytes, sha256=sha256)
+            return _open_used(path)
+
+    def adopt_shard(self, store: Store, key: str) -> tuple[int, str]:
+        """Download a shard whose hash is not known yet; returns a file descriptor and the hash.
+
+        Raises:
+            DataError: The shard is larger than the cache.
+            StorageError: It cannot be fetched or written.
+        """
+        size_bytes = store.info(key).size_bytes
+        self.check_fits(size_bytes, f"{store.uri}/{key}")
+        name = hashlib.sha256(f"{store.uri}/{key}".encode()).hexdigest()
+        folder = self.folder / "shards" / f"{name}{_PARTIAL}"
+        with file_lock(self.folder / "locks" / f"{name}.lock"):
+            self._make_room(size_bytes)
+            try:
+                store.download(key, folder / "shard.tar")
+                sha256 = hash_file(folder / "shard.tar")
+                (folder / "shard.tar").replace(self.shard_path(sha256))
+                return _open_used(self.shard_path(sha256)), sha256
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def shard_path(self, sha256: str) -> Path:
+        """Where the shard of this hash is, once downloaded."""
+        return self.folder / "shards" / f"{sha256}.tar"
+
+    def check_fits(self, size_bytes: int, where: str) -> None:
+        """Refuse a shard that the cache can never hold.
+
+        Raises:
+            DataError: It is larger than the limit.
+        """
+        if size_bytes > self.limit_bytes:
+            raise DataError(
+                f"{where}: the shard's {size_bytes:,} bytes exceed the cache of {self.limit_bytes:,} bytes at "
+                f"{self.folder}; raise data.cache_size_gb or pack smaller shards"
+            )
+
+    def read_index(self, sha256: str) -> bytes | None:
+        """The kept index of a shard, if any."""
+        try:
+            return self._index_path(sha256).read_bytes()
+        except OSError:
+            return None
+
+    def write_index(self, sha256: str, text: bytes) -> None:
+        """Keep a shard's index; a cache that cannot be written is no error, the next reader walks the tar again."""
+        try:
+            with atomic_file(self._index_path(sha256)) as temporary:
+                temporary.write_bytes(text)
+        except OSError as err:
+            _log.warning("cannot keep a shard index below %s (%s)", self.folder, err.strerror or err)
+
+    def clean(self) -> None:
+        """Remove what killed downloads left behind; downloads that are running are let be."""
+        for partial in (self.folder / "shards").glob(f"*{_PARTIAL}"):
+            lock = self.folder / "locks" / f"{partial.name.partition('.')[0]}.lock"
+            with file_lock(lock, wait=False) as is_held:
+                if is_held:
+                    shutil.rmtree(partial, ignore_errors=True)
+
+    def _index_path(self, sha256: str) -> Path:
+        return self.folder / "indices" / f"{sha256}.json"
+
+    def _fetch(self, store: Store, key: str, path: Path, *, size_bytes: int, sha256: str) -> None:
+        """Download, verify and rename; called with the shard's lock held."""
+        folder = self.folder / "shards" / f"{sha256}{_PARTIAL}"
+        where = f"{store.uri}/{key}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            partial = folder / "shard.tar"
+            store.download(key, partial)
+            found_bytes, found = partial.stat().st_size, hash_file(partial)
+            if found_bytes != size_bytes or found != sha256:
+                raise DataError(
+                    f"{where}: {found_bytes:,} bytes with sha256 {found[:12]} where the manifest says "
+                    f"{size_bytes:,} and {sha256[:12]}; the shard was damaged or replaced, pack or upload it again"
+                )
+            partial.replace(path)
+        except OSError as err:
+            raise StorageError(
+                f"{path}: cannot cache {where} ({err.strerror or err}); free space or choose another data.cache_dir"
+            ) from err
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _make_room(self, needed_bytes: int) -> None:
+        """Remove the least recently used shards until `needed_bytes` more fit."""
+        with file_lock(self.folder / "locks" / "evict.lock"):
+            entries = []
+            for path in (self.folder / "shards").glob("*.tar"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    entries.append((status.st_mtime_ns, status.st_size, path))
+            total = sum(size for _, size, _ in entries) + needed_bytes
+            for _, size, path in sorted(entries):
+                if total <= self.limit_bytes:
+                    return
+                path.unlink(missing_ok=True)
+                total -= size
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an advisory lock between processes; yields whether it is held (always, when waiting for it)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_descriptor(descriptor: int) -> str:
+    """SHA-256 of an open file, from its beginning."""
+    hashed, position = hashlib.sha256(), 0
+    while block := os.pread(descriptor, _READ_BYTES, position):
+        hashed.update(block)
+        position += len(block)
+    return hashed.hexdigest()
+
+
+def _open_used(path: Path) -> int:
+    """Open a shard and mark it as used just now."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    os.utime(descriptor)
+    return descriptor

@@ -1,0 +1,132 @@
+"""The manifest of a shard set: which shards each split has, how many samples, their hashes, and the labels.
+
+Owns the JSON format and its checks. A shard set exists when its manifest does: it is written last. The digest names
+the content, wherever it lies, so the same shards in a folder and in a bucket have the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from orchestrator.errors import DataError
+
+MANIFEST_NAME = "manifest.json"
+_FORMAT = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """One tar file: its key below the shard set's URI, and what it must hold."""
+
+    name: str
+    split: str
+    num_samples: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelInfo:
+    """A label that every sample carries: an integer from 0 to `num_classes - 1`."""
+
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A shard set's content. `base_uri` is where the shards are when it is not where the manifest is."""
+
+    shards: tuple[ShardInfo, ...]
+    labels: Mapping[str, LabelInfo] = field(default_factory=dict)
+    base_uri: str | None = None
+
+    @property
+    def splits(self) -> dict[str, tuple[ShardInfo, ...]]:
+        """Shards by split, in manifest order."""
+        names = dict.fromkeys(shard.split for shard in self.shards)
+        return {name: tuple(shard for shard in self.shards if shard.split == name) for name in names}
+
+    def num_samples(self, split: str) -> int:
+        """Samples of a split; 0 when there is no such split."""
+        return sum(shard.num_samples for shard in self.shards if shard.split == split)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content: shards, counts, hashes and labels, not the place."""
+        body = {key: value for key, value in self.to_json().items() if key not in ("base_uri", "digest")}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain data, without its digest."""
+        splits: dict[str, list[dict[str, Any]]] = {}
+        for shard in self.shards:
+            entry = {name: getattr(shard, name) for name in ("name", "num_samples", "size_bytes", "sha256")}
+            splits.setdefault(shard.split, []).append(entry)
+        labels = {
+            name: {"kind": "class", "num_classes": info.num_classes, "class_names": list(info.class_names)}
+            for name, info in sorted(self.labels.items())
+        }
+        data: dict[str, Any] = {"format": _FORMAT, "splits": splits, "labels": labels}
+        return data if self.base_uri is None else {**data, "base_uri": self.base_uri}
+
+    def dump(self) -> bytes:
+        """The file's content."""
+        return json.dumps({**self.to_json(), "digest": self.digest}, indent=1).encode() + b"\n"
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """Read a manifest's text.
+
+    Raises:
+        DataError: Not a manifest, of another format, or its digest does not fit its content.
+    """
+    try:
+        data = json.loads(text)
+        if data["format"] != _FORMAT:
+            raise DataError(
+                f"{where}: manifest format {data['format']}, this version reads {_FORMAT}; pack again"
+            )
+        shards = tuple(
+            _parse_shard(entry, split) for split, entries in data["splits"].items() for entry in entries
+        )
+        labels = {name: _parse_label(entry) for name, entry in data["labels"].items()}
+        manifest = Manifest(shards=shards, labels=labels, base_uri=data.get("base_uri"))
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise DataError(
+            f"{where}: not a shard manifest ({type(err).__name__}: {err}); pack the data again"
+        ) from err
+    if not shards:
+        raise DataError(f"{where}: the manifest lists no shards; pack the data again")
+    if data.get("digest") != manifest.digest:
+        raise DataError(f"{where}: the digest does not fit the content, the manifest was altered; pack again")
+    return manifest
+
+
+def _parse_shard(entry: Mapping[str, Any], split: str) -> ShardInfo:
+    shard = ShardInfo(
+        name=str(entry["name"]),
+        split=split,
+        num_samples=int(entry["num_samples"]),
+        size_bytes=int(entry["size_bytes"]),
+        sha256=str(entry["sha256"]),
+    )
+    if not _SHA256.fullmatch(shard.sha256) or shard.num_samples < 0 or shard.size_bytes < 0:
+        raise ValueError(f"shard {shard.name[:80]!r} has an impossible size, count or hash")
+    return shard
+
+
+def _parse_label(entry: Mapping[str, Any]) -> LabelInfo:
+    info = LabelInfo(
+        num_classes=int(entry["num_classes"]), class_names=tuple(str(name) for name in entry["class_names"])
+    )
+    if info.num_classes < 1 or len(info.class_names) not in (0, info.num_classes):
+        raise ValueError("a label needs at least one class, and a name for each or none")
+    return info

@@ -1,0 +1,225 @@
+"""From `data.source` to a shard set that can be read: opened, described or packed on first use.
+
+    scenes                       rendered and packed into the cache folder
+    shards with a manifest       opened where they are
+    shards without               described by a manifest in the cache; read where they are
+    images, idx files            packed into the cache folder
+
+Packing happens once for a source, whoever asks first; it is done in a folder beside and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
+from orchestrator.data import foreign, sources
+from orchestrator.data.cache import Cache, file_lock, hash_file
+from orchestrator.data.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from orchestrator.data.pack import DEFAULT_SHARD_SIZE_MB, PackSource, Progress, pack
+from orchestrator.data.shardset import ShardSet
+from orchestrator.errors import DataError, NotFoundError, StorageError
+from orchestrator.storage import LocalStore, Store, open_store
+
+SCENES = "scenes"
+_NAME_CHARACTERS = 16
+
+
+def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSet:
+    """The shards of a configuration's `data.source`, packed on first use; `progress` is told in lines of text.
+
+    Raises:
+        DataError: The source is missing, empty or of no kind that can be read.
+        StorageError: It cannot be reached, or the cache folder cannot be written.
+    """
+    data, storage = config.data, config.storage
+    cache = open_cache(data)
+    cache.clean()
+    if data.source == SCENES:
+        return _packed(scenes_source(data), _scenes_name(data), data, storage, progress)
+    folder, names = foreign.split_pattern(data.source)
+    store = open_store(folder, storage)
+    if names is None and store.exists(MANIFEST_NAME):
+        return open_shards(data.source, data, storage)
+    tars = foreign.find_tars(store, names)
+    if tars:
+        return _described(store, tars, data, storage, progress)
+    source = folder_source(store)
+    digest = (
+        source.fingerprint if isinstance(source, sources.ImageFolderSource) else _idx_fingerprint(source.root)
+    )
+    return _packed(source, f"folder-{digest[:_NAME_CHARACTERS]}", data, storage, progress)
+
+
+def open_shards(uri: str, data: DataConfig, storage: StorageConfig) -> ShardSet:
+    """The shard set whose manifest is at `uri`. Packed scenes that are missing on this node are packed again.
+
+    Raises:
+        DataError: No manifest there, a damaged one, or a shard larger than the cache.
+    """
+    store = open_store(uri, storage)
+    cache = open_cache(data)
+    try:
+        text = store.read(MANIFEST_NAME)
+    except NotFoundError as err:
+        if data.source == SCENES and Path(store.uri).name == _scenes_name(data):
+            return _packed(scenes_source(data), _scenes_name(data), data, storage, None)
+        raise DataError(
+            f"{store.uri}: no {MANIFEST_NAME}, so no packed shards; pack them with `orchestrator shards pack`"
+        ) from err
+    manifest = parse_manifest(text, f"{store.uri}/{MANIFEST_NAME}")
+    base = store if manifest.base_uri is None else open_store(manifest.base_uri, storage)
+    if base.local_path(MANIFEST_NAME) is None:
+        largest = max(manifest.shards, key=lambda shard: shard.size_bytes)
+        cache.check_fits(largest.size_bytes, f"{base.uri}/{largest.name}")
+    return ShardSet(uri=store.uri, manifest=manifest, store=base, cache=cache)
+
+
+def pack_dataset(
+    source: str,
+    uri: str,
+    *,
+    data: DataConfig | None = None,
+    storage: StorageConfig | None = None,
+    shard_size_mb: float = DEFAULT_SHARD_SIZE_MB,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Pack `scenes`, a folder of images or idx files, or existing shards (a folder, prefix or pattern) at a URI.
+
+    Raises:
+        DataError: The source cannot be packed, or there are packed shards at `uri` already.
+        StorageError: Either place cannot be reached.
+    """
+    data = data if data is not None else DataConfig()
+    storage = storage if storage is not None else StorageConfig()
+    store = open_store(uri, storage)
+    return pack(
+        _source_of(source, data, storage, progress), store, shard_size_mb=shard_size_mb, progress=progress
+    )
+
+
+def open_cache(data: DataConfig) -> Cache:
+    """The node's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
+    folder = Path(data.cache_dir).expanduser() if data.cache_dir is not None else default
+    return Cache(folder=folder.absolute(), limit_bytes=int(data.cache_size_gb * 1e9))
+
+
+def scenes_source(data: DataConfig) -> PackSource:
+    """The procedural scenes, rendered on every core."""
+    return sources.ScenesSource(data=data, processes=os.cpu_count() or 1)
+
+
+def folder_source(store: Store) -> sources.ImageFolderSource | sources.IdxSource:
+    """A local folder of images or idx files.
+
+    Raises:
+        DataError: Missing, empty, or neither; objects in a bucket that are not shards.
+    """
+    root_path = store.local_path("x")
+    if root_path is None:
+        raise DataError(
+            f"{store.uri}: no {MANIFEST_NAME} and no .tar below it; check the URI, or pack a folder there with "
+            "`orchestrator shards pack`"
+        )
+    root = root_path.parent
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; give a folder, an s3:// prefix or `scenes`")
+    if any(root.glob("*-images-idx3-ubyte*")):
+        return sources.IdxSource(root)
+    found = sources.ImageFolderSource(root)
+    if not any(found.num_samples.values()):
+        raise DataError(
+            f"{root}: holds no shards (.tar), no images (.jpg, .jpeg, .png, .webp) and no idx files; check the folder"
+        )
+    return found
+
+
+def _source_of(
+    source: str, data: DataConfig, storage: StorageConfig, progress: Progress | None
+) -> PackSource:
+    if source == SCENES:
+        return scenes_source(data)
+    folder, names = foreign.split_pattern(source)
+    store = open_store(folder, storage)
+    if names is None and store.exists(MANIFEST_NAME):
+        return sources.ShardSource(open_shards(source, data, storage))
+    tars = foreign.find_tars(store, names)
+    if not tars:
+        return folder_source(store)
+    cache = open_cache(data)
+    manifest = foreign.describe_tars(store, tars, cache, progress)
+    return sources.ShardSource(ShardSet(uri=store.uri, manifest=manifest, store=store, cache=cache))
+
+
+def _packed(
+    source: PackSource, name: str, data: DataConfig, storage: StorageConfig, progress: Progress | None
+) -> ShardSet:
+    """The packed form of a source in the cache folder."""
+
+    def make(folder: Path) -> None:
+        pack(source, LocalStore(str(folder)), progress=progress)
+
+    return open_shards(str(_once(open_cache(data), name, make)), data, storage)
+
+
+def _described(
+    store: Store, tars: list[str], data: DataConfig, storage: StorageConfig, progress: Progress | None
+) -> ShardSet:
+    """Foreign shards: read in place, or packed anew where a test part must be cut out of few shards."""
+    cache = open_cache(data)
+    name = f"foreign-{foreign.source_hash(store, tars)[:_NAME_CHARACTERS]}"
+
+    def make(folder: Path) -> None:
+        manifest = foreign.describe_tars(store, tars, cache, progress)
+        if len(manifest.splits) > 1:
+            LocalStore(str(folder)).write(MANIFEST_NAME, manifest.dump())
+            return
+        shards = ShardSet(uri=store.uri, manifest=manifest, store=store, cache=cache)
+        pack(sources.ShardSource(shards), LocalStore(str(folder)), progress=progress)
+
+    return open_shards(str(_once(cache, name, make)), data, storage)
+
+
+def _once(cache: Cache, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache that is made once, by whoever comes first, and appears when it is complete."""
+    packed = cache.folder / "packed"
+    final, temporary = packed / name, packed / f"{name}.part"
+    try:
+        with file_lock(cache.folder / "locks" / f"{name}.lock"):
+            if (final / MANIFEST_NAME).is_file():
+                return final
+            for leftover in (final, temporary):
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            make(temporary)
+            temporary.rename(final)
+            return final
+    except OSError as err:
+        raise StorageError(
+            f"{final}: cannot be written ({err.strerror or err}); free space or choose another data.cache_dir"
+        ) from err
+
+
+def _scenes_name(data: DataConfig) -> str:
+    """Names the packed scenes by everything that decides their bytes: their settings and the renderer."""
+    from orchestrator.data import scenes
+
+    settings = {
+        name: value for name, value in data.model_dump(mode="json").items() if name.startswith("scenes_")
+    }
+    text = json.dumps([settings, hash_file(Path(scenes.__file__))], sort_keys=True)
+    return f"scenes-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_CHARACTERS]}"
+
+
+def _idx_fingerprint(root: Path) -> str:
+    hashed = hashlib.sha256(str(root).encode())
+    for path in sorted(root.glob("*-ubyte*")):
+        status = path.stat()
+        hashed.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return hashed.hexdigest()

@@ -1,0 +1,272 @@
+"""A shard set that is ready to be read, and a reader of its samples by number.
+
+`ShardSet` is a value: it is pickled to workers and opened again cheaply. `SampleReader` holds open files and indices
+for one process and is used from several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.data.cache import Cache
+from orchestrator.data.index import ShardIndex, build_index, parse_index
+from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
+from orchestrator.errors import DataError, NotFoundError
+from orchestrator.storage import Store
+
+_MIN_OPEN_SHARDS = 32
+_MAX_LABEL_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSet:
+    """Shards with their manifest: `uri` is where the manifest is, `store` where the shards are."""
+
+    uri: str
+    manifest: Manifest
+    store: Store
+    cache: Cache
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, the same wherever the shards lie."""
+        return self.manifest.digest
+
+    @property
+    def labels(self) -> Mapping[str, LabelInfo]:
+        """Labels by name."""
+        return self.manifest.labels
+
+    @property
+    def splits(self) -> Mapping[str, tuple[ShardInfo, ...]]:
+        """Shards by split."""
+        return self.manifest.splits
+
+    def split(self, name: str) -> tuple[tuple[ShardInfo, ...], int]:
+        """The shards of a split and the id of its first sample.
+
+        A sample's id is its index in the manifest, splits one after another in the manifest's order.
+
+        Raises:
+            DataError: No such split, or it has no samples.
+        """
+        first_id = 0
+        for split, shards in self.splits.items():
+            num_samples = sum(shard.num_samples for shard in shards)
+            if split == name and num_samples:
+                return shards, first_id
+            first_id += num_samples
+        known = ", ".join(f"{split} ({self.manifest.num_samples(split)})" for split in self.splits)
+        raise DataError(
+            f"{self.uri}: no samples in split {name!r}, there are: {known}; set data.train_split and data.test_split"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample's image as stored. `shard` and `offset` say where it came from."""
+
+    key: str
+    image: bytes
+    shard: str
+    offset: int
+
+
+class OpenShard:
+    """An open, indexed shard. Closed when nobody refers to it any more, so that no thread reads a closed file."""
+
+    def __init__(self, descriptor: int, index: ShardIndex, info: ShardInfo) -> None:
+        self._descriptor, self.index, self.info = descriptor, index, info
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def sample(self, member: int) -> Sample:
+        """The image of a sample, by its number in the shard."""
+        offset, size = self.index.images_N2[member].tolist()
+        return Sample(
+            key=self.index.keys[member], image=self._read(offset, size), shard=self.info.name, offset=offset
+        )
+
+    def labels(self, member: int) -> dict[str, int]:
+        """The integer labels of a sample: `.cls` as `class`, and the integer entries of `.json`.
+
+        Raises:
+            DataError: The text is no integer, or no JSON object.
+        """
+        found: dict[str, int] = {}
+        for extension, spans_N2 in self.index.labels_N2.items():
+            offset, size = spans_N2[member].tolist()
+            if offset < 0:
+                continue
+            try:
+                found |= _parse_labels(extension, self._read(offset, size))
+            except (ValueError, RecursionError) as err:
+                key = self.index.keys[member]
+                raise DataError(
+                    f"{self.info.name}: {key}.{extension} holds no label; pack the data again"
+                ) from err
+        return found
+
+    def members(self, member: int) -> tuple[str, dict[str, bytes]]:
+        """The key of a sample, and the bytes of its image and labels by extension."""
+        found = {self.index.extensions[member].rpartition(".")[2]: self.sample(member).image}
+        for extension, spans_N2 in self.index.labels_N2.items():
+            offset, size = spans_N2[member].tolist()
+            if offset >= 0:
+                found[extension] = self._read(offset, size)
+        return self.index.keys[member], found
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, offset)
+        while len(data) < size:
+            more = os.pread(self._descriptor, size - len(data), offset + len(data))
+            if not more:
+                raise DataError(
+                    f"{self.info.name}: ends before byte {offset + size}; the shard changed while it was read"
+                )
+            data += more
+        return data
+
+
+class SampleReader:
+    """Reads samples by id, from files in place or through the cache; safe to use from several threads.
+
+    A shard is opened and indexed by one thread while the others that want it wait for that one.
+    """
+
+    def __init__(self, shards: ShardSet, *, max_open: int = _MIN_OPEN_SHARDS) -> None:
+        self.shards = shards
+        self.infos = [info for infos in shards.splits.values() for info in infos]
+        self._max_open = max(max_open, _MIN_OPEN_SHARDS)
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, Future[OpenShard]] = OrderedDict()
+
+    @cached_property
+    def _ends(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.cumsum([info.num_samples for info in self.infos], dtype=np.int64)
+
+    def locate(self, sample_id: int) -> tuple[int, int]:
+        """The shard's number and the sample's number in it."""
+        shard = int(np.searchsorted(self._ends, sample_id, side="right"))
+        return shard, sample_id - int(self._ends[shard]) + self.infos[shard].num_samples
+
+    def sample(self, sample_id: int) -> Sample:
+        """The image of a sample."""
+        shard, member = self.locate(sample_id)
+        return self.open(shard).sample(member)
+
+    def labels(self, sample_id: int) -> dict[str, int]:
+        """The integer labels of a sample."""
+        shard, member = self.locate(sample_id)
+        return self.open(shard).labels(member)
+
+    def key(self, sample_id: int) -> str:
+        """The key of a sample."""
+        shard, member = self.locate(sample_id)
+        return self.open(shard).index.keys[member]
+
+    def following(self, sample_id: int) -> int:
+        """The id of the next sample of the same shard, the first after the last."""
+        shard, member = self.locate(sample_id)
+        return sample_id - member + (member + 1) % self.infos[shard].num_samples
+
+    def open(self, shard: int) -> OpenShard:
+        """An open shard, by its number in the manifest.
+
+        Raises:
+            DataError: Missing, or not what the manifest says.
+        """
+        with self._lock:
+            future = self._open.get(shard)
+            is_mine = future is None
+            if future is None:
+                future = self._open[shard] = Future()
+                while len(self._open) > self._max_open:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(shard)
+        if is_mine:
+            try:
+                future.set_result(open_shard(self.shards, self.infos[shard]))
+            except BaseException as err:
+                with self._lock:
+                    self._open.pop(shard, None)
+                future.set_exception(err)
+        return future.result()
+
+
+def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
+    """Open one shard and find its members; a local one is read in place, another from the cache.
+
+    Raises:
+        DataError: Missing, of another size, or with another number of samples than the manifest says.
+    """
+    path = shards.store.local_path(info.name)
+    where = f"{shards.store.uri}/{info.name}"
+    if path is None:
+        try:
+            descriptor = shards.cache.open_shard(
+                shards.store, info.name, size_bytes=info.size_bytes, sha256=info.sha256
+            )
+        except NotFoundError as err:
+            raise DataError(
+                f"{where}: the manifest names this shard, but it is not there; upload it again"
+            ) from err
+    else:
+        descriptor = _open_local(path, info, where)
+    try:
+        index = _index_of(shards.cache, descriptor, info, where)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return OpenShard(descriptor, index, info)
+
+
+def _open_local(path: Path, info: ShardInfo, where: str) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as err:
+        raise DataError(f"{where}: cannot read the shard ({err.strerror}); restore it or pack again") from err
+    found_bytes = os.fstat(descriptor).st_size
+    if found_bytes != info.size_bytes:
+        os.close(descriptor)
+        raise DataError(
+            f"{where}: {found_bytes:,} bytes where the manifest says {info.size_bytes:,}; the shard was truncated or "
+            "replaced, pack or copy it again"
+        )
+    return descriptor
+
+
+def _index_of(cache: Cache, descriptor: int, info: ShardInfo, where: str) -> ShardIndex:
+    kept = cache.read_index(info.sha256)
+    index = parse_index(kept) if kept is not None else None
+    if index is None or len(index.keys) != info.num_samples:
+        index = build_index(descriptor, where)
+        cache.write_index(info.sha256, index.to_json())
+    if len(index.keys) != info.num_samples:
+        raise DataError(
+            f"{where}: {len(index.keys)} samples where the manifest says {info.num_samples}; pack the data again"
+        )
+    return index
+
+
+def _parse_labels(extension: str, text: bytes) -> dict[str, int]:
+    if len(text) > _MAX_LABEL_BYTES:
+        raise ValueError("too long")
+    if extension == "cls":
+        return {"class": int(text)}
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("not an object")
+    return {name: value for name, value in values.items() if type(value) is int and abs(value) < 2**31}

@@ -1,0 +1,353 @@
+"""What can be packed: procedural scenes, a folder of images, a folder of idx files, existing shards.
+
+Each source yields (key, members) in an order that depends on its content alone and mixes the classes, so that every
+shard is like the others. Keys are names inside a tar and are never used as file names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from orchestrator.config.models import DataConfig
+from orchestrator.data.index import IMAGE_EXTENSIONS
+from orchestrator.data.manifest import LabelInfo
+from orchestrator.data.pack import PackSample
+from orchestrator.data.shardset import SampleReader, ShardSet
+from orchestrator.errors import DataError
+
+TEST_FRACTION = 0.1
+HELD_OUT_NAMES = ("test", "val", "valid", "validation", "dev", "eval")
+_SCENES_PER_TASK = 50
+_FIRST_TEST_SCENE = 10**9
+_UNSAFE = re.compile(r"[^\w/-]")
+_IDX_SPLITS = {"train": "train", "t10k": "test"}
+_FASHION = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesSource:
+    """The procedural scenes, rendered in `processes` processes; their number does not change a byte."""
+
+    data: DataConfig
+    processes: int
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return "scenes"
+
+    @property
+    def labels(self) -> Mapping[str, LabelInfo]:
+        """What the nearest object is, how many there are, how far the nearest is."""
+        from orchestrator.data.scenes import SCENE_LABELS
+
+        return {
+            name: LabelInfo(num_classes=len(classes), class_names=tuple(classes))
+            for name, classes in SCENE_LABELS.items()
+        }
+
+    @property
+    def num_samples(self) -> Mapping[str, int]:
+        """Scenes by split."""
+        return {"train": self.data.scenes_train_images, "test": self.data.scenes_test_images}
+
+    def samples(self, split: str) -> Iterator[PackSample]:
+        """Scenes by number; those of the test split are numbered from far away, so they are never trained on."""
+        first = _FIRST_TEST_SCENE if split == "test" else 0
+        end = first + self.num_samples[split]
+        tasks = [
+            (self.data.scenes_seed, start, min(start + _SCENES_PER_TASK, end), self.data.scenes_image_size_px)
+            for start in range(first, end, _SCENES_PER_TASK)
+        ]
+        if self.processes <= 1 or len(tasks) <= 2:
+            for task in tasks:
+                yield from render_scenes(task)
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.processes, len(tasks)), mp_context=context) as pool:
+            for scenes in pool.map(render_scenes, tasks):
+                yield from scenes
+
+
+def render_scenes(task: tuple[int, int, int, int]) -> list[PackSample]:
+    """Render the scenes (seed, start, stop, side in pixels) as PNG with their labels as JSON."""
+    from orchestrator.data.scenes import render_scene
+
+    seed, start, stop, image_size_px = task
+    found: list[PackSample] = []
+    for index in range(start, stop):
+        pixels_HWC, labels = render_scene(seed, index, image_size_px)
+        text = json.dumps({name: int(value) for name, value in sorted(labels.items())}).encode()
+        found.append((f"scene-{index:010d}", {"png": encode_png(pixels_HWC), "json": text}))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """One image of a folder: its key, file and class (None where there are no classes)."""
+
+    key: str
+    path: Path
+    label: str | None
+
+
+@dataclass(frozen=True)
+class ImageFolderSource:
+    """A folder of images: one sub-folder a class, or `train` and `test` (or `val`) folders of such, or images alone.
+
+    Without a test part, one image in ten is held out, chosen by the hash of its key.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    @property
+    def labels(self) -> Mapping[str, LabelInfo]:
+        """The sub-folders' names as classes, sorted; none for images without sub-folders."""
+        names = self._classes
+        return {"class": LabelInfo(num_classes=len(names), class_names=names)} if names else {}
+
+    @property
+    def num_samples(self) -> Mapping[str, int]:
+        """Images by split."""
+        return {split: len(files) for split, files in self.files.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and times: another one is another data set."""
+        hashed = hashlib.sha256(str(self.root).encode())
+        for split, files in self.files.items():
+            for file in files:
+                status = file.path.stat()
+                line = (
+                    f"{split}\0{file.path.relative_to(self.root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                )
+                hashed.update(line.encode(errors="surrogateescape"))
+        return hashed.hexdigest()
+
+    def samples(self, split: str) -> Iterator[PackSample]:
+        """Images as they came, in the order of the hashes of their keys."""
+        numbers = {name: number for number, name in enumerate(self._classes)}
+        for file in self.files[split]:
+            members = {file.path.suffix[1:].lower(): file.path.read_bytes()}
+            if file.label is not None and numbers:
+                members["cls"] = str(numbers[file.label]).encode()
+            yield file.key, members
+
+    @cached_property
+    def files(self) -> dict[str, list[ImageFile]]:
+        """The images of each split."""
+        folders = {path.name.lower(): path for path in sorted(self.root.iterdir()) if path.is_dir()}
+        if "train" in folders:
+            split_folders = {"train": folders["train"]}
+            held_out = [name for name in HELD_OUT_NAMES if name in folders]
+            split_folders |= {split_name(name, held_out): folders[name] for name in held_out}
+            files = {split: _image_files(folder) for split, folder in split_folders.items()}
+        else:
+            files = {"train": _image_files(self.root)}
+        if len(files) == 1:
+            every = files["train"]
+            files = {
+                "train": [file for file in every if not is_held_out(file.key)],
+                "test": [file for file in every if is_held_out(file.key)],
+            }
+        return {split: sorted(found, key=lambda file: key_hash(file.key)) for split, found in files.items()}
+
+    @cached_property
+    def _classes(self) -> tuple[str, ...]:
+        labels = {file.label for files in self.files.values() for file in files}
+        return tuple(sorted(label for label in labels if label is not None)) if None not in labels else ()
+
+
+@dataclass(frozen=True)
+class IdxSource:
+    """A folder with the four idx files of MNIST or Fashion-MNIST, gzipped or not."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    @property
+    def labels(self) -> Mapping[str, LabelInfo]:
+        """The class, by number; named for Fashion-MNIST."""
+        num_classes = 1 + max(int(labels.max()) for _, labels in self._arrays.values())
+        is_fashion = "fashion" in str(self.root).lower() and num_classes == len(_FASHION)
+        names = _FASHION if is_fashion else tuple(str(number) for number in range(num_classes))
+        return {"class": LabelInfo(num_classes=num_classes, class_names=names)}
+
+    @property
+    def num_samples(self) -> Mapping[str, int]:
+        """Images by split."""
+        return {split: len(labels) for split, (_, labels) in self._arrays.items()}
+
+    def samples(self, split: str) -> Iterator[PackSample]:
+        """Images as PNG, in the files' order, which is mixed already."""
+        images_NHW, labels_N = self._arrays[split]
+        for number, (pixels_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
+            yield f"{split}-{number:08d}", {"png": encode_png(pixels_HW), "cls": str(int(label)).encode()}
+
+    @cached_property
+    def _arrays(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        found = {}
+        for prefix, split in _IDX_SPLITS.items():
+            images = read_idx(idx_file(self.root, f"{prefix}-images-idx3-ubyte"), 3)
+            labels = read_idx(idx_file(self.root, f"{prefix}-labels-idx1-ubyte"), 1)
+            if len(images) != len(labels):
+                raise DataError(
+                    f"{self.root}: {len(images)} {split} images but {len(labels)} labels; fetch them again"
+                )
+            found[split] = (images, labels)
+        return found
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """The samples of existing shards, packed anew: image, `.cls` and `.json`, as they came.
+
+    Without a test split, one sample in ten is held out, chosen by the hash of its key.
+    """
+
+    shards: ShardSet
+
+    @property
+    def name(self) -> str:
+        """Where the shards are."""
+        return self.shards.store.uri
+
+    @property
+    def labels(self) -> Mapping[str, LabelInfo]:
+        """The shards' own labels."""
+        return self.shards.labels
+
+    @property
+    def num_samples(self) -> Mapping[str, int]:
+        """Samples by split."""
+        return {split: len(ids) for split, ids in self._ids.items()}
+
+    def samples(self, split: str) -> Iterator[PackSample]:
+        """Samples shard by shard."""
+        reader = SampleReader(self.shards)
+        for sample_id in self._ids[split]:
+            shard, member = reader.locate(sample_id)
+            yield reader.open(shard).members(member)
+
+    @cached_property
+    def _ids(self) -> dict[str, Sequence[int]]:
+        first, ids = 0, dict[str, Sequence[int]]()
+        for split, infos in self.shards.splits.items():
+            count = sum(info.num_samples for info in infos)
+            ids[split] = range(first, first + count)
+            first += count
+        if len(ids) > 1:
+            return ids
+        reader = SampleReader(self.shards)
+        held_out = {number for number in range(first) if is_held_out(reader.key(number))}
+        return {
+            "train": [number for number in range(first) if number not in held_out],
+            "test": sorted(held_out),
+        }
+
+
+def split_name(name: str, held_out: Sequence[str]) -> str:
+    """A held-out part's split: `test` where it is the only one, whatever it is called."""
+    return "test" if len(held_out) == 1 else name
+
+
+def is_held_out(key: str) -> bool:
+    """Whether a sample of data without a test part belongs to the test split: a function of its key."""
+    return key_hash(key) < TEST_FRACTION * 2**64
+
+
+def key_hash(key: str) -> int:
+    """A 64-bit hash of a key."""
+    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big")
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """An array [H, W] or [H, W, 3] as PNG."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format="PNG")
+    return out.getvalue()
+
+
+def idx_file(root: Path, name: str) -> Path:
+    """The idx file of this name, gzipped or not.
+
+    Raises:
+        DataError: There is none.
+    """
+    for candidate in (root / f"{name}.gz", root / name):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{root}: no {name} or {name}.gz; a folder of idx files needs all four")
+
+
+def read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
+    """An idx file of unsigned bytes.
+
+    Raises:
+        DataError: Another format, or truncated.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as err:
+        raise DataError(f"{path}: cannot be read ({err}); fetch it again") from err
+    shape = [int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(num_dimensions)]
+    start = 4 + 4 * num_dimensions
+    if data[:4] != bytes([0, 0, 8, num_dimensions]) or len(data) - start != int(
+        np.prod(shape, dtype=np.int64)
+    ):
+        raise DataError(f"{path}: not an idx file of bytes in {num_dimensions} dimensions; fetch it again")
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _image_files(folder: Path) -> list[ImageFile]:
+    """Images of a folder: those in sub-folders carry the top one's name as class."""
+    found, taken = [], set[str]()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix[1:].lower() not in IMAGE_EXTENSIONS or name.startswith("."):
+                continue
+            relative = path.relative_to(folder)
+            label = relative.parts[0] if len(relative.parts) > 1 else None
+            key = _UNSAFE.sub("_", relative.with_suffix("").as_posix()).strip("/")
+            while key in taken:
+                key += "~"
+            taken.add(key)
+            found.append(ImageFile(key=key, path=path, label=label))
+    return found

@@ -1,0 +1,116 @@
+"""Checking a shard set against its manifest: sizes, hashes, samples, labels and, on demand, every image."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.data.cache import hash_file
+from orchestrator.data.decode import UndecodableError, central_box, decode_into
+from orchestrator.data.index import build_index
+from orchestrator.data.manifest import ShardInfo
+from orchestrator.data.pack import Progress
+from orchestrator.data.shardset import OpenShard, ShardSet
+from orchestrator.errors import DataError, NotFoundError
+
+_THUMBNAIL_PX = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFault:
+    """One thing that is wrong: with a shard, or with a sample of it when `key` is set."""
+
+    shard: str
+    reason: str
+    key: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was checked, and what was found."""
+
+    num_shards: int
+    num_samples: int
+    faults: tuple[ShardFault, ...]
+
+
+def verify_shards(
+    shards: ShardSet, *, decode: bool = False, progress: Progress | None = None
+) -> Verification:
+    """Read every shard afresh from its store, not from the cache, and compare it with the manifest.
+
+    `decode` also decodes every image and reads every label.
+
+    Raises:
+        StorageError: The store cannot be reached.
+    """
+    faults: list[ShardFault] = []
+    for number, info in enumerate(shards.manifest.shards):
+        if progress is not None:
+            progress(
+                f"verifying {shards.store.uri}: {info.name}, {number + 1:,} of {len(shards.manifest.shards):,}"
+            )
+        faults += _verify_one(shards, info, decode=decode)
+    return Verification(
+        num_shards=len(shards.manifest.shards),
+        num_samples=sum(info.num_samples for info in shards.manifest.shards),
+        faults=tuple(faults),
+    )
+
+
+def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[ShardFault]:
+    with tempfile.TemporaryDirectory(prefix="orchestrator-verify-") as folder:
+        path = shards.store.local_path(info.name)
+        try:
+            if path is None:
+                path = Path(folder, "shard.tar")
+                shards.store.download(info.name, path)
+            found_bytes, found = path.stat().st_size, hash_file(path)
+        except (NotFoundError, FileNotFoundError):
+            return [ShardFault(shard=info.name, reason="missing")]
+        faults = []
+        if found_bytes != info.size_bytes:
+            faults.append(f"{found_bytes:,} bytes where the manifest says {info.size_bytes:,}")
+        elif found != info.sha256:
+            faults.append(f"sha256 {found[:12]} where the manifest says {info.sha256[:12]}")
+        try:
+            opened = _open(path, info)
+        except DataError as err:
+            return [ShardFault(shard=info.name, reason=reason) for reason in [*faults, str(err)]]
+        if len(opened.index.keys) != info.num_samples:
+            faults.append(f"{len(opened.index.keys)} samples where the manifest says {info.num_samples}")
+        found_faults = [ShardFault(shard=info.name, reason=reason) for reason in faults]
+        return found_faults + (_verify_samples(shards, opened) if decode else [])
+
+
+def _open(path: Path, info: ShardInfo) -> OpenShard:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return OpenShard(descriptor, build_index(descriptor, info.name), info)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _verify_samples(shards: ShardSet, opened: OpenShard) -> list[ShardFault]:
+    faults = []
+    out_HWC = np.empty((_THUMBNAIL_PX, _THUMBNAIL_PX, 3), dtype=np.uint8)
+    for member in range(len(opened.index.keys)):
+        sample = opened.sample(member)
+        reason = ""
+        try:
+            decode_into(sample.image, out_HWC, central_box)
+            labels = opened.labels(member)
+            for name, info in shards.labels.items():
+                if not 0 <= labels.get(name, -1) < info.num_classes:
+                    reason = f"label {name} is {labels.get(name)}, must be 0 to {info.num_classes - 1}"
+        except (UndecodableError, DataError) as err:
+            reason = str(err)
+        if reason:
+            faults.append(ShardFault(shard=sample.shard, reason=reason, key=sample.key, offset=sample.offset))
+    return faults

@@ -1,0 +1,56 @@
+"""From a URI to bytes: local folders and S3. The only door to boto3.
+
+    store = open_store("s3://bucket/prefix", config.storage)
+    store.write("a/b.json", b"{}")
+
+Called by every room that keeps something: data, train, sweep, tracking, report.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from orchestrator.config.models import StorageConfig
+from orchestrator.config.uris import mask_secrets
+from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.storage.base import ObjectInfo, Store
+from orchestrator.storage.local import LocalStore, atomic_file, sync
+from orchestrator.storage.s3 import S3Store
+
+__all__ = [
+    "LocalStore",
+    "NotFoundError",
+    "ObjectInfo",
+    "S3Store",
+    "StorageError",
+    "Store",
+    "atomic_file",
+    "open_store",
+    "sync",
+]
+
+
+def open_store(uri: str, config: StorageConfig | None = None) -> Store:
+    """The store rooted at a folder, a `file:///` URI or an `s3://bucket/prefix`; nothing is opened yet.
+
+    Raises:
+        StorageError: Another scheme.
+    """
+    config = config if config is not None else StorageConfig()
+    if uri.startswith("s3://"):
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise StorageError(f"{mask_secrets(uri)}: names no bucket; write `s3://bucket/prefix`")
+        return S3Store(
+            bucket=bucket,
+            prefix=prefix.strip("/"),
+            endpoint_url=config.endpoint_url,
+            region=config.region,
+            anonymous=config.anonymous,
+        )
+    if uri.startswith("file://"):
+        return LocalStore(str(Path(unquote(urlsplit(uri).path)).resolve()))
+    if "://" in uri or uri.startswith("pipe:"):
+        raise StorageError(f"{mask_secrets(uri)}: not a place to store; use a folder or `s3://bucket/prefix`")
+    return LocalStore(str(Path(uri).expanduser().resolve()))

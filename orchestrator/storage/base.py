@@ -1,0 +1,85 @@
+"""What a store is: bytes under keys below one URI.
+
+Owns the protocol and the rules for keys. Leaves out where the bytes are (`local`, `s3`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.errors import StorageError
+
+MAX_KEY_BYTES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectInfo:
+    """One stored object; `etag` changes whenever its content does."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+class Store(Protocol):
+    """Bytes under keys below `uri`; picklable, and usable from several threads.
+
+    A key is a relative path with `/` between its parts. Every method raises `NotFoundError` when nothing is stored
+    under the key and `StorageError` for anything else, with the URI and a remedy in the message.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Where the store is rooted, without a slash at the end."""
+
+    def read(self, key: str) -> bytes:
+        """The whole object."""
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`; an object that ends earlier is a `StorageError`."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Store an object whole or not at all, replacing what was there."""
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is stored under exactly this key."""
+
+    def info(self, key: str) -> ObjectInfo:
+        """Size and etag of an object."""
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Objects whose key begins with `prefix`, sorted by key; empty when there are none."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; none there is no error."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy an object to a local file, whole or not at all."""
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file to an object, whole or not at all."""
+
+    def child(self, prefix: str) -> Store:
+        """The store rooted at `uri/prefix`."""
+
+    def local_path(self, key: str) -> Path | None:
+        """The object's own file when the store is a local folder, else None."""
+
+
+def check_key(key: str, uri: str) -> str:
+    """The key, unless it could lead outside its store.
+
+    Raises:
+        StorageError: An empty, absolute, overlong key, or one with `..`, empty parts or control characters.
+    """
+    parts = key.split("/")
+    is_bad = (
+        any(part in ("", ".", "..") for part in parts)
+        or any(ord(character) < 32 or character == "\x7f" for character in key)
+        or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
+    )
+    if is_bad:
+        raise StorageError(f"{uri}: {key[:80]!r} is not a key; use a relative path without `..`")
+    return key

@@ -1,0 +1,279 @@
+"""A store in an S3 bucket, over boto3: retries, parallel ranged downloads, and errors in our own words.
+
+Credentials come from the standard boto3 chain and never appear in a message. Clients are made once for each process,
+so that a store can be pickled and can survive a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import boto3
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ResponseStreamingError,
+)
+
+from orchestrator.config.uris import mask_secrets
+from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.storage.base import ObjectInfo, check_key
+from orchestrator.storage.local import atomic_file
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PART_BYTES = 8 * 2**20
+PARTS_IN_FLIGHT = 4
+_MAX_ATTEMPTS = 6
+_MAX_WAIT_S = 8.0
+_MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
+_DENIED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
+_CHANGED = ("412", "PreconditionFailed")
+_Result = TypeVar("_Result")
+_client_lock = threading.Lock()
+
+
+class _ShortBodyError(Exception):
+    """A response ended before the bytes that were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Store:
+    """Objects below `s3://bucket/prefix`."""
+
+    bucket: str
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    anonymous: bool = False
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def read(self, key: str) -> bytes:
+        """The whole object."""
+
+        def get() -> bytes:
+            response = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            return _body(response, response["ContentLength"])
+
+        return self._retried(key, get)
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`."""
+        return self._part(key, start, length) if length else b""
+
+    def write(self, key: str, data: bytes) -> None:
+        """One PUT: stored whole or not at all."""
+        with self._mapped(key, "write"):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is stored under exactly this key."""
+        try:
+            self.info(key)
+        except NotFoundError:
+            return False
+        return True
+
+    def info(self, key: str) -> ObjectInfo:
+        """Size and etag of an object."""
+        with self._mapped(key, "read"):
+            head = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        return ObjectInfo(key=key, size_bytes=head["ContentLength"], etag=head["ETag"])
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Objects whose key begins with `prefix`."""
+        root = f"{self.prefix}/" if self.prefix else ""
+        found = []
+        with self._mapped(prefix, "list"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=root + prefix
+            )
+            for page in pages:
+                for item in page.get("Contents", []):
+                    key = item["Key"].removeprefix(root)
+                    if key and not key.endswith("/"):
+                        found.append(ObjectInfo(key=key, size_bytes=item["Size"], etag=item["ETag"]))
+        return sorted(found, key=lambda info: info.key)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; none there is no error."""
+        with self._mapped(key, "delete"):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def download(self, key: str, path: Path) -> None:
+        """Fetch an object in ranged parts, several in flight, all of the same etag, into a local file."""
+        info = self.info(key)
+        with atomic_file(path) as temporary:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                self._download_parts(key, info, descriptor)
+            finally:
+                os.close(descriptor)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file, in several parts when it is large; it appears when all of them are there."""
+        transfer = TransferConfig(multipart_chunksize=PART_BYTES, max_concurrency=PARTS_IN_FLIGHT)
+        with self._mapped(key, "write"):
+            self._client.upload_file(str(path), self.bucket, self._key(key), Config=transfer)
+
+    def child(self, prefix: str) -> S3Store:
+        """The store of a longer prefix."""
+        longer = self._key(prefix.rstrip("/"))
+        return S3Store(
+            bucket=self.bucket,
+            prefix=longer,
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            anonymous=self.anonymous,
+        )
+
+    def local_path(self, key: str) -> Path | None:
+        """None: an object has no local file."""
+        return None
+
+    @property
+    def _client(self) -> S3Client:
+        with _client_lock:
+            return _make_client(os.getpid(), self.endpoint_url, self.region, self.anonymous)
+
+    def _key(self, key: str) -> str:
+        check_key(key, self.uri)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _download_parts(self, key: str, info: ObjectInfo, descriptor: int) -> None:
+        def fetch(start: int) -> None:
+            data = self._part(key, start, min(PART_BYTES, info.size_bytes - start), etag=info.etag)
+            os.pwrite(descriptor, data, start)
+
+        starts = range(0, info.size_bytes, PART_BYTES)
+        if len(starts) <= 1:
+            for start in starts:
+                fetch(start)
+            return
+        with ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part") as pool:
+            for future in [pool.submit(fetch, start) for start in starts]:
+                future.result()
+
+    def _part(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        arguments: dict[str, Any] = {"Range": f"bytes={start}-{start + length - 1}"}
+        if etag is not None:
+            arguments["IfMatch"] = etag
+
+        def get() -> bytes:
+            response = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **arguments)
+            return _body(response, length)
+
+        return self._retried(key, get)
+
+    def _retried(self, key: str, get: Callable[[], _Result]) -> _Result:
+        """Retry what boto3 does not: a body that breaks off after its headers came."""
+        with self._mapped(key, "read"):
+            for attempt in range(_MAX_ATTEMPTS - 1):
+                try:
+                    return get()
+                except (
+                    _ShortBodyError,
+                    IncompleteReadError,
+                    ResponseStreamingError,
+                    HTTPClientError,
+                    ConnectionError,
+                ):
+                    time.sleep(min(_MAX_WAIT_S, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
+            return get()
+
+    @contextlib.contextmanager
+    def _mapped(self, key: str, action: Literal["read", "write", "list", "delete"]) -> Iterator[None]:
+        where = f"{self.uri}/{key}"
+        try:
+            yield
+        except ClientError as err:
+            raise _from_client_error(err, where, action) from err
+        except (NoCredentialsError, PartialCredentialsError) as err:
+            raise StorageError(
+                f"{where}: cannot {action}, no S3 credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or `storage.anonymous: true` for a public bucket"
+            ) from err
+        except (BotoCoreError, HTTPClientError, S3UploadFailedError, _ShortBodyError) as err:
+            text = mask_secrets(str(err)) or type(err).__name__
+            raise StorageError(
+                f"{where}: cannot {action} ({text}); check the network and `storage.endpoint_url`"
+            ) from err
+
+
+@functools.lru_cache(maxsize=32)
+def _make_client(pid: int, endpoint_url: str | None, region: str | None, anonymous: bool) -> S3Client:
+    """A client of this process: `pid` is in the key because connections do not survive a fork."""
+    session = boto3.session.Session()
+    options: dict[str, Any] = {}
+    styles = (session._session.get_scoped_config() or {}).get("s3", {}) if session.profile_name else {}
+    has_endpoint = any(
+        (endpoint_url, os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_ENDPOINT_URL_S3"))
+    )
+    if has_endpoint and "addressing_style" not in styles:
+        options["s3"] = {"addressing_style": "path"}
+    if anonymous:
+        options["signature_version"] = UNSIGNED
+    config = Config(
+        retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        **options,
+    )
+    return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+
+
+def _body(response: Any, length: int) -> bytes:
+    """A response's body, which must be `length` bytes long."""
+    data: bytes = response["Body"].read()
+    if len(data) != length:
+        raise _ShortBodyError(f"{len(data)} bytes came where {length} were expected")
+    return data
+
+
+def _from_client_error(err: ClientError, where: str, action: str) -> StorageError:
+    """Our error for what the server answered; only its code is repeated."""
+    code = str(err.response.get("Error", {}).get("Code", "unknown"))
+    if code == "NoSuchBucket":
+        return NotFoundError(
+            f"{where}: cannot {action}, there is no such bucket; create it or correct the URI"
+        )
+    if code in _MISSING:
+        return NotFoundError(f"{where}: there is no such object; check the URI")
+    if code in _DENIED:
+        return StorageError(
+            f"{where}: the server refuses to {action} ({code}); check the credentials and their policy"
+        )
+    if code in _CHANGED:
+        return StorageError(f"{where}: the object changed while it was read ({code}); try again")
+    if code == "InvalidRange":
+        return StorageError(f"{where}: shorter than expected ({code}); it was truncated or replaced")
+    return StorageError(
+        f"{where}: cannot {action}, the server answered {code}; try again or ask its operator"
+    )

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server
+
+from orchestrator.config.models import StorageConfig
+from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.storage import LocalStore, S3Store, Store, open_store
+from orchestrator.storage import s3 as s3_module
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "file":
+        return open_store(f"file://{tmp_path}/root")
+    return open_store(request.getfixturevalue("s3_bucket") + "/some/prefix")
+
+
+def test_what_is_written_is_read_back(store: Store) -> None:
+    store.write("a/b.bin", b"0123456789")
+    store.write("a/b.bin", b"abcdefghij")
+    assert store.read("a/b.bin") == b"abcdefghij"
+    assert store.read_range("a/b.bin", 3, 4) == b"defg"
+    assert store.info("a/b.bin").size_bytes == 10
+
+
+def test_listing_is_sorted_and_filters_by_prefix(store: Store) -> None:
+    for key in ("b/2", "b/1", "a", "bb/3"):
+        store.write(key, b"x")
+    assert [info.key for info in store.list()] == ["a", "b/1", "b/2", "bb/3"]
+    assert [info.key for info in store.list("b/")] == ["b/1", "b/2"]
+    assert [info.key for info in store.list("b")] == ["b/1", "b/2", "bb/3"]
+    assert store.list("none/") == []
+
+
+def test_a_child_is_the_store_below(store: Store) -> None:
+    store.child("x/y").write("z", b"1")
+    assert store.read("x/y/z") == b"1"
+    assert store.child("x").child("y").uri == store.child("x/y").uri == f"{store.uri}/x/y"
+
+
+def test_what_is_missing_is_not_found(store: Store, tmp_path: Path) -> None:
+    assert not store.exists("nothing")
+    for call in (store.read, store.info, lambda key: store.download(key, tmp_path / "out")):
+        with pytest.raises(NotFoundError, match="nothing"):
+            call("nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_deleting_twice_is_no_error(store: Store) -> None:
+    store.write("a/b", b"1")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert not store.exists("a/b")
+
+
+def test_an_etag_changes_with_the_content(store: Store) -> None:
+    store.write("a", b"1")
+    before = store.info("a").etag
+    store.write("a", b"22")
+    assert store.info("a").etag != before
+
+
+def test_files_of_several_parts_survive_upload_and_download(store: Store, tmp_path: Path) -> None:
+    content = os.urandom(3 * s3_module.PART_BYTES + 12345)
+    (tmp_path / "in").write_bytes(content)
+    store.upload(tmp_path / "in", "big")
+    store.download("big", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["in", "out"]
+
+
+def test_a_range_beyond_the_end_is_an_error(store: Store) -> None:
+    store.write("a", b"12345")
+    with pytest.raises(StorageError, match="truncated"):
+        store.read_range("a", 10, 5)
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a/../b", "..", "a//b", "a\0b", "a/", "x" * 2000])
+def test_keys_cannot_leave_the_store(store: Store, key: str) -> None:
+    with pytest.raises(StorageError, match="not a key"):
+        store.write(key, b"")
+
+
+def test_a_store_survives_pickling(store: Store) -> None:
+    store.write("a", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("a") == b"1"
+
+
+def test_readers_never_see_half_a_write(store: Store) -> None:
+    contents = [bytes([value]) * 200_000 for value in (1, 2)]
+    store.write("a", contents[0])
+    stop = threading.Event()
+
+    def rewrite() -> None:
+        while not stop.is_set():
+            for content in contents:
+                store.write("a", content)
+
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    try:
+        assert all(store.read("a") in contents for _ in range(50))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
+    code = (
+        "import sys; from orchestrator.storage import open_store; s = open_store(sys.argv[1])\n"
+        "s.write('a', b'1' * 1000); print('ready', flush=True)\n"
+        "while True: s.write('a', b'1' * 1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    store = open_store(str(tmp_path))
+    assert store.read("a") == b"1" * 1000
+    assert [info.key for info in store.list()] == ["a"]
+
+
+def test_uris_of_one_folder_are_one_store(tmp_path: Path) -> None:
+    assert open_store(f"file://{tmp_path}/a%20b").uri == open_store(f"{tmp_path}/a b/").uri == f"{tmp_path}/a b"
+    assert isinstance(open_store("runs"), LocalStore)
+    assert open_store("s3://bucket/a/b/").uri == "s3://bucket/a/b"
+
+
+@pytest.mark.parametrize("uri", ["http://host/x", "pipe:cat x", "s3://", "gs://b/x"])
+def test_other_schemes_are_refused(uri: str) -> None:
+    with pytest.raises(StorageError):
+        open_store(uri)
+
+
+def test_local_errors_name_the_path_and_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"file.*check"):
+        open_store(str(tmp_path / "file")).write("a", b"")
+
+
+def test_a_missing_bucket_is_named(s3_bucket: str) -> None:
+    with pytest.raises(NotFoundError, match="no such bucket"):
+        open_store("s3://no-such-bucket-here/x").list()
+
+
+def test_a_reader_may_not_write_and_no_secret_is_told(
+    s3_bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(s3_bucket).write("a", b"1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.reader_access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.reader_secret_key)
+    s3_module._make_client.cache_clear()
+    assert open_store(s3_bucket).read("a") == b"1"
+    with pytest.raises(StorageError, match="check the credentials") as caught:
+        open_store(s3_bucket).write("a", b"2")
+    assert s3_server.reader_secret_key not in str(caught.value)
+    assert s3_server.reader_access_key not in str(caught.value)
+
+
+def test_wrong_and_missing_credentials_say_what_to_do(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret-key")
+    s3_module._make_client.cache_clear()
+    with pytest.raises(StorageError, match="SignatureDoesNotMatch"):
+        open_store(s3_bucket).read("a")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    s3_module._make_client.cache_clear()
+    with pytest.raises(StorageError, match=r"storage\.anonymous"):
+        open_store(s3_bucket).read("a")
+
+
+def test_the_endpoint_comes_from_the_configuration(
+    s3_bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    config = StorageConfig(endpoint_url=s3_server.endpoint_url, region="us-east-1")
+    store = open_store(s3_bucket, config)
+    store.write("a", b"1")
+    assert store.read("a") == b"1"
+
+
+def test_an_object_that_changes_during_a_download_is_refused(
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3_bucket)
+    assert isinstance(store, S3Store)
+    store.write("a", b"1" * 100)
+    seen = store.info("a")
+    store.write("a", b"2" * 100)
+    with pytest.raises(StorageError, match="changed"):
+        store._part("a", 0, 100, etag=seen.etag)

@@ -1,9 +1,25 @@
-"""The Vision Transformer encoder: a timm model that runs on a subset of patches."""
+"""The Vision Transformer encoder: a timm model that runs on a subset of patches.
+
+Owns building a timm ViT without class token, registers, pooling and head, and running it on the patches that a mask
+keeps. Leaves masks and objectives out. Parameters are named as timm and the published checkpoints name them.
+
+Shape suffixes: B images, C channels, H W pixels, N patches of the grid, K kept patches, D width, P values of a
+patch. A leading R counts rows of indices: a multiple of B.
+"""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jepa_core.masks import PatchGrid
+from jepa_core.positions import sincos_positions
+from jepa_core.weights import build_untouched, initialise, part_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +37,137 @@ class EncoderSettings:
     width: int | None = None
     depth: int | None = None
     num_heads: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("image_size_px", "patch_size_px", "width", "depth", "num_heads"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key} must be at least 1, not {value}")
+        if self.image_size_px % self.patch_size_px:
+            raise ValueError(
+                f"image_size_px {self.image_size_px} must be a multiple of patch_size_px {self.patch_size_px}"
+            )
+        if self.width is not None and self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for the position embedding")
+        if self.width is not None and self.num_heads is not None and self.width % self.num_heads:
+            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+
+
+class Encoder(nn.Module):
+    """A ViT over all patches of an image or over some of them."""
+
+    position_ND: Tensor
+
+    def __init__(self, vit: Any, grid: PatchGrid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.width: int = vit.embed_dim
+        self.depth: int = len(vit.blocks)
+        self.num_heads: int = vit.blocks[0].attn.num_heads
+        self.patch_embed: Any = vit.patch_embed
+        self.norm_pre: nn.Module = vit.norm_pre
+        self.blocks: nn.Sequential = vit.blocks
+        self.norm: nn.Module = vit.norm
+        positions = sincos_positions(grid.rows, grid.columns, self.width)
+        self.register_buffer("position_ND", positions, persistent=False)
+
+    def forward(
+        self, images_BCHW: Tensor, indices_RK: Tensor | None = None, valid_RK: Tensor | None = None
+    ) -> Tensor:
+        """Features after the final norm: [B, N, D], or [R, K, D] of the patches in `indices_RK`.
+
+        `images_BCHW` are normalised. `indices_RK` has R = B rows, or a multiple of B: then row r belongs to image
+        r mod B. `valid_RK` is False for padding, which no token attends to and whose features mean nothing; each
+        row needs one valid patch.
+        """
+        patches_BNP = patchify(images_BCHW, self.grid)
+        if indices_RK is None:
+            tokens = self._embed(patches_BNP) + self.position_ND
+        else:
+            repeats = len(indices_RK) // len(patches_BNP)
+            patches_RNP = patches_BNP.repeat(repeats, 1, 1) if repeats > 1 else patches_BNP
+            tokens = self._embed(gather_patches(patches_RNP, indices_RK)) + self.position_ND[indices_RK]
+        tokens = self.norm_pre(tokens)
+        mask = attention_mask(valid_RK)
+        for block in self.blocks:
+            tokens = block(tokens, attn_mask=mask)
+        features: Tensor = self.norm(tokens)
+        return features
+
+    def _embed(self, patches_P: Tensor) -> Tensor:
+        """The patch convolution as a matrix product, so that only kept patches are embedded."""
+        kernel = self.patch_embed.proj
+        tokens: Tensor = self.patch_embed.norm(F.linear(patches_P, kernel.weight.flatten(1), kernel.bias))
+        return tokens
+
+
+def patchify(images_BCHW: Tensor, grid: PatchGrid) -> Tensor:
+    """Cut images into patches: [B, N, C * height * width], patches row by row, values as a convolution sees them."""
+    batch, channels, height, width = images_BCHW.shape
+    tall, wide = height // grid.rows, width // grid.columns
+    if (tall * grid.rows, wide * grid.columns) != (height, width):
+        raise ValueError(
+            f"images of {height}x{width} px cannot be cut into {grid.rows}x{grid.columns} patches"
+        )
+    cut = images_BCHW.reshape(batch, channels, grid.rows, tall, grid.columns, wide)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid.num_patches, -1)
+
+
+def gather_patches(tokens_RND: Tensor, indices_RK: Tensor) -> Tensor:
+    """The tokens at `indices_RK` of each row: [R, K, D]."""
+    return tokens_RND.gather(1, indices_RK[:, :, None].expand(-1, -1, tokens_RND.shape[-1]))
+
+
+def attention_mask(valid_RL: Tensor | None) -> Tensor | None:
+    """A mask [R, 1, 1, L] that lets every token of a row attend to the valid ones; None when all are."""
+    return None if valid_RL is None else valid_RL[:, None, None, :]
+
+
+def build_encoder(settings: EncoderSettings, *, generator: torch.Generator | None = None) -> Encoder:
+    """Build an untrained encoder.
+
+    `generator` draws the weights; None is seed 0. The global random state is neither used nor changed.
+
+    Raises:
+        ValueError: The name is no timm Vision Transformer, or the dimensions do not fit each other.
+    """
+    vit = build_untouched(lambda: _timm_vit(settings))
+    side = settings.image_size_px // settings.patch_size_px
+    encoder = Encoder(vit, PatchGrid(side, side))
+    initialise(encoder, generator or part_generator(0, "encoder"))
+    return encoder
+
+
+def _timm_vit(settings: EncoderSettings) -> Any:
+    import timm  # here, since reading settings should not wait seconds for timm and torchvision
+    from timm.models.vision_transformer import VisionTransformer
+
+    if settings.name not in timm.list_models("*"):
+        near = ", ".join(difflib.get_close_matches(settings.name, timm.list_models("vit_*"), n=3))
+        raise ValueError(f"timm has no model {settings.name!r}" + (f"; nearest: {near}" if near else ""))
+    overrides = {"embed_dim": settings.width, "depth": settings.depth, "num_heads": settings.num_heads}
+    options: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        vit = timm.create_model(
+            settings.name,
+            img_size=settings.image_size_px,
+            patch_size=settings.patch_size_px,
+            class_token=False,
+            reg_tokens=0,
+            pos_embed="none",
+            global_pool="",
+            fc_norm=False,
+            num_classes=0,
+            weight_init="skip",
+            **options,
+        )
+    except (TypeError, AssertionError) as err:
+        raise ValueError(f"timm cannot build {settings.name!r} with these dimensions: {err}") from err
+    plain = isinstance(vit, VisionTransformer) and isinstance(
+        getattr(vit.patch_embed, "proj", None), nn.Conv2d
+    )
+    if not plain:
+        raise ValueError(
+            f"{settings.name!r} is not a plain Vision Transformer with a convolutional patch embedding"
+        )
+    return vit

@@ -1,14 +1,23 @@
-"""AdamW with the published parameter groups."""
+"""AdamW with the published parameter groups and schedules."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from jepa_core.schedules import cosine, warmup_cosine
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """AdamW and its schedules; learning rates are absolute, `warmup_fraction` is of the whole run."""
+    """AdamW and its schedules; learning rates are absolute, `warmup_fraction` is of the whole run.
+
+    `schedule_stretch` lays the schedules over that many times the run's length, so that a run ends before they do.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -22,3 +31,101 @@ class OptimizerSettings:
     epsilon: float = 1e-8
     gradient_clip_norm: float | None = None
     schedule_stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("learning_rate", "epsilon", "schedule_stretch", "gradient_clip_norm"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"{key} must be above 0, not {value}")
+        for key in ("start_learning_rate", "final_learning_rate", "weight_decay", "final_weight_decay"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} must not be negative, not {getattr(self, key)}")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise ValueError(f"warmup_fraction must be between 0 and 1, not {self.warmup_fraction}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, not {self.betas}")
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Learning rate of the step after `step` finished ones, in a run of `total_steps`."""
+        return warmup_cosine(
+            step,
+            start=self.start_learning_rate,
+            peak=self.learning_rate,
+            final=self.final_learning_rate,
+            warmup_steps=round(self.warmup_fraction * total_steps),
+            total_steps=self.stretched_steps(total_steps),
+        )
+
+    def weight_decay_at(self, step: int, total_steps: int) -> float:
+        """Weight decay of the step after `step` finished ones, in a run of `total_steps`."""
+        return cosine(
+            step,
+            start=self.weight_decay,
+            final=self.final_weight_decay,
+            total_steps=self.stretched_steps(total_steps),
+        )
+
+    def stretched_steps(self, total_steps: int) -> int:
+        """Steps that the schedules span."""
+        return max(1, int(self.schedule_stretch * total_steps))
+
+
+def build_optimizer(objective: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters: weight decay on matrices, none on biases and one-dimensional parameters.
+
+    The kernel is fused where the device has one. `set_rates` sets learning rate and weight decay before each step.
+    """
+    trainable = [
+        (name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad
+    ]
+    decayed = [parameter for name, parameter in trainable if decays(name, parameter)]
+    plain = [parameter for name, parameter in trainable if not decays(name, parameter)]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "decayed": True},
+        {"params": plain, "decayed": False, "weight_decay": 0.0},
+    ]
+    check_groups(objective, [group["params"] for group in groups])
+    fused = all(parameter.device.type in ("cpu", "cuda") for _, parameter in trainable)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=fused,
+        foreach=None if fused else True,
+    )
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: not to biases, not to one-dimensional parameters."""
+    return parameter.ndim > 1 and not name.endswith("bias")
+
+
+def check_groups(module: nn.Module, groups: Sequence[Iterable[nn.Parameter]]) -> None:
+    """Refuse groups that do not hold every trainable parameter of `module` exactly once.
+
+    Raises:
+        ValueError: A parameter is missing, is there twice, or is not trainable.
+    """
+    counts: dict[int, int] = {}
+    for group in groups:
+        for parameter in group:
+            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    wrong = [
+        name
+        for name, parameter in module.named_parameters()
+        if counts.pop(id(parameter), 0) != parameter.requires_grad
+    ]
+    if wrong or counts:
+        raise ValueError(
+            f"every trainable parameter must be in one group once; wrong: {wrong}, not of the module: {len(counts)}"
+        )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, *, learning_rate: float, weight_decay: float) -> None:
+    """Set the rates of the coming step; weight decay only where the group has it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+        if group["decayed"]:
+            group["weight_decay"] = weight_decay

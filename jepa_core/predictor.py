@@ -1,9 +1,23 @@
-"""The narrow predictor: context features and positional mask tokens in, target features out."""
+"""The narrow predictor: context features and positional mask tokens in, target features out.
+
+Shape suffixes: B images, C context blocks, M target blocks, K kept context patches, T patches of a target block,
+N patches of the grid, D encoder width, E predictor width. R = M * C * B counts sequences.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from jepa_core.masks import MaskBatch, PatchGrid
+from jepa_core.positions import sincos_positions
+from jepa_core.weights import build_untouched, draw, initialise, part_generator
+
+_NORM_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +29,109 @@ class PredictorSettings:
     width: int = 384
     depth: int = 6
     num_heads: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("width", "depth", "num_heads"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key} must be at least 1, not {value}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for the position embedding")
+        if self.num_heads is not None and self.width % self.num_heads:
+            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+
+
+class Predictor(nn.Module):
+    """Predicts the features of each target block from each context block, every pair in a sequence of its own.
+
+    Source: I-JEPA (arXiv 2301.08243), section 3, "Prediction".
+    """
+
+    position_NE: Tensor
+
+    def __init__(
+        self, settings: PredictorSettings, *, grid: PatchGrid, encoder_width: int, num_heads: int
+    ) -> None:
+        super().__init__()
+        from timm.models.vision_transformer import Block  # here, since importing timm takes seconds
+
+        width = settings.width
+        norm = partial(nn.LayerNorm, eps=_NORM_EPSILON)
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = nn.Sequential(
+            *(Block(width, num_heads, qkv_bias=True, norm_layer=norm) for _ in range(settings.depth))
+        )
+        self.norm = norm(width)
+        self.project = nn.Linear(width, encoder_width)
+        self.register_buffer(
+            "position_NE", sincos_positions(grid.rows, grid.columns, width), persistent=False
+        )
+
+    def forward(self, context_CxB_KD: Tensor, masks: MaskBatch) -> Tensor:
+        """Predicted features [R, T, D]: by target block, then context block, then image.
+
+        `context_CxB_KD` are the context encoder's features [C * B, K, D], context block by context block. Padded
+        context patches and padded targets are attended to by no token; predictions at padding mean nothing.
+        """
+        blocks, batch, targets = masks.target_indices_MBT.shape
+        contexts, _, kept = masks.context_indices_CBK.shape
+        width = self.mask_token.shape[-1]
+        context = self.embed(context_CxB_KD).view(contexts, batch, kept, width)
+        context_CBKE = context + self.position_NE[masks.context_indices_CBK]
+        queries_MBTE = self.mask_token + self.position_NE[masks.target_indices_MBT]
+        pairs = (blocks, contexts, batch)
+        tokens = torch.cat(
+            [
+                context_CBKE.expand(*pairs, kept, width),
+                queries_MBTE[:, None].to(context_CBKE.dtype).expand(*pairs, targets, width),
+            ],
+            dim=3,
+        ).view(-1, kept + targets, width)
+        mask = _pair_mask(masks)
+        for block in self.blocks:
+            tokens = block(tokens, attn_mask=mask)
+        predictions: Tensor = self.project(self.norm(tokens[:, kept:]))
+        return predictions
+
+
+def _pair_mask(masks: MaskBatch) -> Tensor | None:
+    """The attention mask [R, 1, 1, K + T] of all pairs; None when nothing is padded."""
+    context_valid, target_valid = masks.context_valid_CBK, masks.target_valid_MBT
+    if context_valid is None and target_valid is None:
+        return None
+    if context_valid is None:
+        context_valid = torch.ones_like(masks.context_indices_CBK, dtype=torch.bool)
+    if target_valid is None:
+        target_valid = torch.ones_like(masks.target_indices_MBT, dtype=torch.bool)
+    pairs = (len(target_valid), *context_valid.shape[:2])
+    valid = torch.cat(
+        [context_valid.expand(*pairs, -1), target_valid[:, None].expand(*pairs, -1)],
+        dim=3,
+    )
+    return valid.view(-1, 1, 1, valid.shape[3])
+
+
+def build_predictor(
+    settings: PredictorSettings,
+    *,
+    grid: PatchGrid,
+    encoder_width: int,
+    encoder_num_heads: int,
+    generator: torch.Generator | None = None,
+) -> Predictor:
+    """Build an untrained predictor; `generator` draws its weights, None is seed 0.
+
+    Raises:
+        ValueError: The width is no multiple of the heads.
+    """
+    num_heads = settings.num_heads or encoder_num_heads
+    if settings.width % num_heads:
+        raise ValueError(f"predictor width {settings.width} must be a multiple of its {num_heads} heads")
+    generator = generator or part_generator(0, "predictor")
+    predictor = build_untouched(
+        lambda: Predictor(settings, grid=grid, encoder_width=encoder_width, num_heads=num_heads)
+    )
+    initialise(predictor, generator)
+    draw(predictor.mask_token, generator)
+    return predictor

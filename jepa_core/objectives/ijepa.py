@@ -1,9 +1,24 @@
-"""The I-JEPA objective: predict the target encoder's features of hidden blocks from the context encoder's."""
+"""The I-JEPA objective: predict the target encoder's features of hidden blocks from the context encoder's.
+
+Shape suffixes: B images, C channels, H W pixels, N patches of the grid, M target blocks, T patches of a target
+block, D width. R = M * C * B counts (target block, context block, image) triples, in that order.
+"""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa_core.ema import update_ema
+from jepa_core.encoder import Encoder, gather_patches
+from jepa_core.masks import MaskBatch
+from jepa_core.objectives.base import Objective
+from jepa_core.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,3 +31,73 @@ class IJepaSettings:
     loss: Literal["smooth_l1", "l2"] = "smooth_l1"
     smooth_l1_beta: float = 1.0
     normalize_targets: bool = True
+
+    def __post_init__(self) -> None:
+        if self.smooth_l1_beta <= 0:
+            raise ValueError(f"smooth_l1_beta must be above 0, not {self.smooth_l1_beta}")
+
+
+class IJepa(Objective):
+    """Context encoder, predictor, and a target encoder that follows the context encoder.
+
+    Source: I-JEPA (arXiv 2301.08243), section 3.
+    Deviates: as the published implementation, not the paper's text: targets are layer-normed and the default loss is
+    smooth L1 instead of L2.
+    """
+
+    def __init__(self, encoder: Encoder, predictor: Predictor, settings: IJepaSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.context_encoder = encoder
+        self.predictor = predictor
+        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
+
+    def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
+        """The mean loss over the elements of all valid targets."""
+        targets_RTD = self.targets(images_BCHW, masks)
+        predictions_RTD = self.predictions(images_BCHW, masks)
+        return self._mean_loss(predictions_RTD, targets_RTD, masks)
+
+    @torch.no_grad()
+    def targets(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
+        """Features of the target blocks [R, T, D], layer-normed without affine parameters, from the whole image."""
+        features_BND = self.target_encoder(images_BCHW)
+        if self.settings.normalize_targets:
+            features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
+        blocks, batch, _ = masks.target_indices_MBT.shape
+        contexts = len(masks.context_indices_CBK)
+        features_MxB_ND = features_BND.expand(blocks, *features_BND.shape).flatten(0, 1)
+        targets = gather_patches(features_MxB_ND, masks.target_indices_MBT.flatten(0, 1))
+        if contexts == 1:
+            return targets
+        pairs = targets.view(blocks, 1, batch, *targets.shape[1:]).expand(-1, contexts, -1, -1, -1)
+        return pairs.reshape(-1, *targets.shape[1:])
+
+    def predictions(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
+        """Predicted features of the target blocks [R, T, D]."""
+        valid = masks.context_valid_CBK
+        context_CxB_KD = self.context_encoder(
+            images_BCHW,
+            masks.context_indices_CBK.flatten(0, 1),
+            None if valid is None else valid.flatten(0, 1),
+        )
+        predictions: Tensor = self.predictor(context_CxB_KD, masks)
+        return predictions
+
+    def update_target(self, momentum: float) -> None:
+        """Move the target encoder towards the context encoder."""
+        update_ema(self.target_encoder, self.context_encoder, momentum)
+
+    def _mean_loss(self, predictions_RTD: Tensor, targets_RTD: Tensor, masks: MaskBatch) -> Tensor:
+        padded = masks.target_valid_MBT is not None
+        reduction = "none" if padded else "mean"
+        if self.settings.loss == "l2":
+            loss = F.mse_loss(predictions_RTD, targets_RTD, reduction=reduction)
+        else:
+            beta = self.settings.smooth_l1_beta
+            loss = F.smooth_l1_loss(predictions_RTD, targets_RTD, reduction=reduction, beta=beta)
+        if masks.target_valid_MBT is None:
+            return loss
+        contexts = len(masks.context_indices_CBK)
+        valid_RT = masks.target_valid_MBT[:, None].expand(-1, contexts, -1, -1).reshape(loss.shape[:2])
+        return (loss.mean(dim=-1) * valid_RT).sum() / valid_RT.sum()

@@ -1,0 +1,81 @@
+"""Label-free signs of collapse, from a batch of features.
+
+They are used one-sidedly: they can say that a run has collapsed, never that one run is better than another.
+
+Shape suffixes: B images, N patches, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_RANKME_EPSILON = 1e-7
+
+
+@torch.no_grad()
+def health_metrics(features_BND: Tensor) -> dict[str, Tensor]:
+    """All metrics of this module over the average-pooled features of different images, float32 device scalars.
+
+    `features_BND` are the target encoder's; at least two images, and several times D for the ranks to mean much.
+    """
+    tokens_BND = features_BND.float()
+    pooled_BD = tokens_BND.mean(dim=1)
+    return {
+        "health/std": embedding_std(pooled_BD),
+        "health/cosine": mean_cosine(pooled_BD),
+        "health/effective_rank": effective_rank(pooled_BD),
+        "health/rankme": rankme(pooled_BD),
+        "health/position_share": position_share(tokens_BND),
+    }
+
+
+def embedding_std(features_BD: Tensor) -> Tensor:
+    """Mean over dimensions of the standard deviation of unit-length features, times sqrt(D): about 1 is healthy.
+
+    It is 0 when all images have one feature.
+
+    Source: Chen and He 2021 (SimSiam, arXiv 2011.10566), section 4.1.
+    """
+    return F.normalize(features_BD, dim=1).std(dim=0, correction=0).mean() * features_BD.shape[1] ** 0.5
+
+
+def mean_cosine(features_BD: Tensor) -> Tensor:
+    """Mean cosine similarity over all pairs of different images: near 1 when collapsed.
+
+    The sum over pairs is the squared length of the summed unit vectors, so no B x B matrix is made.
+    """
+    count = len(features_BD)
+    unit_BD = F.normalize(features_BD, dim=1)
+    return (unit_BD.sum(dim=0).square().sum() - unit_BD.square().sum()) / (count * (count - 1))
+
+
+def effective_rank(features_BD: Tensor) -> Tensor:
+    """Exponential of the entropy of the centred features' normalised singular values, from 1 to min(B - 1, D).
+
+    It is 1 when all images have one feature.
+
+    Source: Roy and Vetterli 2007, "The effective rank".
+    """
+    values = torch.linalg.svdvals(features_BD - features_BD.mean(dim=0))
+    shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return torch.special.entr(shares).sum().exp()
+
+
+def rankme(features_BD: Tensor) -> Tensor:
+    """Exponential of the entropy of the uncentred features' normalised singular values plus 1e-7.
+
+    Source: Garrido et al. 2023 (RankMe, arXiv 2210.02885), equation 1.
+    """
+    values = torch.linalg.svdvals(features_BD)
+    shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny) + _RANKME_EPSILON
+    return torch.special.entr(shares).sum().exp()
+
+
+def position_share(features_BND: Tensor) -> Tensor:
+    """Share of the tokens' variance that their position alone explains, from 0 to 1: near 1 when only it is encoded."""
+    per_position_ND = features_BND.mean(dim=0)
+    mean_D = per_position_ND.mean(dim=0)
+    total = (features_BND - mean_D).square().mean()
+    return (per_position_ND - mean_D).square().mean() / total.clamp_min(torch.finfo(total.dtype).tiny)

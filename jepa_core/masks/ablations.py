@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_core.masks.draws import low_bits, mix
-from jepa_core.masks.exact import ExactSampler, Rectangles
-from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS, SIDE_BITS
+from jepa_core.masks.blocks import Rectangles, union
+from jepa_core.masks.draws import low_bits, mix, streams
+from jepa_core.masks.exact import ExactSampler, any_copy
+from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS
 
 _PATCH_STREAM = 1 << 40
 _PATCH_BITS = 15
@@ -19,28 +20,33 @@ _PATCH_BITS = 15
 class RandomSampler(ExactSampler):
     """Targets are patches drawn at random, a share of the grid between the bounds of `target_scale`."""
 
-    def _targets(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         num_blocks, num_patches = self.settings.num_target_blocks, self.grid.num_patches
-        offsets = self._streams("targets", 0, 2 * num_blocks, keys_B.device)[::2, None]
-        draws_MB = mix(keys_B + offsets)
-        packed_MB = self._table("targets", keys_B.device)[low_bits(draws_MB, 2 * LEVEL_BITS)]
-        dither_MB = low_bits(draws_MB >> 2 * LEVEL_BITS, DITHER_BITS)
-        count_MB = low_bits(packed_MB >> SIDE_BITS, SIDE_BITS) + (dither_MB < packed_MB >> 2 * SIDE_BITS + 1)
-        offsets = self._streams("patches", _PATCH_STREAM, num_blocks * num_patches, keys_B.device)
-        rank_MBN = mix(keys_B[:, None] + offsets.view(num_blocks, 1, num_patches))
+        device = keys_B.device
+        offsets_M1N = (
+            streams(_PATCH_STREAM, num_blocks * num_patches).view(num_blocks, 1, num_patches).to(device)
+        )
+        rank_MBN = mix(offsets_M1N + keys_B[:, None])
         rank_MBN &= ((1 << 63) - 1) - ((1 << _PATCH_BITS) - 1)
-        rank_MBN |= torch.arange(num_patches, device=keys_B.device)
+        rank_MBN |= torch.arange(num_patches, device=device)
         best_MBT = low_bits(rank_MBN.topk(self.plan.num_target_patches, dim=-1).values, _PATCH_BITS)
-        valid_MBT = torch.arange(self.plan.num_target_patches, device=keys_B.device) < count_MB[..., None]
+        count_MB = self._counts(keys_B)
+        valid_MBT = torch.arange(self.plan.num_target_patches, device=device) < count_MB[..., None]
         hit_MBN = torch.zeros_like(rank_MBN, dtype=torch.bool).scatter_(-1, best_MBT, valid_MBT)
-        moved_B = torch.zeros_like(keys_B, dtype=torch.bool)
-        covered_BN = hit_MBN.any(0)
-        if self.plan.may_crowd:
-            covered_BN, copy_MB = self._uncrowd(hit_MBN)
-            copy_MB1, moved_B = copy_MB[..., None], copy_MB.any(0)
-            best_MBT = torch.where(copy_MB1, best_MBT[:1], best_MBT)
-            valid_MBT = torch.where(copy_MB1, valid_MBT[:1], valid_MBT)
-        return best_MBT * valid_MBT, valid_MBT, covered_BN, moved_B
+        covered_BN, copy_MB = self.uncrowd(hit_MBN)
+        if copy_MB is not None:
+            best_MBT = torch.where(copy_MB[..., None], best_MBT[:1], best_MBT)
+            valid_MBT = torch.where(copy_MB[..., None], valid_MBT[:1], valid_MBT)
+        inside_CBN = torch.ones_like(covered_BN).expand(self.settings.num_context_blocks, -1, -1)
+        return best_MBT * valid_MBT, valid_MBT, covered_BN, any_copy(copy_MB, keys_B), inside_CBN
+
+    def _counts(self, keys_B: Tensor) -> Tensor:
+        """The patches of each target: the width of a block on a grid of one row."""
+        constants = self.constants(keys_B.device)
+        draw_MB = mix(constants.offsets[0, : self.settings.num_target_blocks] + keys_B)
+        cell_MB = low_bits(draw_MB, 2 * LEVEL_BITS)
+        grows_MB = low_bits(draw_MB >> 2 * LEVEL_BITS, DITHER_BITS) < constants.grow[cell_MB]
+        return constants.blocks.width[torch.where(grows_MB, constants.high[cell_MB], constants.low[cell_MB])]
 
 
 class RasterizedSampler(ExactSampler):
@@ -49,20 +55,14 @@ class RasterizedSampler(ExactSampler):
     An odd side is cut before or after its middle, at random.
     """
 
-    def target_blocks(self, keys_B: Tensor) -> Rectangles:
-        """The three quadrants that are not context."""
-        quadrant_B, draws_B = self._quadrant(keys_B)
+    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        draws_B = mix(self.constants(keys_B.device).offsets[0, 0] + keys_B)
+        quadrant_B = low_bits(draws_B, 2)
         number_M1 = torch.arange(3, device=keys_B.device)[:, None]
-        return self._rectangles(number_M1 + (number_M1 >= quadrant_B), draws_B)
-
-    def context_blocks(self, keys_B: Tensor) -> Rectangles:
-        """The quadrant that is context."""
-        quadrant_B, draws_B = self._quadrant(keys_B)
-        return self._rectangles(quadrant_B[None], draws_B)
-
-    def _quadrant(self, keys_B: Tensor) -> tuple[Tensor, Tensor]:
-        draws_B = mix(keys_B + self._streams("targets", 0, 1, keys_B.device))
-        return low_bits(draws_B, 2), draws_B
+        targets = self._rectangles(number_M1 + (number_M1 >= quadrant_B), draws_B)
+        indices_MBT, valid_MBT = targets.indices(self.grid, self.plan.num_target_patches)
+        covered_BN = union(targets.membership(self.grid))
+        return indices_MBT, valid_MBT, covered_BN, any_copy(None, keys_B), ~covered_BN[None]
 
     def _rectangles(self, quadrant: Tensor, draws_B: Tensor) -> Rectangles:
         lower, right = quadrant >> 1, low_bits(quadrant, 1)

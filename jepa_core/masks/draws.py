@@ -13,6 +13,7 @@ from torch import Tensor
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
+_EPOCH_FACTOR = 0xD1B54A32D192ED03 - (1 << 64)
 _UNSIGNED = (1 << 64) - 1
 
 
@@ -35,15 +36,31 @@ def mix_int(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+def mix_32(values: Tensor) -> Tensor:
+    """Hash int32 values in place; the highest bits are the best. For the many draws of which only the order counts.
+
+    Source: the multipliers are those of Wellons, "Prospecting for hash functions" (2018).
+    """
+    values ^= (values >> 16) & 0xFFFF
+    values *= 0x7FEB352D
+    values ^= (values >> 15) & 0x1FFFF
+    values *= 0x846CA68B - (1 << 32)
+    return values
+
+
 def sample_keys(seed: int, epochs_B: Tensor, sample_ids_B: Tensor) -> Tensor:
     """The key of each (run seed, epoch, sample id): int64 [B]."""
-    keys_B = mix(epochs_B * GOLDEN + mix_int(seed + GOLDEN))
-    return mix(keys_B + sample_ids_B * GOLDEN)
+    return mix(sample_ids_B * GOLDEN + (epochs_B * _EPOCH_FACTOR + mix_int(seed + GOLDEN)))
 
 
-def streams(first: int, count: int, device: torch.device) -> Tensor:
+def streams(first: int, count: int) -> Tensor:
     """Offsets of the streams `first` to `first + count - 1`, to add to keys: int64 [count]."""
-    return torch.arange(first + 1, first + 1 + count, device=device) * GOLDEN
+    return torch.arange(first + 1, first + 1 + count) * GOLDEN
+
+
+def streams_32(count: int) -> Tensor:
+    """Offsets of `count` streams to add to the low halves of keys, all different: int32 [count]."""
+    return (torch.arange(count) * 0x9E3779B9).to(torch.int32)
 
 
 def low_bits(draws: Tensor, num_bits: int) -> Tensor:

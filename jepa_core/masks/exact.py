@@ -7,58 +7,47 @@ waits for the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_core.masks.draws import below, low_bits, mix, sample_keys, streams
+from jepa_core.masks.blocks import BlockTables, DrawnBlocks, union
+from jepa_core.masks.draws import below, low_bits, mix, mix_32, sample_keys, streams, streams_32
 from jepa_core.masks.feasibility import Plan
 from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
 from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS, SIDE_BITS
+from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS
 
-TARGET_STREAM = 0
-CONTEXT_STREAM = 1 << 16
-KEEP_STREAM = 1 << 32
-_PATCH_BITS = 15
-_IN_BLOCK = 1 << 62
-_OUT_OF_BLOCK = 1 << 61
-_KEY_MASK = (1 << 61) - 1 - ((1 << _PATCH_BITS) - 1)
+_CONTEXT_STREAM = 1 << 16
+_UNCOVERED = 1 << 29
+_AVAILABLE = 1 << 30
 
 
-@dataclass(frozen=True)
-class Rectangles:
-    """Blocks by their sides and the place of their first patch: int64 [M, B] each (or [C, B])."""
+class _Constants:
+    """What a sampler holds on one device."""
 
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
-
-    def membership(self, grid: PatchGrid) -> Tensor:
-        """Which patches lie in each block: bool [M, B, N]."""
-        rows = torch.arange(grid.rows, device=self.top.device) - self.top[..., None]
-        columns = torch.arange(grid.columns, device=self.top.device) - self.left[..., None]
-        in_row = (rows >= 0) & (rows < self.height[..., None])
-        in_column = (columns >= 0) & (columns < self.width[..., None])
-        return (in_row[..., :, None] & in_column[..., None, :]).flatten(-2)
-
-    def indices(self, grid: PatchGrid, num_patches: int) -> tuple[Tensor, Tensor]:
-        """The patches of each block, padded: int64 and bool [M, B, T]."""
-        place = torch.arange(num_patches, device=self.top.device)
-        row = ((place + 0.5) / self.width[..., None]).to(torch.int64)
-        valid = place < (self.height * self.width)[..., None]
-        first = self.top * grid.columns + self.left
-        index = first[..., None] + place + row * (grid.columns - self.width)[..., None]
-        return index * valid, valid
-
-    def replaced(self, copy_MB: Tensor) -> Rectangles:
-        """The same blocks, with the first block's place and sides where `copy_MB` is True."""
-        return Rectangles(
-            *(torch.where(copy_MB, side[:1], side) for side in (self.top, self.left, self.height, self.width))
+    def __init__(self, plan: Plan, settings: MaskSettings, grid: PatchGrid, device: torch.device) -> None:
+        num_targets, num_contexts = settings.num_target_blocks, settings.num_context_blocks
+        kinds = [plan.targets, plan.contexts]
+        self.blocks = BlockTables(kinds, grid, device)
+        first_context = len(plan.targets.shapes)
+        low = torch.cat(
+            [torch.from_numpy(plan.targets.low), torch.from_numpy(plan.contexts.low) + first_context]
         )
+        high = torch.cat(
+            [torch.from_numpy(plan.targets.high), torch.from_numpy(plan.contexts.high) + first_context]
+        )
+        self.low, self.high = low.to(device), high.to(device)
+        self.grow = torch.cat([torch.from_numpy(kind.grow) for kind in kinds]).to(device)
+        first_cell = torch.tensor([0] * num_targets + [len(plan.targets.low)] * num_contexts)
+        self.first_cell = first_cell[:, None].to(device)
+        offsets = torch.cat([streams(0, 2 * num_targets), streams(_CONTEXT_STREAM, 2 * num_contexts)])
+        self.offsets = offsets.view(-1, 2).T.contiguous()[..., None].to(device)
+        self.keep_offsets = streams_32(num_contexts * grid.num_patches).view(num_contexts, 1, -1).to(device)
+        patches = torch.arange(grid.num_patches, dtype=torch.int32)
+        self.patches = (patches | (0 if settings.allow_overlap else _UNCOVERED)).to(device)
+        bar_K = torch.full((plan.num_context_patches,), _AVAILABLE, dtype=torch.int32)
+        bar_K[: settings.min_context_patches] = _UNCOVERED
+        self.bar_K = bar_K.to(device)
 
 
 class ExactSampler(MaskSampler):
@@ -76,7 +65,8 @@ class ExactSampler(MaskSampler):
     def __init__(self, settings: MaskSettings, grid: PatchGrid, plan: Plan) -> None:
         super().__init__(settings, grid)
         self.plan = plan
-        self._tables: dict[tuple[str, torch.device], Tensor] = {}
+        self._index_bits = max(1, (grid.num_patches - 1).bit_length())
+        self._constants: dict[torch.device, _Constants] = {}
 
     def layout(
         self, sample_ids_B: Tensor, epochs_B: Tensor, *, seed: int, step: int, device: torch.device
@@ -84,86 +74,80 @@ class ExactSampler(MaskSampler):
         """Where the blocks of a batch lie; `step` plays no part."""
         ids_B = sample_ids_B.to(device, torch.int64, non_blocking=True)
         keys_B = sample_keys(seed, epochs_B.to(device, torch.int64, non_blocking=True), ids_B)
-        indices_MBT, valid_MBT, covered_BN, copied_B = self._targets(keys_B)
-        inside_CBN = self._contexts(keys_B)
-        available_CBN = inside_CBN
-        if not self.settings.allow_overlap:
-            available_CBN = inside_CBN & ~covered_BN
+        indices_MBT, valid_MBT, covered_BN, moved_B, inside_CBN = self._blocks(keys_B)
+        available_CBN = inside_CBN if self.settings.allow_overlap else inside_CBN & ~covered_BN
         return Layout(
             target_indices_MBT=indices_MBT,
             target_valid_MBT=None if self.plan.targets_always_full else valid_MBT,
             covered_BN=covered_BN,
             inside_CBN=inside_CBN,
             available_CBN=available_CBN,
-            adjusted_B=copied_B,
+            adjusted_B=moved_B,
             keys_B=keys_B,
         )
 
     def keep(self, layout: Layout, device: torch.device) -> MaskBatch:
         """Keep K context patches of each block, drawn at random.
 
-        Each patch gets a random number whose top bits say where it lies: in the block, outside it but uncovered (to
-        fill up to the minimum), or neither. The K largest are kept.
+        Each patch gets a random number. Its top bits say where it lies: in the block and uncovered, uncovered (to
+        fill up to the minimum), or neither; its lowest bits are the patch. The K largest are kept.
         """
-        plan, num_blocks = self.plan, self.settings.num_context_blocks
-        offsets_CN = self._streams("keep", KEEP_STREAM, num_blocks * self.grid.num_patches, device)
-        rank_CBN = mix(layout.keys_B[:, None] + offsets_CN.view(num_blocks, 1, -1))
-        rank_CBN &= _KEY_MASK
-        rank_CBN |= torch.arange(self.grid.num_patches, device=device)
+        constants = self.constants(device)
+        rank_CBN = mix_32(constants.keep_offsets + layout.keys_B.to(torch.int32)[:, None])
+        rank_CBN &= _UNCOVERED - (1 << self._index_bits)
+        rank_CBN |= constants.patches
         if not self.settings.allow_overlap:
-            rank_CBN += ~layout.covered_BN * _OUT_OF_BLOCK
-        rank_CBN += layout.available_CBN * (_IN_BLOCK - _OUT_OF_BLOCK * (not self.settings.allow_overlap))
-        best_CBK = rank_CBN.topk(plan.num_context_patches, dim=-1).values
-        indices_CBK = low_bits(best_CBK, _PATCH_BITS)
-        if plan.context_always_full:
-            return MaskBatch(indices_CBK, layout.target_indices_MBT, None, layout.target_valid_MBT)
-        bar_K = torch.full((plan.num_context_patches,), _IN_BLOCK, device=device)
-        bar_K[: self.settings.min_context_patches] = _OUT_OF_BLOCK
-        valid_CBK = best_CBK >= bar_K
-        return MaskBatch(
-            indices_CBK * valid_CBK, layout.target_indices_MBT, valid_CBK, layout.target_valid_MBT
-        )
+            rank_CBN *= ~layout.covered_BN
+        rank_CBN.add_(layout.available_CBN, alpha=_AVAILABLE if self.settings.allow_overlap else _UNCOVERED)
+        best_CBK = rank_CBN.topk(self.plan.num_context_patches, dim=-1).values
+        indices_CBK = low_bits(best_CBK, self._index_bits).to(torch.int64)
+        valid_CBK = None
+        if not self.plan.context_always_full:
+            valid_CBK = best_CBK >= constants.bar_K
+            indices_CBK *= valid_CBK
+        return MaskBatch(indices_CBK, layout.target_indices_MBT, valid_CBK, layout.target_valid_MBT)
 
-    def _targets(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Target indices and validity [M, B, T], the patches they cover [B, N], images with moved blocks [B]."""
-        blocks = self.target_blocks(keys_B)
-        hit_MBN = blocks.membership(self.grid)
-        moved_B = torch.zeros_like(keys_B, dtype=torch.bool)
-        covered_BN = hit_MBN.any(0)
-        if self.plan.may_crowd:
-            covered_BN, copy_MB = self._uncrowd(hit_MBN)
-            blocks, moved_B = blocks.replaced(copy_MB), copy_MB.any(0)
-        indices_MBT, valid_MBT = blocks.indices(self.grid, self.plan.num_target_patches)
-        return indices_MBT, valid_MBT, covered_BN, moved_B
+    def draw_blocks(self, keys_B: Tensor) -> DrawnBlocks:
+        """All blocks as drawn, targets first: two draws a block, for its shape and for its place."""
+        constants = self.constants(keys_B.device)
+        shape_draw, place_draw = mix(constants.offsets + keys_B)
+        cell = low_bits(shape_draw, 2 * LEVEL_BITS) + constants.first_cell
+        dither = low_bits(shape_draw >> 2 * LEVEL_BITS, DITHER_BITS)
+        grows = dither < constants.grow.take(cell)
+        shape = torch.where(grows, constants.high.take(cell), constants.low.take(cell))
+        top = below(low_bits(place_draw, 31), constants.blocks.num_tops.take(shape))
+        left = below(low_bits(place_draw >> 31, 31), constants.blocks.num_lefts.take(shape))
+        return DrawnBlocks(shape, top, left)
 
-    def _contexts(self, keys_B: Tensor) -> Tensor:
-        """The context blocks: bool [C, B, N]."""
-        return self.context_blocks(keys_B).membership(self.grid)
+    def constants(self, device: torch.device) -> _Constants:
+        """The tables on a device, made once."""
+        if device not in self._constants:
+            self._constants[device] = _Constants(self.plan, self.settings, self.grid, device)
+        return self._constants[device]
 
-    def target_blocks(self, keys_B: Tensor) -> Rectangles:
-        """The target blocks as drawn, before any is moved."""
-        return self._draw_blocks("targets", TARGET_STREAM, self.settings.num_target_blocks, keys_B)
+    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The blocks of a batch.
 
-    def context_blocks(self, keys_B: Tensor) -> Rectangles:
-        """The context blocks as drawn."""
-        return self._draw_blocks("contexts", CONTEXT_STREAM, self.settings.num_context_blocks, keys_B)
+        Returns target indices and validity [M, B, T], the patches that targets cover [B, N], the images whose blocks
+        were moved [B], and the patches inside each context block [C, B, N].
+        """
+        tables, drawn = self.constants(keys_B.device).blocks, self.draw_blocks(keys_B)
+        num_targets = self.settings.num_target_blocks
+        hit = tables.membership(drawn)
+        covered_BN, copy_MB = self.uncrowd(hit[:num_targets])
+        targets = drawn[:num_targets]
+        if copy_MB is not None:
+            targets = targets.replaced(copy_MB)
+        indices_MBT, valid_MBT = tables.indices(targets, self.plan.num_target_patches)
+        return indices_MBT, valid_MBT, covered_BN, any_copy(copy_MB, keys_B), hit[num_targets:]
 
-    def _draw_blocks(self, name: str, first_stream: int, count: int, keys_B: Tensor) -> Rectangles:
-        """Two draws a block: the shape's cell and rounding, and the place."""
-        offsets = self._streams(name, first_stream, 2 * count, keys_B.device)
-        draws = mix(keys_B + offsets[:, None]).view(count, 2, -1)
-        packed = self._table(name, keys_B.device)[low_bits(draws[:, 0], 2 * LEVEL_BITS)]
-        dither = low_bits(draws[:, 0] >> 2 * LEVEL_BITS, DITHER_BITS)
-        grows = (dither < packed >> 2 * SIDE_BITS + 1).to(torch.int64)
-        grow_height = low_bits(packed >> 2 * SIDE_BITS, 1)
-        height = low_bits(packed, SIDE_BITS) + grows * grow_height
-        width = low_bits(packed >> SIDE_BITS, SIDE_BITS) + grows * (1 - grow_height)
-        top = below(low_bits(draws[:, 1], 31), self.grid.rows + 1 - height)
-        left = below(low_bits(draws[:, 1] >> 31, 31), self.grid.columns + 1 - width)
-        return Rectangles(top, left, height, width)
+    def uncrowd(self, hit_MBN: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The patches that targets cover [B, N], and which blocks must move onto the first for that [M, B].
 
-    def _uncrowd(self, hit_MBN: Tensor) -> tuple[Tensor, Tensor]:
-        """Which blocks must move onto the first for the context minimum to hold: covered [B, N], copy [M, B]."""
+        A block moves if the context minimum would not hold with it; None where that cannot happen.
+        """
+        if not self.plan.may_crowd:
+            return union(hit_MBN), None
         most = self.grid.num_patches - self.settings.min_context_patches
         covered_BN = hit_MBN[0]
         copies = [torch.zeros_like(covered_BN[:, 0])]
@@ -173,14 +157,7 @@ class ExactSampler(MaskSampler):
             covered_BN = torch.where(copies[-1][:, None], covered_BN, grown_BN)
         return covered_BN, torch.stack(copies)
 
-    def _table(self, name: str, device: torch.device) -> Tensor:
-        if (name, device) not in self._tables:
-            shapes = self.plan.targets if name == "targets" else self.plan.contexts
-            self._tables[name, device] = torch.from_numpy(np.ascontiguousarray(shapes.packed)).to(device)
-        return self._tables[name, device]
 
-    def _streams(self, name: str, first: int, count: int, device: torch.device) -> Tensor:
-        key = (f"streams of {name}", device)
-        if key not in self._tables:
-            self._tables[key] = streams(first, count, device)
-        return self._tables[key]
+def any_copy(copy_MB: Tensor | None, keys_B: Tensor) -> Tensor:
+    """Images of which any block was moved: bool [B]."""
+    return torch.zeros_like(keys_B, dtype=torch.bool) if copy_MB is None else copy_MB.any(0)

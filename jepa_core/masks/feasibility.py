@@ -103,7 +103,8 @@ def quadrants(grid: PatchGrid) -> ShapeTable:
     heights = {grid.rows // 2: 1, -(-grid.rows // 2): 1}
     widths = {grid.columns // 2: 1, -(-grid.columns // 2): 1}
     shapes = tuple((height, width, 1) for height in sorted(heights) for width in sorted(widths))
-    return ShapeTable(np.zeros(0, dtype=np.int64), shapes)
+    nothing = np.zeros(0, dtype=np.int64)
+    return ShapeTable(shapes, nothing, nothing, nothing)
 
 
 def line(grid: PatchGrid) -> PatchGrid:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jepa_core.masks.blocks import BlockTables, DrawnBlocks, count_true, union
 from jepa_core.masks.draws import below, low_bits, mix, mix_int, sample_keys, streams
-from jepa_core.masks.exact import Rectangles
 from jepa_core.masks.feasibility import Plan
 from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
 from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import REFERENCE_BITS, SIDE_BITS, ShapeTable
+from jepa_core.masks.shapes import REFERENCE_BITS
 
 NUM_ATTEMPTS = 20
 _SIZE_STREAM = 1 << 48
@@ -38,31 +38,28 @@ class ReferenceSampler(MaskSampler):
     def __init__(self, settings: MaskSettings, grid: PatchGrid, plan: Plan) -> None:
         super().__init__(settings, grid)
         self.plan = plan
-        self._place = torch.arange(plan.num_target_patches)
-        self._target_table = torch.from_numpy(plan.targets.packed)
-        self._context_table = torch.from_numpy(plan.contexts.packed)
+        self._tables = BlockTables([plan.targets, plan.contexts], grid, _CPU)
+        self._target_streams = streams(0, settings.num_target_blocks)[:, None]
 
     def layout(
         self, sample_ids_B: Tensor, epochs_B: Tensor, *, seed: int, step: int, device: torch.device
     ) -> Layout:
         """Where the blocks of a batch lie, on the CPU."""
         keys_B = sample_keys(seed, epochs_B.to(_CPU, torch.int64), sample_ids_B.to(_CPU, torch.int64))
-        step_key = mix_int(mix_int(seed) + _SIZE_STREAM + step)
-        target_size = _draw_size(self.plan.targets, mix_int(step_key + 1))
-        context_size = _draw_size(self.plan.contexts, mix_int(step_key + 2))
-        offsets_M1 = streams(0, self.settings.num_target_blocks, _CPU)[:, None]
-        targets = self._place_blocks(mix(keys_B + offsets_M1), target_size)
-        hit_MBN = targets.membership(self.grid)
-        indices_MBT, _ = targets.indices(self.grid, target_size[0] * target_size[1])
+        target_shape, context_shape = self.draw_shapes(seed, step)
+        targets = self._place(mix(self._target_streams + keys_B), target_shape)
+        hit_MBN = self._tables.membership(targets)
+        height, width, _ = self.plan.targets.shapes[target_shape]
+        indices_MBT, _ = self._tables.indices(targets, height * width)
         contexts = [
-            self._place_context(keys_B, hit_MBN, context_size, block)
+            self._place_context(keys_B, hit_MBN, context_shape, block)
             for block in range(self.settings.num_context_blocks)
         ]
         inside, available, relaxed = (list(parts) for parts in zip(*contexts, strict=True))
         return Layout(
             target_indices_MBT=indices_MBT,
             target_valid_MBT=None,
-            covered_BN=hit_MBN.any(0),
+            covered_BN=union(hit_MBN),
             inside_CBN=torch.stack(inside),
             available_CBN=torch.stack(available),
             adjusted_B=torch.stack(relaxed).any(0),
@@ -71,64 +68,72 @@ class ReferenceSampler(MaskSampler):
 
     def keep(self, layout: Layout, device: torch.device) -> MaskBatch:
         """Cut every context to the smallest of the batch, in raster order."""
-        available_CBN = layout.available_CBN
-        num_blocks, batch_size, _ = available_CBN.shape
-        rank_CBN = available_CBN.cumsum(-1)
-        num_kept = int(rank_CBN[..., -1].min())
-        kept_CBN = available_CBN & (rank_CBN <= num_kept)
-        indices_CBK = kept_CBN.nonzero()[:, -1].view(num_blocks, batch_size, num_kept)
-        return MaskBatch(indices_CBK, layout.target_indices_MBT).to(device, non_blocking=True)
+        num_blocks, batch_size, num_patches = layout.available_CBN.shape
+        counts = count_true(layout.available_CBN).flatten()
+        num_kept = int(counts.min())
+        first = counts.cumsum(0) - counts
+        all_places = layout.available_CBN.view(-1).nonzero().squeeze(-1)
+        kept = all_places.take(first[:, None] + torch.arange(num_kept))
+        kept -= torch.arange(len(counts))[:, None] * num_patches
+        masks = MaskBatch(kept.view(num_blocks, batch_size, num_kept), layout.target_indices_MBT)
+        return masks if device == _CPU else masks.to(device, non_blocking=True)
 
-    def _place_blocks(self, draws: Tensor, size: tuple[int, int]) -> Rectangles:
-        """Blocks of one size at places drawn with the published, exclusive bound."""
-        top = below(low_bits(draws, 31), self.grid.rows - size[0])
-        left = below(low_bits(draws >> 31, 31), self.grid.columns - size[1])
-        return Rectangles(top, left, torch.full_like(top, size[0]), torch.full_like(top, size[1]))
+    def draw_shapes(self, seed: int, step: int) -> tuple[int, int]:
+        """The numbers of the target blocks' and the context blocks' shape at a step."""
+        step_key = mix_int(mix_int(seed) + _SIZE_STREAM + step)
+        draws = (mix_int(step_key + 1), mix_int(step_key + 2))
+        target_cell, context_cell = (draw & ((1 << REFERENCE_BITS) - 1) for draw in draws)
+        return int(self.plan.targets.low[target_cell]), int(self.plan.contexts.low[context_cell])
+
+    def _place(self, draws: Tensor, shape: int) -> DrawnBlocks:
+        """Blocks of one shape, by its number in the tables, at places drawn with the published, exclusive bound."""
+        top = below(low_bits(draws, 31), self._tables.num_tops[shape] - 1)
+        left = below(low_bits(draws >> 31, 31), self._tables.num_lefts[shape] - 1)
+        return DrawnBlocks(torch.full_like(draws, shape), top, left)
 
     def _place_context(
-        self, keys_B: Tensor, hit_MBN: Tensor, size: tuple[int, int], block: int
+        self, keys_B: Tensor, hit_MBN: Tensor, shape: int, block: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One context block: its patches [B, N], those that it may keep [B, N], and whether it was relaxed [B].
 
         All images are tried at once, then those that are left; there are at most M + 1 levels of relaxation, of which
         the last accepts anything.
         """
-        num_levels = 1 if self.settings.allow_overlap else len(hit_MBN) + 1
-        inside_BN = torch.zeros_like(hit_MBN[0])
-        available_BN, relaxed_B = torch.zeros_like(inside_BN), torch.zeros_like(inside_BN[:, 0])
-        pending_P = torch.arange(len(keys_B))
-        for level in range(num_levels):
-            num_regions = 0 if self.settings.allow_overlap else len(hit_MBN) - level
-            free_PN = ~hit_MBN[:num_regions, pending_P].any(0)
-            stream = _CONTEXT_STREAM * (block + 1) + level * NUM_ATTEMPTS
-            block_PN, found_P = self._attempt(keys_B[pending_P], free_PN, size, stream)
-            done_P = pending_P[found_P]
-            inside_BN[done_P] = block_PN[found_P]
-            available_BN[done_P] = (block_PN & free_PN)[found_P]
-            relaxed_B[done_P] = level > 0
-            pending_P = pending_P[~found_P]
+        num_regions = 0 if self.settings.allow_overlap else len(hit_MBN)
+        first_stream = _CONTEXT_STREAM * (block + 1)
+        inside_BN, found_B, free_BN = self._attempt(keys_B, hit_MBN[:num_regions], shape, first_stream)
+        available_BN = inside_BN & free_BN
+        relaxed_B = ~found_B
+        pending_P = relaxed_B.nonzero().squeeze(-1)
+        for level in range(1, num_regions + 1):
             if not len(pending_P):
                 break
+            regions = hit_MBN[: num_regions - level, pending_P]
+            stream = first_stream + level * NUM_ATTEMPTS
+            block_PN, found_P, free_PN = self._attempt(keys_B[pending_P], regions, shape, stream)
+            inside_BN[pending_P], available_BN[pending_P] = block_PN, block_PN & free_PN
+            pending_P = pending_P[~found_P]
         return inside_BN, available_BN, relaxed_B
 
     def _attempt(
-        self, keys_P: Tensor, free_PN: Tensor, size: tuple[int, int], stream: int
-    ) -> tuple[Tensor, Tensor]:
-        """The first of 20 places that holds enough free patches: the block [P, N], and whether there is one [P]."""
+        self, keys_P: Tensor, regions: Tensor, shape: int, first_stream: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first of 20 places that holds enough patches outside the regions.
+
+        Returns the block [P, N], whether it holds enough [P], and what is outside the regions [P, N]. A block that
+        fits in one place only is tried once.
+        """
+        free_PN = ~union(regions) if len(regions) else torch.ones(len(keys_P), self.grid.num_patches) > 0
+        height, width, _ = self.plan.contexts.shapes[shape]
+        one_place = self.grid.rows - height == self.grid.columns - width == 1
+        draws = mix(streams(first_stream, 1 if one_place else NUM_ATTEMPTS)[:, None] + keys_P)
+        places = self._place(draws, shape + len(self.plan.targets.shapes))
         least = self.settings.min_context_patches
-        one_place = (self.grid.rows - size[0]) * (self.grid.columns - size[1]) == 1
-        draws = mix(keys_P + streams(stream, 1 if one_place else NUM_ATTEMPTS, _CPU)[:, None])
-        places = self._place_blocks(draws, size)
-        first_PN = Rectangles(*(side[:1] for side in vars(places).values())).membership(self.grid)[0]
-        found_P = (first_PN & free_PN).sum(-1) >= least
+        first_PN = self._tables.membership(places[:1])[0]
+        found_P = count_true(first_PN & free_PN) >= least
         if one_place or bool(found_P.all()):
-            return first_PN, found_P
-        blocks_APN = places.membership(self.grid)
-        enough_AP = (blocks_APN & free_PN).sum(-1) >= least
+            return first_PN, found_P, free_PN
+        blocks_APN = self._tables.membership(places)
+        enough_AP = count_true(blocks_APN & free_PN) >= least
         first_P = enough_AP.to(torch.int8).argmax(0)
-        return blocks_APN[first_P, torch.arange(len(keys_P))], enough_AP.any(0)
-
-
-def _draw_size(table: ShapeTable, draw: int) -> tuple[int, int]:
-    packed = int(table.packed[draw & ((1 << REFERENCE_BITS) - 1)])
-    return packed & ((1 << SIDE_BITS) - 1), packed >> SIDE_BITS
+        return blocks_APN[first_P, torch.arange(len(keys_P))], enough_AP.any(0), free_PN

@@ -23,7 +23,6 @@ LEVEL_BITS = 8
 """Bits of the draw that picks the scale, and of the one that picks the aspect ratio."""
 DITHER_BITS = 16
 """Bits of the draw that rounds the second side up or down."""
-SIDE_BITS = 15
 REFERENCE_BITS = 14
 """Bits of the one draw that picks a block of the published sampler."""
 
@@ -33,14 +32,16 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class ShapeTable:
-    """Block shapes and their distribution.
+    """Block shapes, their distribution, and which of them a draw picks.
 
-    `packed` has one int64 a cell (see `pack`); `shapes` lists (height, width, weight) by height and width, where the
-    weights are integers whose sum is `total`.
+    `shapes` lists (height, width, weight) by height and width; the weights are integers whose sum is `total`. A cell
+    of the drawn number gives a place in that list: `low`, or `high` with a chance of `grow / 2**16`.
     """
 
-    packed: Ints
     shapes: tuple[tuple[int, int, int], ...]
+    low: Ints
+    high: Ints
+    grow: Ints
 
     @property
     def total(self) -> int:
@@ -127,19 +128,15 @@ def independent_shapes(
 ) -> ShapeTable:
     """Shapes with the scale uniform and the aspect ratio log-uniform, drawn independently.
 
-    A cell's number is (scale level, aspect level); its value packs height, width, which side grows, and the chance.
+    A cell's number is (scale level, aspect level).
     """
     num_levels = 1 << LEVEL_BITS
     found = sides(levels(*scale, num_levels), log_levels(aspect_ratio, num_levels), grid)
-    packed = found.height | found.width << SIDE_BITS | found.grow_height.astype(np.int64) << 2 * SIDE_BITS
-    packed |= found.grow << 2 * SIDE_BITS + 1
-    weights = _weigh(
+    return _table(
         grid,
-        [found.height, found.high_height],
-        [found.width, found.high_width],
-        [(1 << DITHER_BITS) - found.grow, found.grow],
+        (found.height, found.width, (1 << DITHER_BITS) - found.grow),
+        (found.high_height, found.high_width, found.grow),
     )
-    return ShapeTable(packed.ravel(), weights)
 
 
 @lru_cache(maxsize=256)
@@ -152,24 +149,24 @@ def coupled_shapes(
     aspect = aspect_ratio[0] + draw * (aspect_ratio[1] - aspect_ratio[0])
     height = np.minimum(np.rint(np.sqrt(area * aspect)), grid.rows - 1).astype(np.int64)
     width = np.minimum(np.rint(np.sqrt(area / aspect)), grid.columns - 1).astype(np.int64)
-    weights = _weigh(grid, [height], [width], [np.ones_like(height)])
-    return ShapeTable(height | width << SIDE_BITS, weights)
+    return _table(grid, (height, width, np.ones_like(height)), (height, width, np.zeros_like(height)))
 
 
 def single_shape(height: int, width: int) -> ShapeTable:
     """One shape always."""
-    return ShapeTable(np.full(1 << 2 * LEVEL_BITS, height | width << SIDE_BITS), ((height, width, 1),))
+    nothing = np.zeros(1 << 2 * LEVEL_BITS, dtype=np.int64)
+    return ShapeTable(((height, width, 1),), nothing, nothing, nothing)
 
 
-def _weigh(
-    grid: PatchGrid, heights: list[Ints], widths: list[Ints], weights: list[Ints]
-) -> tuple[tuple[int, int, int], ...]:
-    """The total weight of each shape."""
+def _table(grid: PatchGrid, low: tuple[Ints, Ints, Ints], high: tuple[Ints, Ints, Ints]) -> ShapeTable:
+    """The table of cells that each hold two shapes: heights, widths and weights."""
     stride = grid.columns + 2
+    codes = [(height * stride + width).ravel() for height, width, _ in (low, high)]
     totals = np.zeros((grid.rows + 2) * stride)
-    for height, width, weight in zip(heights, widths, weights, strict=True):
-        codes = (height * stride + width).ravel()
-        totals += np.bincount(codes, weights=weight.ravel().astype(np.float64), minlength=len(totals))
-    return tuple(
-        (int(code) // stride, int(code) % stride, int(totals[code])) for code in np.flatnonzero(totals)
-    )
+    for code, part in zip(codes, (low, high), strict=True):
+        totals += np.bincount(code, weights=part[2].ravel().astype(np.float64), minlength=len(totals))
+    found = np.flatnonzero(totals)
+    place = np.zeros(len(totals), dtype=np.int64)
+    place[found] = np.arange(len(found))
+    shapes = tuple((int(code) // stride, int(code) % stride, int(totals[code])) for code in found)
+    return ShapeTable(shapes, place[codes[0]], place[codes[1]], high[2].ravel())

@@ -1,0 +1,144 @@
+"""Rectangular blocks on the patch grid: which patches they hold, as arithmetic and as look-up tables.
+
+`Rectangles` is the plain meaning, for any blocks. `BlockTables` gives the same for blocks that are drawn from tables
+of shapes, several times faster: on a CPU, copying rows of a small table beats comparing coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa_core.masks.grid import PatchGrid
+from jepa_core.masks.shapes import ShapeTable
+
+MAX_TABLE_ENTRIES = 1 << 24
+"""Above this, membership and indices are computed and not looked up."""
+
+
+def union(hit_MBN: Tensor) -> Tensor:
+    """Which patches lie in any block: bool [B, N]. Much faster than `any(0)` on a CPU."""
+    covered_BN = hit_MBN[0].clone() if len(hit_MBN) else hit_MBN.any(0)
+    for hit_BN in hit_MBN[1:]:
+        covered_BN |= hit_BN
+    return covered_BN
+
+
+def count_true(mask: Tensor) -> Tensor:
+    """How many entries of the last dimension are True, at most 2**24. Much faster than `sum` of bool on a CPU."""
+    return mask.view(torch.uint8).to(torch.float32).sum(-1).to(torch.int64)
+
+
+@dataclass(frozen=True)
+class Rectangles:
+    """Blocks by the place of their first patch and their sides: int64 [M, B] each (or [C, B])."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+    def membership(self, grid: PatchGrid) -> Tensor:
+        """Which patches lie in each block: bool [M, B, N]."""
+        rows = torch.arange(grid.rows, device=self.top.device) - self.top[..., None]
+        columns = torch.arange(grid.columns, device=self.top.device) - self.left[..., None]
+        in_row = (rows >= 0) & (rows < self.height[..., None])
+        in_column = (columns >= 0) & (columns < self.width[..., None])
+        return (in_row[..., :, None] & in_column[..., None, :]).flatten(-2)
+
+    def indices(self, grid: PatchGrid, num_patches: int) -> tuple[Tensor, Tensor]:
+        """The patches of each block, padded: int64 and bool [M, B, T]."""
+        place = torch.arange(num_patches, device=self.top.device)
+        row = ((place + 0.5) / self.width[..., None]).to(torch.int64)
+        valid = place < (self.height * self.width)[..., None]
+        first = self.top * grid.columns + self.left
+        index = first[..., None] + place + row * (grid.columns - self.width)[..., None]
+        return index * valid, valid
+
+
+@dataclass(frozen=True)
+class DrawnBlocks:
+    """Blocks as a shape's number in the tables and a place: int64 [M, B] each (or [C, B])."""
+
+    shape: Tensor
+    top: Tensor
+    left: Tensor
+
+    def replaced(self, copy_MB: Tensor) -> DrawnBlocks:
+        """The same blocks, with the first block in the place of others where `copy_MB` is True."""
+        parts = (torch.where(copy_MB, part[:1], part) for part in (self.shape, self.top, self.left))
+        return DrawnBlocks(*parts)
+
+    def __getitem__(self, part: slice) -> DrawnBlocks:
+        return DrawnBlocks(self.shape[part], self.top[part], self.left[part])
+
+
+class BlockTables:
+    """Look-up tables of some shapes on a grid and a device."""
+
+    def __init__(self, tables: list[ShapeTable], grid: PatchGrid, device: torch.device) -> None:
+        self.grid, self.device = grid, device
+        shapes = [(height, width) for table in tables for height, width, _ in table.shapes]
+        self._heights = [height for height, _ in shapes]
+        self._widths = [width for _, width in shapes]
+        self.height, self.width = self._tensor(self._heights), self._tensor(self._widths)
+        self.num_tops = grid.rows + 1 - self.height
+        self.num_lefts = grid.columns + 1 - self.width
+        self._offsets: dict[int, tuple[Tensor, Tensor]] = {}
+        self._spans: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        spans = sum(len(set(sides)) for sides in (self._heights, self._widths)) * max(grid.rows, grid.columns)
+        self._compute_spans = spans * grid.num_patches > MAX_TABLE_ENTRIES
+
+    def _tensor(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+    def _make_spans(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows of the grid that a block covers, and columns, for each side and place; and where each shape's start."""
+        first_row, rows = self._side_spans(self._heights, self.grid.rows)
+        first_column, columns = self._side_spans(self._widths, self.grid.columns)
+        row_mask = rows[:, :, None].expand(-1, -1, self.grid.columns).flatten(1)
+        column_mask = columns[:, None, :].expand(-1, self.grid.rows, -1).flatten(1)
+        return first_row, row_mask.contiguous(), first_column, column_mask.contiguous()
+
+    def _side_spans(self, sides: list[int], length: int) -> tuple[Tensor, Tensor]:
+        place, starts, spans = torch.arange(length, device=self.device), {}, []
+        count = 0
+        for side in sorted(set(sides)):
+            start = torch.arange(length + 1 - side, device=self.device)[:, None]
+            spans.append((place >= start) & (place < start + side))
+            starts[side] = count
+            count += len(start)
+        return self._tensor([starts[side] for side in sides]), torch.cat(spans)
+
+    def rectangles(self, blocks: DrawnBlocks) -> Rectangles:
+        """The blocks by their sides."""
+        return Rectangles(blocks.top, blocks.left, self.height[blocks.shape], self.width[blocks.shape])
+
+    def membership(self, blocks: DrawnBlocks) -> Tensor:
+        """Which patches lie in each block: bool [M, B, N]."""
+        if self._compute_spans:
+            return self.rectangles(blocks).membership(self.grid)
+        if self._spans is None:
+            self._spans = self._make_spans()
+        first_row, row_mask, first_column, column_mask = self._spans
+        row = (first_row.take(blocks.shape) + blocks.top).flatten()
+        column = (first_column.take(blocks.shape) + blocks.left).flatten()
+        hit = row_mask.index_select(0, row)
+        hit &= column_mask.index_select(0, column)
+        return hit.view(*blocks.shape.shape, -1)
+
+    def indices(self, blocks: DrawnBlocks, num_patches: int) -> tuple[Tensor, Tensor]:
+        """The patches of each block, padded with 0: int64 and bool [M, B, T]."""
+        if len(self._heights) * num_patches > MAX_TABLE_ENTRIES:
+            return self.rectangles(blocks).indices(self.grid, num_patches)
+        if num_patches not in self._offsets:
+            zero = torch.zeros_like(self.height)
+            index, valid = Rectangles(zero, zero, self.height, self.width).indices(self.grid, num_patches)
+            self._offsets[num_patches] = torch.where(valid, index, -self.grid.num_patches), valid
+        offsets, valid = self._offsets[num_patches]
+        shape, size = blocks.shape.flatten(), (*blocks.shape.shape, num_patches)
+        index = offsets.index_select(0, shape).view(size)
+        index += (blocks.top * self.grid.columns + blocks.left)[..., None]
+        return index.clamp_(min=0), valid.index_select(0, shape).view(size)

@@ -60,7 +60,7 @@ def split_pattern(uri: str) -> tuple[str, list[str] | None]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`a{00..02}` -> a00, a01, a02; `{x,y}` -> x, y; several and nested braces multiply.
+    """`a{00..02}` -> a00, a01, a02; `{x,y}` -> x, y; several multiply. Each name once.
 
     Raises:
         DataError: More than a million names, or braces that do not match.
@@ -72,7 +72,7 @@ def expand_braces(pattern: str) -> list[str]:
         names = list(itertools.islice(itertools.chain.from_iterable(map(_expand_one, names)), MAX_SHARDS + 1))
     if any("}" in name for name in names) or len(names) > MAX_SHARDS:
         raise DataError(f"{pattern}: cannot be expanded; write `name-{{000..099}}.tar`")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def find_tars(store: Store, names: Sequence[str] | None) -> list[str]:
@@ -117,11 +117,7 @@ def describe_tars(store: Store, keys: Sequence[str], cache: Cache, progress: Pro
         raise DataError(
             f"{store.uri}: {len(keys)} tar files, but no .jpg, .png or .webp in them; check the source"
         )
-    order = {
-        split: number
-        for number, split in enumerate(sorted(set(splits.values()), key=lambda s: (s != "train", s)))
-    }
-    shards.sort(key=lambda shard: (order[shard.split], shard.name))
+    shards.sort(key=lambda shard: (shard.split != "train", shard.split, shard.name))
     num_samples = sum(shard.num_samples for shard in shards)
     return Manifest(shards=tuple(shards), labels=_labels(counts, num_samples), base_uri=store.uri)
 

@@ -172,14 +172,14 @@ def walk_tar(descriptor: int, where: str) -> Iterator[Member]:
 
 def _parse_header(header: bytes, where: str, position: int) -> tuple[bytes, str, int]:
     """Kind, name and size of a header block whose checksum fits."""
-    if len(header) < _BLOCK_BYTES:
+    if position and len(header) < _BLOCK_BYTES:
         raise DataError(
             f"{where}: ends at byte {position} without the end marker, truncated; fetch or pack it again"
         )
     try:
         checksum = _number(header[148:156])
         is_sound = checksum == sum(header[:148]) + 256 + sum(header[156:])
-    except ValueError:
+    except (ValueError, IndexError):
         is_sound = False
     if not is_sound:
         remedy = "shards are plain, uncompressed tar files" if position == 0 else "fetch or pack it again"

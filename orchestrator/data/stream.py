@@ -288,7 +288,7 @@ class _LabelledSamples:
             return None
 
     def _labels(self, sample_id: int) -> dict[str, int]:
-        found = self._reader.labels(sample_id)
+        found = self._reader.labels(sample_id) if self._shards.labels else {}
         for name, info in self._shards.labels.items():
             if not 0 <= found.get(name, -1) < info.num_classes:
                 raise DataError(f"label {name} is {found.get(name)}, must be 0 to {info.num_classes - 1}")

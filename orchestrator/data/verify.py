@@ -105,7 +105,7 @@ def _verify_samples(shards: ShardSet, opened: OpenShard) -> list[ShardFault]:
         reason = ""
         try:
             decode_into(sample.image, out_HWC, central_box)
-            labels = opened.labels(member)
+            labels = opened.labels(member) if shards.labels else {}
             for name, info in shards.labels.items():
                 if not 0 <= labels.get(name, -1) < info.num_classes:
                     reason = f"label {name} is {labels.get(name)}, must be 0 to {info.num_classes - 1}"

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_data import image_bytes
+from PIL import Image
+
+from orchestrator.data.decode import UndecodableError, central_box, decode_into, random_box
+
+
+def decode(data: bytes, side: int = 24) -> np.ndarray:
+    out = np.empty((side, side, 3), dtype=np.uint8)
+    decode_into(data, out, central_box)
+    return out
+
+
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format=format, **options)
+    return out.getvalue()
+
+
+BASE = Image.open(io.BytesIO(image_bytes(5)))
+PIXELS = np.asarray(BASE)
+
+
+def test_png_is_read_exactly() -> None:
+    assert np.array_equal(decode(image_bytes(5)), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("image", "format", "tolerance"),
+    [
+        (BASE, "JPEG", 6),
+        (BASE, "WEBP", 8),
+        (BASE.convert("CMYK"), "JPEG", 10),
+        (BASE.convert("RGBA"), "PNG", 0),
+        (BASE.convert("P", palette=Image.Palette.ADAPTIVE), "PNG", 16),
+    ],
+)
+def test_colour_images_of_every_kind_come_out_as_rgb(image: Image.Image, format: str, tolerance: int) -> None:
+    options = {"quality": 100} if format == "JPEG" else {}
+    assert np.abs(decode(saved(image, format, **options)).astype(int) - PIXELS).mean() <= tolerance
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_greyscale_fills_all_channels(format: str) -> None:
+    out = decode(saved(BASE.convert("L"), format))
+    assert np.abs(out.astype(int) - np.asarray(BASE.convert("L"))[..., None]).mean() < 4
+
+
+def test_sixteen_bits_keep_their_upper_eight() -> None:
+    values = (np.arange(24 * 24, dtype=np.uint16) * 100).reshape(24, 24)
+    out = decode(saved(Image.fromarray(values), "PNG"))
+    assert np.array_equal(out, np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_exif_orientation_is_applied(format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"lossless": True} if format == "WEBP" else {"quality": 100}
+    out = decode(saved(BASE, format, exif=exif, **(options if format != "PNG" else {})))
+    assert np.abs(out.astype(int) - np.rot90(PIXELS, -1)).mean() < 4
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", image_bytes(1)[:-40], image_bytes(1, format="JPEG")[:200]]
+)
+def test_damaged_images_are_undecodable(data: bytes) -> None:
+    with pytest.raises(UndecodableError):
+        decode(data)
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "PPM"])
+def test_other_formats_are_refused(format: str) -> None:
+    with pytest.raises(UndecodableError):
+        decode(saved(BASE, format))
+
+
+def png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("side", [7100, 10_000, 20_000, 2**31 - 1])
+def test_a_bomb_is_refused_before_it_is_decoded(side: int) -> None:
+    with pytest.raises(UndecodableError, match=r"pixels|Bomb|EOF|IHDR|truncated"):
+        decode(png_header(side, side) + image_bytes(0)[33:])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+    st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted),
+    st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)).map(sorted),
+    st.integers(0, 2**62),
+)
+def test_a_random_box_lies_within_the_image(
+    width: int, height: int, scale: list[float], ratio: list[float], sample_id: int
+) -> None:
+    left, top, right, bottom = random_box(
+        width, height, scale=tuple(scale), aspect_ratio=tuple(ratio), seed=1, epoch=2, sample_id=sample_id
+    )
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+
+
+def test_random_boxes_have_the_area_and_ratio_that_was_asked_for() -> None:
+    boxes = np.array(
+        [
+            random_box(
+                400, 400, scale=(0.2, 0.5), aspect_ratio=(0.75, 4 / 3), seed=0, epoch=0, sample_id=number
+            )
+            for number in range(2000)
+        ]
+    )
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area = width * height / 160_000
+    assert area.min() > 0.19
+    assert area.max() < 0.51
+    assert area.mean() == pytest.approx(0.35, abs=0.01)
+    assert np.log(width / height).mean() == pytest.approx(0, abs=0.02)
+    assert (width / height).max() < 1.36
+
+
+def test_a_box_depends_on_seed_epoch_and_sample_alone() -> None:
+    def box(seed: int, epoch: int, sample_id: int) -> tuple[int, ...]:
+        return random_box(
+            200, 100, scale=(0.2, 0.9), aspect_ratio=(0.5, 2.0), seed=seed, epoch=epoch, sample_id=sample_id
+        )
+
+    assert box(1, 2, 3) == box(1, 2, 3)
+    assert len({box(1, 2, 3), box(2, 2, 3), box(1, 3, 3), box(1, 2, 4)}) == 4
+
+
+def test_a_full_box_at_the_image_size_changes_nothing() -> None:
+    out = np.empty((24, 24, 3), dtype=np.uint8)
+    decode_into(image_bytes(5), out, lambda width, height: (0, 0, width, height))
+    assert np.array_equal(out, PIXELS)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from image_data import data_config, global_stream, image_bytes, image_folder, open_stream, write_tar
+
+from orchestrator.config.models import RunConfig, StorageConfig
+from orchestrator.data import ShardSet, load_images, open_shards, pack_dataset, prepare_data
+from orchestrator.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardSet, RunConfig]:
+    """90 images in about ten shards."""
+    root = tmp_path_factory.mktemp("stream")
+    image_folder(root / "images", images=30)
+    pack_dataset(str(root / "images"), str(root / "shards"), shard_size_mb=0.02)
+    config = data_config(root / "shards", root / "cache", shuffle_shards=3, loader_threads=0)
+    shards = prepare_data(config)
+    assert len(shards.splits["train"]) >= 6
+    return shards, config
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 3])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_ranks_and_threads_do_not_change_the_global_stream(
+    packed: tuple[ShardSet, RunConfig], world_size: int, threads: int
+) -> None:
+    shards, config = packed
+    expected = global_stream(shards, config)
+    changed = config.model_copy(update={"data": config.data.model_copy(update={"loader_threads": threads})})
+    assert global_stream(shards, changed, world_size=world_size) == expected
+
+
+def test_resuming_at_a_step_gives_the_tail_on_any_number_of_ranks(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    whole = global_stream(shards, config)
+    for step, world_size in ((1, 1), (7, 2), (14, 4), (15, 1)):
+        assert global_stream(shards, config, world_size=world_size, start_step=step) == whole[step:]
+
+
+def test_pixels_do_not_depend_on_ranks_threads_or_resuming(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    with open_stream(shards, config) as stream:
+        whole = [batch.images_uint8_BCHW for batch in stream]
+    changed = config.model_copy(update={"data": config.data.model_copy(update={"loader_threads": 2})})
+    with open_stream(shards, changed, rank=1, world_size=2, start_step=9) as stream:
+        for expected, batch in zip(whole[9:], stream, strict=True):
+            assert torch.equal(batch.images_uint8_BCHW, expected[4:])
+
+
+def test_every_epoch_shows_every_sample_once(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    total = shards.manifest.num_samples("train")
+    steps = -(-3 * total // 8)
+    keys = [key for keys in global_stream(shards, config, world_size=2, total_steps=steps) for key in keys]
+    epochs = [keys[start : start + total] for start in range(0, 3 * total, total)]
+    assert all(set(Counter(epoch).values()) == {1} and len(epoch) == total for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_batches_carry_ids_epochs_and_contiguous_bytes(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    with open_stream(shards, config, total_steps=12) as stream:
+        batches = list(stream)
+    total = shards.manifest.num_samples("train")
+    assert batches[0].images_uint8_BCHW.shape == (8, 3, 16, 16)
+    assert batches[0].images_uint8_BCHW.dtype == torch.uint8
+    assert batches[0].images_uint8_BCHW.is_contiguous()
+    epochs = torch.cat([batch.epochs_B for batch in batches])
+    assert torch.equal(epochs, torch.arange(96) // total)
+    ids = torch.cat([batch.sample_ids_B for batch in batches])
+    names = {}
+    for sample_id, key in zip(ids.tolist(), [key for batch in batches for key in batch.keys], strict=True):
+        assert names.setdefault(sample_id, key) == key
+
+
+def test_a_batch_may_be_larger_than_the_data(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    total = shards.manifest.num_samples("test")
+    tested = config.model_copy(update={"data": config.data.model_copy(update={"train_split": "test"})})
+    with open_stream(shards, tested, batch_size=5 * total, total_steps=2) as stream:
+        batch = next(stream)
+        assert torch.bincount(batch.epochs_B).tolist() == [total] * 5
+
+
+def test_waiting_for_data_is_accounted(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    with open_stream(shards, config) as stream:
+        list(stream)
+        assert stream.take_wait_s() > 0
+        assert stream.wait_s == 0
+
+
+def test_closing_early_ends_the_stream(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    changed = config.model_copy(update={"data": config.data.model_copy(update={"loader_threads": 2})})
+    with open_stream(shards, changed, total_steps=10_000) as stream:
+        next(stream)
+    assert list(stream) == []
+
+
+def test_the_same_stream_comes_from_a_folder_and_from_a_bucket(
+    packed: tuple[ShardSet, RunConfig], s3_bucket: str, tmp_path: Path
+) -> None:
+    shards, config = packed
+    pack_dataset(str(Path(shards.uri).parent / "images"), f"{s3_bucket}/set", shard_size_mb=0.02)
+    remote_config = data_config(f"{s3_bucket}/set", tmp_path / "cache", shuffle_shards=3, loader_threads=2)
+    remote = prepare_data(remote_config)
+    assert remote.digest == shards.digest
+    expected = global_stream(shards, config, total_steps=25)
+    assert global_stream(remote, remote_config, world_size=2, total_steps=25) == expected
+    assert global_stream(remote, remote_config, start_step=20, total_steps=25) == expected[20:]
+    there = load_images(remote, "test", 50, image_size_px=16, threads=2)
+    here = load_images(shards, "test", 50, image_size_px=16)
+    assert torch.equal(there.images_uint8_NCHW, here.images_uint8_NCHW)
+    assert there.keys == here.keys
+
+
+def test_a_shard_set_survives_pickling_and_opens_by_its_uri(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    again = pickle.loads(pickle.dumps(shards))
+    assert global_stream(again, config, total_steps=2) == global_stream(shards, config, total_steps=2)
+    assert open_shards(shards.uri, config.data, StorageConfig()).digest == shards.digest
+
+
+def damaged_shards(root: Path, bad: set[int], *, total: int = 60) -> None:
+    for split, first in (("train", 0), ("test", total)):
+        members = []
+        for number in range(first, first + total):
+            image = image_bytes(number)
+            members.append((f"{number:04d}.png", image[: len(image) // 2] if number in bad else image))
+            members.append((f"{number:04d}.cls", str(number % 4).encode()))
+        write_tar(root / f"{split}.tar", members)
+
+
+def test_broken_images_are_replaced_and_the_rest_keeps_its_place(tmp_path: Path) -> None:
+    damaged_shards(tmp_path / "good", set())
+    damaged_shards(tmp_path / "bad", {4, 5, 59})
+    good_config, bad_config = (data_config(tmp_path / name, tmp_path / "cache") for name in ("good", "bad"))
+    expected = list(itertools.chain(*global_stream(prepare_data(good_config), good_config)))
+    shards = prepare_data(bad_config)
+    found = list(itertools.chain(*global_stream(shards, bad_config, world_size=2)))
+    replaced = {"0004": "0006", "0005": "0006", "0059": "0000"}
+    assert found == [replaced.get(key, key) for key in expected]
+    with open_stream(shards, bad_config, total_steps=8) as stream:
+        list(stream)
+        assert stream.num_bad_samples == 3
+        assert [(bad.shard, bad.key) for bad in stream.bad_samples] == [
+            ("train.tar", "0004"),
+            ("train.tar", "0005"),
+            ("train.tar", "0059"),
+        ]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_too_many_broken_images_stop_the_run(tmp_path: Path, threads: int) -> None:
+    damaged_shards(tmp_path / "bad", set(range(0, 60, 3)))
+    config = data_config(tmp_path / "bad", tmp_path / "cache", loader_threads=threads)
+    with open_stream(prepare_data(config), config) as stream, pytest.raises(DataError, match="not borne"):
+        list(stream)
+
+
+def test_probe_images_leave_out_what_is_broken(tmp_path: Path) -> None:
+    damaged_shards(tmp_path / "bad", {70, 80})
+    shards = prepare_data(data_config(tmp_path / "bad", tmp_path / "cache"))
+    found = load_images(shards, "test", 1000, image_size_px=16, threads=3)
+    assert len(found.keys) == len(found.images_uint8_NCHW) == len(found.labels["class"]) == 58
+    assert "0070" not in found.keys
+    assert found.labels["class"].tolist() == [int(key) % 4 for key in found.keys]
+
+
+def test_probe_images_are_whole_and_do_not_depend_on_threads(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, _ = packed
+    few = load_images(shards, "train", 20, image_size_px=24)
+    assert torch.equal(
+        few.images_uint8_NCHW, load_images(shards, "train", 20, image_size_px=24, threads=3).images_uint8_NCHW
+    )
+    assert len(set(few.keys)) == 20
+    assert len(set(few.labels["class"].tolist())) == 3
+
+
+def test_a_truncated_local_shard_is_refused(packed: tuple[ShardSet, RunConfig], tmp_path: Path) -> None:
+    image_folder(tmp_path / "images", images=10)
+    pack_dataset(str(tmp_path / "images"), str(tmp_path / "shards"))
+    config = data_config(tmp_path / "shards", tmp_path / "cache", loader_threads=1)
+    shards = prepare_data(config)
+    path = tmp_path / "shards" / "train-000000.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    with open_stream(shards, config) as stream, pytest.raises(DataError, match="truncated or replaced"):
+        next(stream)
+    path.unlink()
+    with open_stream(shards, config) as stream, pytest.raises(DataError, match="cannot read the shard"):
+        next(stream)
+
+
+def test_an_unknown_split_names_those_there_are(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, _ = packed
+    with pytest.raises(DataError, match=r"'dev'.*train"):
+        load_images(shards, "dev", 1, image_size_px=16)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_core.attention import attention_mask
 from jepa_core.masks import PatchGrid
 from jepa_core.positions import sincos_positions
 from jepa_core.weights import build_untouched, initialise, part_generator
@@ -116,11 +117,6 @@ def patchify(images_BCHW: Tensor, grid: PatchGrid) -> Tensor:
 def gather_patches(tokens_RND: Tensor, indices_RK: Tensor) -> Tensor:
     """The tokens at `indices_RK` of each row: [R, K, D]."""
     return tokens_RND.gather(1, indices_RK[:, :, None].expand(-1, -1, tokens_RND.shape[-1]))
-
-
-def attention_mask(valid_RL: Tensor | None) -> Tensor | None:
-    """A mask [R, 1, 1, L] that lets every token of a row attend to the valid ones; None when all are."""
-    return None if valid_RL is None else valid_RL[:, None, None, :]
 
 
 def build_encoder(settings: EncoderSettings, *, generator: torch.Generator | None = None) -> Encoder:

@@ -7,6 +7,8 @@ Shape suffixes: B images, N patches, D width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,7 +40,8 @@ def embedding_std(features_BD: Tensor) -> Tensor:
 
     Source: Chen and He 2021 (SimSiam, arXiv 2011.10566), section 4.1.
     """
-    return F.normalize(features_BD, dim=1).std(dim=0, correction=0).mean() * features_BD.shape[1] ** 0.5
+    spread_D = F.normalize(features_BD, dim=1).std(dim=0, correction=0)
+    return spread_D.mean() * math.sqrt(features_BD.shape[1])
 
 
 def mean_cosine(features_BD: Tensor) -> Tensor:
@@ -58,9 +61,7 @@ def effective_rank(features_BD: Tensor) -> Tensor:
 
     Source: Roy and Vetterli 2007, "The effective rank".
     """
-    values = torch.linalg.svdvals(features_BD - features_BD.mean(dim=0))
-    shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
-    return torch.special.entr(shares).sum().exp()
+    return _spread(_shares(features_BD - features_BD.mean(dim=0)))
 
 
 def rankme(features_BD: Tensor) -> Tensor:
@@ -68,9 +69,7 @@ def rankme(features_BD: Tensor) -> Tensor:
 
     Source: Garrido et al. 2023 (RankMe, arXiv 2210.02885), equation 1.
     """
-    values = torch.linalg.svdvals(features_BD)
-    shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny) + _RANKME_EPSILON
-    return torch.special.entr(shares).sum().exp()
+    return _spread(_shares(features_BD) + _RANKME_EPSILON)
 
 
 def position_share(features_BND: Tensor) -> Tensor:
@@ -79,3 +78,15 @@ def position_share(features_BND: Tensor) -> Tensor:
     mean_D = per_position_ND.mean(dim=0)
     total = (features_BND - mean_D).square().mean()
     return (per_position_ND - mean_D).square().mean() / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+
+def _shares(features_BD: Tensor) -> Tensor:
+    """Singular values divided by their sum."""
+    values: Tensor = torch.linalg.svdvals(features_BD)
+    return values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _spread(shares: Tensor) -> Tensor:
+    """Exponential of the entropy, with 0 log 0 = 0."""
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy.exp()

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jepa_core.attention import attention_mask, run_tail
 from jepa_core.masks import MaskBatch, PatchGrid
 from jepa_core.positions import sincos_positions
 from jepa_core.weights import build_untouched, draw, initialise, part_generator
@@ -88,15 +89,16 @@ class Predictor(nn.Module):
             ],
             dim=3,
         ).view(-1, kept + targets, width)
-        mask = _pair_mask(masks)
-        for block in self.blocks:
+        mask = attention_mask(_pair_valid(masks))
+        *inner, last = self.blocks
+        for block in inner:
             tokens = block(tokens, attn_mask=mask)
-        predictions: Tensor = self.project(self.norm(tokens[:, kept:]))
+        predictions: Tensor = self.project(self.norm(run_tail(last, tokens, kept, mask)))
         return predictions
 
 
-def _pair_mask(masks: MaskBatch) -> Tensor | None:
-    """The attention mask [R, 1, 1, K + T] of all pairs; None when nothing is padded."""
+def _pair_valid(masks: MaskBatch) -> Tensor | None:
+    """Which tokens [R, K + T] of all pairs are no padding; None when none are."""
     context_valid, target_valid = masks.context_valid_CBK, masks.target_valid_MBT
     if context_valid is None and target_valid is None:
         return None
@@ -109,7 +111,7 @@ def _pair_mask(masks: MaskBatch) -> Tensor | None:
         [context_valid.expand(*pairs, -1), target_valid[:, None].expand(*pairs, -1)],
         dim=3,
     )
-    return valid.view(-1, 1, 1, valid.shape[3])
+    return valid.flatten(0, 2)
 
 
 def build_predictor(

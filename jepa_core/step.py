@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from jepa_core.attention import choose_attention
 from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
 from jepa_core.masks import MaskBatch
@@ -118,6 +119,7 @@ def create_state(
     module = build_objective(encoder=encoder, predictor=predictor, objective=objective, seed=seed)
     dtype = torch.float64 if precision == "float64" else torch.float32
     module.to(device=device, dtype=dtype)
+    choose_attention(module, device, low_precision=precision == "bfloat16")
     return TrainState(
         objective=module,
         optimizer=build_optimizer(module, optimizer),

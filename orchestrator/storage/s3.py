@@ -53,8 +53,8 @@ _Result = TypeVar("_Result")
 _client_lock = threading.Lock()
 
 
-class _ShortBodyError(Exception):
-    """A response ended before the bytes that were asked for."""
+class _BrokenAnswerError(Exception):
+    """A response ended before what it was to hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class S3Store:
 
         def get() -> bytes:
             response = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            return _body(response, response["ContentLength"])
+            return _body(response, response.get("ContentLength", -1))
 
         return self._retried(key, get)
 
@@ -100,9 +100,14 @@ class S3Store:
 
     def info(self, key: str) -> ObjectInfo:
         """Size and etag of an object."""
-        with self._mapped(key, "read"):
+
+        def get() -> ObjectInfo:
             head = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
-        return ObjectInfo(key=key, size_bytes=head["ContentLength"], etag=head["ETag"])
+            if "ContentLength" not in head or not head.get("ETag", "").endswith('"'):
+                raise _BrokenAnswerError("the headers broke off")
+            return ObjectInfo(key=key, size_bytes=head["ContentLength"], etag=head["ETag"])
+
+        return self._retried(key, get)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Objects whose key begins with `prefix`."""
@@ -190,13 +195,13 @@ class S3Store:
         return self._retried(key, get)
 
     def _retried(self, key: str, get: Callable[[], _Result]) -> _Result:
-        """Retry what boto3 does not: a body that breaks off after its headers came."""
+        """Retry what boto3 does not: an answer that breaks off after it began."""
         with self._mapped(key, "read"):
             for attempt in range(_MAX_ATTEMPTS - 1):
                 try:
                     return get()
                 except (
-                    _ShortBodyError,
+                    _BrokenAnswerError,
                     IncompleteReadError,
                     ResponseStreamingError,
                     HTTPClientError,
@@ -217,7 +222,7 @@ class S3Store:
                 f"{where}: cannot {action}, no S3 credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or `storage.anonymous: true` for a public bucket"
             ) from err
-        except (BotoCoreError, HTTPClientError, S3UploadFailedError, _ShortBodyError) as err:
+        except (BotoCoreError, HTTPClientError, S3UploadFailedError, _BrokenAnswerError) as err:
             text = mask_secrets(str(err)) or type(err).__name__
             raise StorageError(
                 f"{where}: cannot {action} ({text}); check the network and `storage.endpoint_url`"
@@ -253,7 +258,7 @@ def _body(response: Any, length: int) -> bytes:
     """A response's body, which must be `length` bytes long."""
     data: bytes = response["Body"].read()
     if len(data) != length:
-        raise _ShortBodyError(f"{len(data)} bytes came where {length} were expected")
+        raise _BrokenAnswerError(f"{len(data)} bytes came where {length} were expected")
     return data
 
 

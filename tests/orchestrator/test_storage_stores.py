@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from flaky_proxy import run_flaky_proxy
 from s3_server import S3Server
 
 from orchestrator.config.models import StorageConfig
@@ -130,7 +131,9 @@ def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
 
 
 def test_uris_of_one_folder_are_one_store(tmp_path: Path) -> None:
-    assert open_store(f"file://{tmp_path}/a%20b").uri == open_store(f"{tmp_path}/a b/").uri == f"{tmp_path}/a b"
+    assert (
+        open_store(f"file://{tmp_path}/a%20b").uri == open_store(f"{tmp_path}/a b/").uri == f"{tmp_path}/a b"
+    )
     assert isinstance(open_store("runs"), LocalStore)
     assert open_store("s3://bucket/a/b/").uri == "s3://bucket/a/b"
 
@@ -166,7 +169,9 @@ def test_a_reader_may_not_write_and_no_secret_is_told(
     assert s3_server.reader_access_key not in str(caught.value)
 
 
-def test_wrong_and_missing_credentials_say_what_to_do(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_and_missing_credentials_say_what_to_do(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret-key")
     s3_module._make_client.cache_clear()
     with pytest.raises(StorageError, match="SignatureDoesNotMatch"):
@@ -200,3 +205,28 @@ def test_an_object_that_changes_during_a_download_is_refused(
     store.write("a", b"2" * 100)
     with pytest.raises(StorageError, match="changed"):
         store._part("a", 0, 100, etag=seen.etag)
+
+
+def test_broken_connections_are_tried_again(s3_bucket: str, s3_server: S3Server, tmp_path: Path) -> None:
+    content = os.urandom(2 * s3_module.PART_BYTES + 999)
+    open_store(s3_bucket).write("big", content)
+    with run_flaky_proxy(s3_server.endpoint_url) as proxy:
+        store = open_store(s3_bucket, StorageConfig(endpoint_url=proxy.endpoint_url))
+        proxy.cuts[:] = [0, 100, 50_000, 1_000_000, 5_000_000]
+        store.download("big", tmp_path / "out")
+        assert proxy.cuts == []
+        assert (tmp_path / "out").read_bytes() == content
+        proxy.cuts[:] = [3_000_000]
+        s3_module._make_client.cache_clear()
+        assert store.read("big") == content
+
+
+def test_a_network_that_stays_broken_is_an_error_with_a_remedy(
+    s3_bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(s3_bucket).write("a", b"x" * 2000)
+    monkeypatch.setattr(s3_module, "_MAX_ATTEMPTS", 2)
+    with run_flaky_proxy(s3_server.endpoint_url) as proxy:
+        proxy.cuts[:] = [600] * 50
+        with pytest.raises(StorageError, match=r"storage\.endpoint_url"):
+            open_store(s3_bucket, StorageConfig(endpoint_url=proxy.endpoint_url)).read("a")

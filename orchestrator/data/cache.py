@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from orchestrator.storage import Store, atomic_file
 _log = logging.getLogger(__name__)
 _PARTIAL = ".part"
 _READ_BYTES = 2**20
+_STALE_S = 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,11 @@ class Cache:
             _log.warning("cannot keep a shard index below %s (%s)", self.folder, err.strerror or err)
 
     def clean(self) -> None:
-        """Remove what killed downloads left behind; downloads that are running are let be."""
+        """Remove what killed downloads and writes left behind; those that are running are let be."""
+        for leftover in (self.folder / "indices").glob(".*-tmp-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > _STALE_S:
+                    leftover.unlink()
         for partial in (self.folder / "shards").glob(f"*{_PARTIAL}"):
             lock = self.folder / "locks" / f"{partial.name.partition('.')[0]}.lock"
             with file_lock(lock, wait=False) as is_held:

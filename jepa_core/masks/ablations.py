@@ -9,36 +9,43 @@ import torch
 from torch import Tensor
 
 from jepa_core.masks.blocks import Rectangles, union
-from jepa_core.masks.draws import low_bits, mix, streams
-from jepa_core.masks.exact import ExactSampler, any_copy
+from jepa_core.masks.draws import low_bits, mix, shuffled, smallest, streams_32
+from jepa_core.masks.exact import ExactSampler
 from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS
 
-_PATCH_STREAM = 1 << 40
-_PATCH_BITS = 15
+_FIRST_STREAM = 1 << 28
+"""Streams before this one shuffle the context."""
 
 
 class RandomSampler(ExactSampler):
     """Targets are patches drawn at random, a share of the grid between the bounds of `target_scale`."""
 
-    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         num_blocks, num_patches = self.settings.num_target_blocks, self.grid.num_patches
-        device = keys_B.device
-        offsets_M1N = (
-            streams(_PATCH_STREAM, num_blocks * num_patches).view(num_blocks, 1, num_patches).to(device)
+        device, constants = keys_B.device, self.constants(keys_B.device)
+        offsets = (
+            streams_32(_FIRST_STREAM, num_blocks * num_patches).view(num_blocks, 1, num_patches).to(device)
         )
-        rank_MBN = mix(offsets_M1N + keys_B[:, None])
-        rank_MBN &= ((1 << 63) - 1) - ((1 << _PATCH_BITS) - 1)
-        rank_MBN |= torch.arange(num_patches, device=device)
-        best_MBT = low_bits(rank_MBN.topk(self.plan.num_target_patches, dim=-1).values, _PATCH_BITS)
+        rank_MBN = shuffled(keys_B, offsets, constants.patches)
+        best_MBT = smallest(rank_MBN, self.plan.num_target_patches)
+        best_MBT = low_bits(best_MBT, constants.index_bits).to(torch.int64)
         count_MB = self._counts(keys_B)
         valid_MBT = torch.arange(self.plan.num_target_patches, device=device) < count_MB[..., None]
-        hit_MBN = torch.zeros_like(rank_MBN, dtype=torch.bool).scatter_(-1, best_MBT, valid_MBT)
+        hit_MBN = torch.zeros(rank_MBN.shape, dtype=torch.bool, device=device).scatter_(
+            -1, best_MBT, valid_MBT
+        )
         covered_BN, copy_MB = self.uncrowd(hit_MBN)
         if copy_MB is not None:
             best_MBT = torch.where(copy_MB[..., None], best_MBT[:1], best_MBT)
             valid_MBT = torch.where(copy_MB[..., None], valid_MBT[:1], valid_MBT)
         inside_CBN = torch.ones_like(covered_BN).expand(self.settings.num_context_blocks, -1, -1)
-        return best_MBT * valid_MBT, valid_MBT, covered_BN, any_copy(copy_MB, keys_B), inside_CBN
+        return (
+            best_MBT * valid_MBT,
+            valid_MBT,
+            covered_BN,
+            None if copy_MB is None else copy_MB.any(0),
+            inside_CBN,
+        )
 
     def _counts(self, keys_B: Tensor) -> Tensor:
         """The patches of each target: the width of a block on a grid of one row."""
@@ -55,14 +62,14 @@ class RasterizedSampler(ExactSampler):
     An odd side is cut before or after its middle, at random.
     """
 
-    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         draws_B = mix(self.constants(keys_B.device).offsets[0, 0] + keys_B)
         quadrant_B = low_bits(draws_B, 2)
         number_M1 = torch.arange(3, device=keys_B.device)[:, None]
         targets = self._rectangles(number_M1 + (number_M1 >= quadrant_B), draws_B)
         indices_MBT, valid_MBT = targets.indices(self.grid, self.plan.num_target_patches)
         covered_BN = union(targets.membership(self.grid))
-        return indices_MBT, valid_MBT, covered_BN, any_copy(None, keys_B), ~covered_BN[None]
+        return indices_MBT, valid_MBT, covered_BN, None, ~covered_BN[None]
 
     def _rectangles(self, quadrant: Tensor, draws_B: Tensor) -> Rectangles:
         lower, right = quadrant >> 1, low_bits(quadrant, 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jepa_core.masks.draws import below, low_bits
 from jepa_core.masks.grid import PatchGrid
 from jepa_core.masks.shapes import ShapeTable
 
@@ -60,47 +61,53 @@ class Rectangles:
 
 @dataclass(frozen=True)
 class DrawnBlocks:
-    """Blocks as a shape's number in the tables and a place: int64 [M, B] each (or [C, B])."""
+    """Blocks as a shape's number in the tables, int64 [M, B], and a place, int64 [2, M, B]: top and left."""
 
-    shape: Tensor
-    top: Tensor
-    left: Tensor
+    shape_MB: Tensor
+    place_2MB: Tensor
 
     def replaced(self, copy_MB: Tensor) -> DrawnBlocks:
         """The same blocks, with the first block in the place of others where `copy_MB` is True."""
-        parts = (torch.where(copy_MB, part[:1], part) for part in (self.shape, self.top, self.left))
-        return DrawnBlocks(*parts)
+        return DrawnBlocks(
+            torch.where(copy_MB, self.shape_MB[:1], self.shape_MB),
+            torch.where(copy_MB, self.place_2MB[:, :1], self.place_2MB),
+        )
 
     def __getitem__(self, part: slice) -> DrawnBlocks:
-        return DrawnBlocks(self.shape[part], self.top[part], self.left[part])
+        return DrawnBlocks(self.shape_MB[part], self.place_2MB[:, part])
 
 
 class BlockTables:
-    """Look-up tables of some shapes on a grid and a device."""
+    """Look-up tables of some shapes on a grid and a device.
+
+    `num_places_2S` is how many tops and lefts each shape has, int64 [2, shapes].
+    """
 
     def __init__(self, tables: list[ShapeTable], grid: PatchGrid, device: torch.device) -> None:
         self.grid, self.device = grid, device
         shapes = [(height, width) for table in tables for height, width, _ in table.shapes]
-        self._heights = [height for height, _ in shapes]
-        self._widths = [width for _, width in shapes]
-        self.height, self.width = self._tensor(self._heights), self._tensor(self._widths)
-        self.num_tops = grid.rows + 1 - self.height
-        self.num_lefts = grid.columns + 1 - self.width
+        self._sides = [[height for height, _ in shapes], [width for _, width in shapes]]
+        self.height, self.width = self._tensor(self._sides[0]), self._tensor(self._sides[1])
+        self.num_places_2S = torch.stack([grid.rows + 1 - self.height, grid.columns + 1 - self.width])
         self._offsets: dict[int, tuple[Tensor, Tensor]] = {}
-        self._spans: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-        spans = sum(len(set(sides)) for sides in (self._heights, self._widths)) * max(grid.rows, grid.columns)
-        self._compute_spans = spans * grid.num_patches > MAX_TABLE_ENTRIES
+        self._spans: tuple[Tensor, Tensor] | None = None
+        num_spans = sum(len(set(sides)) for sides in self._sides) * max(grid.rows, grid.columns)
+        self._compute_spans = num_spans * grid.num_patches > MAX_TABLE_ENTRIES
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
 
-    def _make_spans(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows of the grid that a block covers, and columns, for each side and place; and where each shape's start."""
-        first_row, rows = self._side_spans(self._heights, self.grid.rows)
-        first_column, columns = self._side_spans(self._widths, self.grid.columns)
-        row_mask = rows[:, :, None].expand(-1, -1, self.grid.columns).flatten(1)
-        column_mask = columns[:, None, :].expand(-1, self.grid.rows, -1).flatten(1)
-        return first_row, row_mask.contiguous(), first_column, column_mask.contiguous()
+    def _make_spans(self) -> tuple[Tensor, Tensor]:
+        """The patches in the rows, and in the columns, that a block may take, for each side and place.
+
+        Returns where those of each shape start, int64 [2, shapes], and the patches, bool [spans, N].
+        """
+        first_row, rows = self._side_spans(self._sides[0], self.grid.rows)
+        first_column, columns = self._side_spans(self._sides[1], self.grid.columns)
+        patches_of_rows = rows[:, :, None].expand(-1, -1, self.grid.columns).flatten(1)
+        patches_of_columns = columns[:, None, :].expand(-1, self.grid.rows, -1).flatten(1)
+        starts_2S = torch.stack([first_row, first_column + len(rows)])
+        return starts_2S, torch.cat([patches_of_rows, patches_of_columns])
 
     def _side_spans(self, sides: list[int], length: int) -> tuple[Tensor, Tensor]:
         place, starts, spans = torch.arange(length, device=self.device), {}, []
@@ -112,9 +119,15 @@ class BlockTables:
             count += len(start)
         return self._tensor([starts[side] for side in sides]), torch.cat(spans)
 
+    def draw_places(self, shape_MB: Tensor, draws_2MB: Tensor) -> DrawnBlocks:
+        """Blocks of given shapes anywhere in the grid."""
+        limits = self.num_places_2S.index_select(1, shape_MB.view(-1)).view(draws_2MB.shape)
+        return DrawnBlocks(shape_MB, below(low_bits(draws_2MB, 31), limits))
+
     def rectangles(self, blocks: DrawnBlocks) -> Rectangles:
         """The blocks by their sides."""
-        return Rectangles(blocks.top, blocks.left, self.height[blocks.shape], self.width[blocks.shape])
+        top, left = blocks.place_2MB
+        return Rectangles(top, left, self.height[blocks.shape_MB], self.width[blocks.shape_MB])
 
     def membership(self, blocks: DrawnBlocks) -> Tensor:
         """Which patches lie in each block: bool [M, B, N]."""
@@ -122,23 +135,22 @@ class BlockTables:
             return self.rectangles(blocks).membership(self.grid)
         if self._spans is None:
             self._spans = self._make_spans()
-        first_row, row_mask, first_column, column_mask = self._spans
-        row = (first_row.take(blocks.shape) + blocks.top).flatten()
-        column = (first_column.take(blocks.shape) + blocks.left).flatten()
-        hit = row_mask.index_select(0, row)
-        hit &= column_mask.index_select(0, column)
-        return hit.view(*blocks.shape.shape, -1)
+        starts_2S, patches = self._spans
+        span = starts_2S.index_select(1, blocks.shape_MB.reshape(-1)) + blocks.place_2MB.flatten(1)
+        in_rows, in_columns = patches.index_select(0, span.view(-1)).view(2, *blocks.shape_MB.shape, -1)
+        hit: Tensor = in_rows & in_columns
+        return hit
 
     def indices(self, blocks: DrawnBlocks, num_patches: int) -> tuple[Tensor, Tensor]:
         """The patches of each block, padded with 0: int64 and bool [M, B, T]."""
-        if len(self._heights) * num_patches > MAX_TABLE_ENTRIES:
+        if len(self.height) * num_patches > MAX_TABLE_ENTRIES:
             return self.rectangles(blocks).indices(self.grid, num_patches)
         if num_patches not in self._offsets:
             zero = torch.zeros_like(self.height)
             index, valid = Rectangles(zero, zero, self.height, self.width).indices(self.grid, num_patches)
             self._offsets[num_patches] = torch.where(valid, index, -self.grid.num_patches), valid
         offsets, valid = self._offsets[num_patches]
-        shape, size = blocks.shape.flatten(), (*blocks.shape.shape, num_patches)
+        shape, size = blocks.shape_MB.reshape(-1), (*blocks.shape_MB.shape, num_patches)
         index = offsets.index_select(0, shape).view(size)
-        index += (blocks.top * self.grid.columns + blocks.left)[..., None]
+        index += (blocks.place_2MB[0] * self.grid.columns + blocks.place_2MB[1])[..., None]
         return index.clamp_(min=0), valid.index_select(0, shape).view(size)

@@ -13,6 +13,7 @@ from torch import Tensor
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
+RANK_LIMIT = 1 << 29
 _EPOCH_FACTOR = 0xD1B54A32D192ED03 - (1 << 64)
 _UNSIGNED = (1 << 64) - 1
 
@@ -58,9 +59,36 @@ def streams(first: int, count: int) -> Tensor:
     return torch.arange(first + 1, first + 1 + count) * GOLDEN
 
 
-def streams_32(count: int) -> Tensor:
-    """Offsets of `count` streams to add to the low halves of keys, all different: int32 [count]."""
-    return (torch.arange(count) * 0x9E3779B9).to(torch.int32)
+def streams_32(first: int, count: int) -> Tensor:
+    """Offsets of streams to add to the low halves of keys, all different: int32 [count]."""
+    return (torch.arange(first, first + count) * 0x9E3779B9).to(torch.int32)
+
+
+def shuffled(keys_B: Tensor, offsets: Tensor, patches: Tensor) -> Tensor:
+    """A random number below `RANK_LIMIT` for each patch, whose lowest bits are the patch: int32 [blocks, B, N].
+
+    `offsets` are streams [blocks, 1, N], `patches` the int32 numbers 0 to N - 1.
+    """
+    ranks = mix_32(offsets + keys_B.to(torch.int32)[:, None])
+    ranks &= RANK_LIMIT - (1 << bits_for(len(patches)))
+    ranks |= patches
+    return ranks
+
+
+def smallest(ranks: Tensor, count: int) -> Tensor:
+    """The smallest int32 numbers of each row in ascending order; changes its argument.
+
+    On a CPU a full sort by NumPy, which uses vector instructions, is ten times faster than `topk`.
+    """
+    if ranks.device.type == "cpu":
+        ranks.numpy().sort(axis=-1)
+        return ranks[..., :count]
+    return ranks.topk(count, dim=-1, largest=False).values
+
+
+def bits_for(count: int) -> int:
+    """Bits that hold the numbers 0 to count - 1."""
+    return max(1, (count - 1).bit_length())
 
 
 def low_bits(draws: Tensor, num_bits: int) -> Tensor:

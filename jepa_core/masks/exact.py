@@ -11,15 +11,23 @@ import torch
 from torch import Tensor
 
 from jepa_core.masks.blocks import BlockTables, DrawnBlocks, union
-from jepa_core.masks.draws import below, low_bits, mix, mix_32, sample_keys, streams, streams_32
+from jepa_core.masks.draws import (
+    RANK_LIMIT,
+    bits_for,
+    low_bits,
+    mix,
+    sample_keys,
+    shuffled,
+    smallest,
+    streams,
+    streams_32,
+)
 from jepa_core.masks.feasibility import Plan
 from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
 from jepa_core.masks.settings import MaskSettings
 from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS
 
 _CONTEXT_STREAM = 1 << 16
-_UNCOVERED = 1 << 29
-_AVAILABLE = 1 << 30
 
 
 class _Constants:
@@ -40,13 +48,16 @@ class _Constants:
         self.grow = torch.cat([torch.from_numpy(kind.grow) for kind in kinds]).to(device)
         first_cell = torch.tensor([0] * num_targets + [len(plan.targets.low)] * num_contexts)
         self.first_cell = first_cell[:, None].to(device)
-        offsets = torch.cat([streams(0, 2 * num_targets), streams(_CONTEXT_STREAM, 2 * num_contexts)])
-        self.offsets = offsets.view(-1, 2).T.contiguous()[..., None].to(device)
-        self.keep_offsets = streams_32(num_contexts * grid.num_patches).view(num_contexts, 1, -1).to(device)
-        patches = torch.arange(grid.num_patches, dtype=torch.int32)
-        self.patches = (patches | (0 if settings.allow_overlap else _UNCOVERED)).to(device)
-        bar_K = torch.full((plan.num_context_patches,), _AVAILABLE, dtype=torch.int32)
-        bar_K[: settings.min_context_patches] = _UNCOVERED
+        offsets = torch.cat([streams(0, 3 * num_targets), streams(_CONTEXT_STREAM, 3 * num_contexts)])
+        self.offsets = offsets.view(-1, 3).T.contiguous()[..., None].to(device)
+        self.keep_offsets = (
+            streams_32(0, num_contexts * grid.num_patches).view(num_contexts, 1, -1).to(device)
+        )
+        self.patches = torch.arange(grid.num_patches, dtype=torch.int32, device=device)
+        self.index_bits = bits_for(grid.num_patches)
+        bar_K = torch.full((plan.num_context_patches,), RANK_LIMIT, dtype=torch.int32)
+        if not settings.allow_overlap:
+            bar_K[: settings.min_context_patches] = 2 * RANK_LIMIT
         self.bar_K = bar_K.to(device)
 
 
@@ -65,7 +76,6 @@ class ExactSampler(MaskSampler):
     def __init__(self, settings: MaskSettings, grid: PatchGrid, plan: Plan) -> None:
         super().__init__(settings, grid)
         self.plan = plan
-        self._index_bits = max(1, (grid.num_patches - 1).bit_length())
         self._constants: dict[torch.device, _Constants] = {}
 
     def layout(
@@ -89,35 +99,32 @@ class ExactSampler(MaskSampler):
     def keep(self, layout: Layout, device: torch.device) -> MaskBatch:
         """Keep K context patches of each block, drawn at random.
 
-        Each patch gets a random number. Its top bits say where it lies: in the block and uncovered, uncovered (to
-        fill up to the minimum), or neither; its lowest bits are the patch. The K largest are kept.
+        Each patch gets a number: its top bits say where it lies (0 in the block and uncovered, 1 uncovered and drawn
+        only to fill up to the minimum, 2 neither), then come random bits, and the patch. The K smallest are kept.
         """
         constants = self.constants(device)
-        rank_CBN = mix_32(constants.keep_offsets + layout.keys_B.to(torch.int32)[:, None])
-        rank_CBN &= _UNCOVERED - (1 << self._index_bits)
-        rank_CBN |= constants.patches
+        rank_CBN = shuffled(layout.keys_B, constants.keep_offsets, constants.patches)
+        tier_CBN = (~layout.available_CBN).view(torch.uint8)
         if not self.settings.allow_overlap:
-            rank_CBN *= ~layout.covered_BN
-        rank_CBN.add_(layout.available_CBN, alpha=_AVAILABLE if self.settings.allow_overlap else _UNCOVERED)
-        best_CBK = rank_CBN.topk(self.plan.num_context_patches, dim=-1).values
-        indices_CBK = low_bits(best_CBK, self._index_bits).to(torch.int64)
+            tier_CBN += layout.covered_BN
+        rank_CBN.add_(tier_CBN, alpha=RANK_LIMIT)
+        best_CBK = smallest(rank_CBN, self.plan.num_context_patches)
+        indices_CBK = low_bits(best_CBK, constants.index_bits).to(torch.int64)
         valid_CBK = None
         if not self.plan.context_always_full:
-            valid_CBK = best_CBK >= constants.bar_K
+            valid_CBK = best_CBK < constants.bar_K
             indices_CBK *= valid_CBK
         return MaskBatch(indices_CBK, layout.target_indices_MBT, valid_CBK, layout.target_valid_MBT)
 
     def draw_blocks(self, keys_B: Tensor) -> DrawnBlocks:
-        """All blocks as drawn, targets first: two draws a block, for its shape and for its place."""
+        """All blocks as drawn, targets first: three draws a block, for its shape, top and left."""
         constants = self.constants(keys_B.device)
-        shape_draw, place_draw = mix(constants.offsets + keys_B)
-        cell = low_bits(shape_draw, 2 * LEVEL_BITS) + constants.first_cell
-        dither = low_bits(shape_draw >> 2 * LEVEL_BITS, DITHER_BITS)
-        grows = dither < constants.grow.take(cell)
-        shape = torch.where(grows, constants.high.take(cell), constants.low.take(cell))
-        top = below(low_bits(place_draw, 31), constants.blocks.num_tops.take(shape))
-        left = below(low_bits(place_draw >> 31, 31), constants.blocks.num_lefts.take(shape))
-        return DrawnBlocks(shape, top, left)
+        draws = mix(constants.offsets + keys_B)
+        cell = (low_bits(draws[0], 2 * LEVEL_BITS) + constants.first_cell).view(-1)
+        dither = low_bits(draws[0] >> 2 * LEVEL_BITS, DITHER_BITS).view(-1)
+        grows = dither < constants.grow.index_select(0, cell)
+        shape = torch.where(grows, constants.high.index_select(0, cell), constants.low.index_select(0, cell))
+        return constants.blocks.draw_places(shape.view(draws.shape[1:]), draws[1:])
 
     def constants(self, device: torch.device) -> _Constants:
         """The tables on a device, made once."""
@@ -125,11 +132,11 @@ class ExactSampler(MaskSampler):
             self._constants[device] = _Constants(self.plan, self.settings, self.grid, device)
         return self._constants[device]
 
-    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         """The blocks of a batch.
 
         Returns target indices and validity [M, B, T], the patches that targets cover [B, N], the images whose blocks
-        were moved [B], and the patches inside each context block [C, B, N].
+        were moved [B] (None: none ever is), and the patches inside each context block [C, B, N].
         """
         tables, drawn = self.constants(keys_B.device).blocks, self.draw_blocks(keys_B)
         num_targets = self.settings.num_target_blocks
@@ -139,7 +146,13 @@ class ExactSampler(MaskSampler):
         if copy_MB is not None:
             targets = targets.replaced(copy_MB)
         indices_MBT, valid_MBT = tables.indices(targets, self.plan.num_target_patches)
-        return indices_MBT, valid_MBT, covered_BN, any_copy(copy_MB, keys_B), hit[num_targets:]
+        return (
+            indices_MBT,
+            valid_MBT,
+            covered_BN,
+            None if copy_MB is None else copy_MB.any(0),
+            hit[num_targets:],
+        )
 
     def uncrowd(self, hit_MBN: Tensor) -> tuple[Tensor, Tensor | None]:
         """The patches that targets cover [B, N], and which blocks must move onto the first for that [M, B].
@@ -156,8 +169,3 @@ class ExactSampler(MaskSampler):
             copies.append(grown_BN.sum(-1) > most)
             covered_BN = torch.where(copies[-1][:, None], covered_BN, grown_BN)
         return covered_BN, torch.stack(copies)
-
-
-def any_copy(copy_MB: Tensor | None, keys_B: Tensor) -> Tensor:
-    """Images of which any block was moved: bool [B]."""
-    return torch.zeros_like(keys_B, dtype=torch.bool) if copy_MB is None else copy_MB.any(0)

@@ -69,7 +69,7 @@ class Layout:
 
     `covered_BN` is True where any target block lies, `inside_CBN` where the context block lies before the targets
     are taken out of it, `available_CBN` where context may be kept. `adjusted_B` is True for images whose blocks had
-    to be changed because too little context was left.
+    to be changed because too little context was left; None where that cannot happen.
     """
 
     target_indices_MBT: Tensor
@@ -77,7 +77,7 @@ class Layout:
     covered_BN: Tensor
     inside_CBN: Tensor
     available_CBN: Tensor
-    adjusted_B: Tensor
+    adjusted_B: Tensor | None
     keys_B: Tensor
 
 

@@ -87,9 +87,9 @@ class ReferenceSampler(MaskSampler):
 
     def _place(self, draws: Tensor, shape: int) -> DrawnBlocks:
         """Blocks of one shape, by its number in the tables, at places drawn with the published, exclusive bound."""
-        top = below(low_bits(draws, 31), self._tables.num_tops[shape] - 1)
-        left = below(low_bits(draws >> 31, 31), self._tables.num_lefts[shape] - 1)
-        return DrawnBlocks(torch.full_like(draws, shape), top, left)
+        tops, lefts = (int(count) - 1 for count in self._tables.num_places_2S[:, shape])
+        top, left = below(low_bits(draws, 31), tops), below(low_bits(draws >> 31, 31), lefts)
+        return DrawnBlocks(torch.full_like(draws, shape), torch.stack([top, left]))
 
     def _place_context(
         self, keys_B: Tensor, hit_MBN: Tensor, shape: int, block: int

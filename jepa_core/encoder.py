@@ -136,11 +136,12 @@ def build_encoder(settings: EncoderSettings, *, generator: torch.Generator | Non
 
 def _timm_vit(settings: EncoderSettings) -> Any:
     import timm  # here, since reading settings should not wait seconds for timm and torchvision
-    from timm.models.vision_transformer import VisionTransformer
 
-    if settings.name not in timm.list_models("*"):
-        near = ", ".join(difflib.get_close_matches(settings.name, timm.list_models("vit_*"), n=3))
-        raise ValueError(f"timm has no model {settings.name!r}" + (f"; nearest: {near}" if near else ""))
+    known = timm.list_models(module="vision_transformer")
+    if settings.name.split(".")[0] not in known:
+        near = difflib.get_close_matches(settings.name, known, n=3)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise ValueError(f"{settings.name!r} is not a timm Vision Transformer{hint}")
     overrides = {"embed_dim": settings.width, "depth": settings.depth, "num_heads": settings.num_heads}
     options: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
     try:
@@ -159,11 +160,8 @@ def _timm_vit(settings: EncoderSettings) -> Any:
         )
     except (TypeError, AssertionError) as err:
         raise ValueError(f"timm cannot build {settings.name!r} with these dimensions: {err}") from err
-    plain = isinstance(vit, VisionTransformer) and isinstance(
-        getattr(vit.patch_embed, "proj", None), nn.Conv2d
-    )
-    if not plain:
+    if not all(hasattr(block, "attn") and hasattr(block, "mlp") for block in vit.blocks):
         raise ValueError(
-            f"{settings.name!r} is not a plain Vision Transformer with a convolutional patch embedding"
+            f"{settings.name!r} has parallel blocks; only plain Transformer blocks are supported"
         )
     return vit

@@ -89,6 +89,8 @@ class TrainState:
             if name not in found:
                 raise ValueError(f"the state is of another model: its optimiser knows a parameter {name!r}")
             found[name][key] = tensors[path].clone()
+        if len({frozenset(values) for values in found.values()}) > 1:
+            raise ValueError("the state's optimiser part is incomplete")
         order = [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
         packed = self.optimizer.state_dict()
         packed["state"] = {index: found[name] for index, name in enumerate(order) if found[name]}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_core.ema import update_ema
-from jepa_core.encoder import Encoder, gather_patches
+from jepa_core.encoder import Encoder
 from jepa_core.masks import MaskBatch
 from jepa_core.objectives.base import Objective
 from jepa_core.predictor import Predictor
@@ -61,17 +61,15 @@ class IJepa(Objective):
     @torch.no_grad()
     def targets(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """Features of the target blocks [R, T, D], layer-normed without affine parameters, from the whole image."""
-        features_BND = self.target_encoder(images_BCHW)
+        features_BND: Tensor = self.target_encoder(images_BCHW)
         if self.settings.normalize_targets:
             features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
-        blocks, batch, _ = masks.target_indices_MBT.shape
+        blocks, batch, patches = masks.target_indices_MBT.shape
         contexts = len(masks.context_indices_CBK)
-        features_MxB_ND = features_BND.expand(blocks, *features_BND.shape).flatten(0, 1)
-        targets = gather_patches(features_MxB_ND, masks.target_indices_MBT.flatten(0, 1))
-        if contexts == 1:
-            return targets
-        pairs = targets.view(blocks, 1, batch, *targets.shape[1:]).expand(-1, contexts, -1, -1, -1)
-        return pairs.reshape(-1, *targets.shape[1:])
+        images_B1 = torch.arange(batch, device=features_BND.device)[:, None]
+        targets_MBTD = features_BND[images_B1, masks.target_indices_MBT]
+        pairs = targets_MBTD[:, None].expand(-1, contexts, -1, -1, -1)
+        return pairs.reshape(blocks * contexts * batch, patches, -1)
 
     def predictions(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """Predicted features of the target blocks [R, T, D]."""

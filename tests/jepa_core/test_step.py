@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from core_models import ENCODER, padded, tiny_images, tiny_masks, tiny_state
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_core.encoder import build_encoder
 from jepa_core.optim import OptimizerSettings
@@ -169,6 +171,49 @@ def test_bfloat16_stays_near_float32() -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.005)
     difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
     assert 0 < difference.item() < 0.03
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the operations that must wait for a device to give the host a value or a shape."""
+
+    names = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.found += [name] if name.startswith(self.names) else []
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_gives_the_host_nothing_to_wait_for(precision: str) -> None:
+    state = tiny_state(precision=precision, optimizer=OptimizerSettings(gradient_clip_norm=1.0))
+    masks = padded(tiny_masks(contexts=2), context=2, target=2)
+    with HostReads() as reads:
+        loss = train_step(state, tiny_images(), masks)["train/loss"]
+        assert reads.found == []
+        loss.item()
+    assert reads.found == ["_local_scalar_dense"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_a_gpu_does_not_wait_and_agrees_with_the_cpu() -> None:
+    settings = {"optimizer": OptimizerSettings(gradient_clip_norm=1.0)}
+    here, there = tiny_state(**settings), tiny_state(**settings, device="cuda")
+    images, masks = tiny_images(), padded(tiny_masks(contexts=2), context=2, target=2)
+    expected = [train_step(here, images, masks)["train/loss"].item() for _ in range(3)]
+    images, masks = images.cuda(), masks.to("cuda")
+    losses = [train_step(there, images, masks)["train/loss"]]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses += [train_step(there, images, masks)["train/loss"] for _ in range(2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [loss.item() for loss in losses] == pytest.approx(expected, rel=1e-3)
 
 
 def test_data_parallel_wrapping_changes_nothing(tmp_path: Path) -> None:

@@ -8,13 +8,19 @@ Read in this order: `manifest`, `index`, `order`, `shardset`, `decode`, `stream`
 fills a shard set: `sources`, `pack`, `foreign`, `prepare`. The only door to webdataset, which writes the tar files.
 """
 
-from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
-from orchestrator.data.pack import Progress
-from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
-from orchestrator.data.quarantine import BadSample
-from orchestrator.data.shardset import ShardSet
-from orchestrator.data.stream import Batch, BatchStream, LabelledImages, load_images
-from orchestrator.data.verify import ShardFault, Verification, verify_shards
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
+    from orchestrator.data.pack import Progress
+    from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
+    from orchestrator.data.quarantine import BadSample
+    from orchestrator.data.shardset import ShardSet
+    from orchestrator.data.stream import Batch, BatchStream, LabelledImages, load_images
+    from orchestrator.data.verify import ShardFault, Verification, verify_shards
 
 __all__ = [
     "BadSample",
@@ -34,3 +40,29 @@ __all__ = [
     "prepare_data",
     "verify_shards",
 ]
+
+_MODULES = {
+    "BadSample": "quarantine",
+    "Batch": "stream",
+    "BatchStream": "stream",
+    "LabelInfo": "manifest",
+    "LabelledImages": "stream",
+    "Manifest": "manifest",
+    "Progress": "pack",
+    "ShardFault": "verify",
+    "ShardInfo": "manifest",
+    "ShardSet": "shardset",
+    "Verification": "verify",
+    "load_images": "stream",
+    "open_shards": "prepare",
+    "pack_dataset": "prepare",
+    "prepare_data": "prepare",
+    "verify_shards": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a process that only renders scenes need not wait for torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
-import json
 import multiprocessing
 import os
 import re
@@ -21,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from orchestrator.config.models import DataConfig
 from orchestrator.data.index import IMAGE_EXTENSIONS
 from orchestrator.data.manifest import LabelInfo
 from orchestrator.data.pack import PackSample
+from orchestrator.data.render import encode_png, render_scenes
 from orchestrator.data.shardset import SampleReader, ShardSet
 from orchestrator.errors import DataError
 
@@ -93,19 +91,6 @@ class ScenesSource:
         with ProcessPoolExecutor(min(self.processes, len(tasks)), mp_context=context) as pool:
             for scenes in pool.map(render_scenes, tasks):
                 yield from scenes
-
-
-def render_scenes(task: tuple[int, int, int, int]) -> list[PackSample]:
-    """Render the scenes (seed, start, stop, side in pixels) as PNG with their labels as JSON."""
-    from orchestrator.data.scenes import render_scene
-
-    seed, start, stop, image_size_px = task
-    found: list[PackSample] = []
-    for index in range(start, stop):
-        pixels_HWC, labels = render_scene(seed, index, image_size_px)
-        text = json.dumps({name: int(value) for name, value in sorted(labels.items())}).encode()
-        found.append((f"scene-{index:010d}", {"png": encode_png(pixels_HWC), "json": text}))
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,13 +279,6 @@ def is_held_out(key: str) -> bool:
 def key_hash(key: str) -> int:
     """A 64-bit hash of a key."""
     return int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big")
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """An array [H, W] or [H, W, 3] as PNG."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG")
-    return out.getvalue()
 
 
 def idx_file(root: Path, name: str) -> Path:

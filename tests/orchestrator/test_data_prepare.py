@@ -189,7 +189,6 @@ def test_webdataset_runs_with_its_switches_against_code_in_data() -> None:
 
 
 def test_scenes_are_packed_on_first_use_and_streamed(tmp_path: Path) -> None:
-    pytest.importorskip("orchestrator.data.scenes")
     sizes = {"scenes_train_images": 120, "scenes_test_images": 100, "scenes_image_size_px": 24}
     config = data_config("scenes", tmp_path / "cache", **sizes)
     shards = prepare_data(config)

@@ -5,18 +5,36 @@ it gives a `MaskBatch` for a batch of samples. `audit_geometry` predicts what a 
 measures it during training, `geometry_key` says which geometries are one and the same.
 """
 
+from jepa_core.masks.audit import (
+    MaskAudit,
+    ShapeShare,
+    Spread,
+    audit_geometry,
+    coupled_figures,
+    equal_values,
+    is_inert,
+    unused_fields,
+)
 from jepa_core.masks.grid import MaskBatch, MaskSampler, PatchGrid
 from jepa_core.masks.metrics import mask_metrics
 from jepa_core.masks.samplers import build_sampler, geometry_key
 from jepa_core.masks.settings import MaskSettings, Strategy
 
 __all__ = [
+    "MaskAudit",
     "MaskBatch",
     "MaskSampler",
     "MaskSettings",
     "PatchGrid",
+    "ShapeShare",
+    "Spread",
     "Strategy",
+    "audit_geometry",
     "build_sampler",
+    "coupled_figures",
+    "equal_values",
     "geometry_key",
+    "is_inert",
     "mask_metrics",
+    "unused_fields",
 ]

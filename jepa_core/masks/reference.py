@@ -20,6 +20,7 @@ from jepa_core.masks.settings import MaskSettings
 from jepa_core.masks.shapes import REFERENCE_BITS
 
 NUM_ATTEMPTS = 20
+NUM_CELLS = 1 << REFERENCE_BITS
 _SIZE_STREAM = 1 << 48
 _CONTEXT_STREAM = 1 << 16
 _CPU = torch.device("cpu")
@@ -46,7 +47,12 @@ class ReferenceSampler(MaskSampler):
     ) -> Layout:
         """Where the blocks of a batch lie, on the CPU."""
         keys_B = sample_keys(seed, epochs_B.to(_CPU, torch.int64), sample_ids_B.to(_CPU, torch.int64))
-        target_shape, context_shape = self.draw_shapes(seed, step)
+        return self.layout_of(keys_B, *self.draw_cells(seed, step))
+
+    def layout_of(self, keys_B: Tensor, target_cell: int, context_cell: int) -> Layout:
+        """Where the blocks of a batch lie, given the two numbers below `NUM_CELLS` that set the shapes."""
+        target_shape = int(self.plan.targets.low[target_cell])
+        context_shape = int(self.plan.contexts.low[context_cell])
         targets = self._place(mix(self._target_streams + keys_B), target_shape)
         hit_MBN = self._tables.membership(targets)
         height, width, _ = self.plan.targets.shapes[target_shape]
@@ -78,12 +84,10 @@ class ReferenceSampler(MaskSampler):
         masks = MaskBatch(kept.view(num_blocks, batch_size, num_kept), layout.target_indices_MBT)
         return masks if device == _CPU else masks.to(device, non_blocking=True)
 
-    def draw_shapes(self, seed: int, step: int) -> tuple[int, int]:
-        """The numbers of the target blocks' and the context blocks' shape at a step."""
+    def draw_cells(self, seed: int, step: int) -> tuple[int, int]:
+        """The numbers that set the shapes of target and context blocks at a step."""
         step_key = mix_int(mix_int(seed) + _SIZE_STREAM + step)
-        draws = (mix_int(step_key + 1), mix_int(step_key + 2))
-        target_cell, context_cell = (draw & ((1 << REFERENCE_BITS) - 1) for draw in draws)
-        return int(self.plan.targets.low[target_cell]), int(self.plan.contexts.low[context_cell])
+        return mix_int(step_key + 1) & (NUM_CELLS - 1), mix_int(step_key + 2) & (NUM_CELLS - 1)
 
     def _place(self, draws: Tensor, shape: int) -> DrawnBlocks:
         """Blocks of one shape, by its number in the tables, at places drawn with the published, exclusive bound."""

@@ -43,8 +43,9 @@ def geometry_key(settings: MaskSettings, grid: PatchGrid) -> Hashable:
     """
     plan = plan_geometry(settings, grid)
     family = {"exact": "blocks", "block": "blocks"}.get(settings.sampler, settings.sampler)
-    kept = None if settings.sampler == "reference" else plan.num_context_patches
-    disjoint = settings.allow_overlap and settings.sampler != "rasterized"
+    reads_overlap = settings.sampler != "rasterized"
+    may_fall_short = plan.may_crowd or not plan.context_always_full
+    reads_minimum = reads_overlap and not settings.allow_overlap and may_fall_short
     return (
         family,
         grid.rows,
@@ -53,9 +54,9 @@ def geometry_key(settings: MaskSettings, grid: PatchGrid) -> Hashable:
         settings.num_target_blocks,
         _distribution(plan.contexts),
         settings.num_context_blocks,
-        kept,
-        disjoint,
-        None if plan.context_always_full and not plan.may_crowd else settings.min_context_patches,
+        None if settings.sampler == "reference" else plan.num_context_patches,
+        settings.allow_overlap and reads_overlap,
+        settings.min_context_patches if reads_minimum else None,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from jepa_core.masks.blocks import Rectangles, union
 from jepa_core.masks.draws import low_bits, mix, shuffled, smallest, streams_32
 from jepa_core.masks.exact import ExactSampler
-from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS
+from jepa_core.masks.shapes import CELL_BITS
 
 _FIRST_STREAM = 1 << 28
 """Streams before this one shuffle the context."""
@@ -51,9 +51,7 @@ class RandomSampler(ExactSampler):
         """The patches of each target: the width of a block on a grid of one row."""
         constants = self.constants(keys_B.device)
         draw_MB = mix(constants.offsets[0, : self.settings.num_target_blocks] + keys_B)
-        cell_MB = low_bits(draw_MB, 2 * LEVEL_BITS)
-        grows_MB = low_bits(draw_MB >> 2 * LEVEL_BITS, DITHER_BITS) < constants.grow[cell_MB]
-        return constants.blocks.width[torch.where(grows_MB, constants.high[cell_MB], constants.low[cell_MB])]
+        return constants.blocks.width[constants.cells[low_bits(draw_MB, CELL_BITS)]]
 
 
 class RasterizedSampler(ExactSampler):

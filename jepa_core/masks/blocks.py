@@ -21,9 +21,9 @@ MAX_TABLE_ENTRIES = 1 << 24
 
 def union(hit_MBN: Tensor) -> Tensor:
     """Which patches lie in any block: bool [B, N]. Much faster than `any(0)` on a CPU."""
-    covered_BN = hit_MBN[0].clone() if len(hit_MBN) else hit_MBN.any(0)
+    covered_BN = hit_MBN[0]
     for hit_BN in hit_MBN[1:]:
-        covered_BN |= hit_BN
+        covered_BN = covered_BN | hit_BN
     return covered_BN
 
 

@@ -7,6 +7,7 @@ The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +16,29 @@ _FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
 RANK_LIMIT = 1 << 29
 _EPOCH_FACTOR = 0xD1B54A32D192ED03 - (1 << 64)
+_FACTOR_3 = 0x7FEB352D
+_FACTOR_4 = 0x846CA68B - (1 << 32)
 _UNSIGNED = (1 << 64) - 1
 
 
 def mix(values: Tensor) -> Tensor:
-    """Hash int64 values into int64 values whose 64 bits are all well mixed. Works in place on its argument."""
+    """Hash int64 values into int64 values whose 64 bits are all well mixed. Works in place on its argument.
+
+    On a CPU NumPy does the same in half the time, having unsigned integers.
+    """
+    if values.device.type == "cpu":
+        bits = values.numpy().view(np.uint64)
+        bits ^= bits >> np.uint64(30)
+        bits *= np.uint64(_FACTOR_1 & _UNSIGNED)
+        bits ^= bits >> np.uint64(27)
+        bits *= np.uint64(_FACTOR_2 & _UNSIGNED)
+        bits ^= bits >> np.uint64(31)
+        return values
+    return mix_signed(values)
+
+
+def mix_signed(values: Tensor) -> Tensor:
+    """`mix` on any device."""
     values ^= (values >> 30) & ((1 << 34) - 1)
     values *= _FACTOR_1
     values ^= (values >> 27) & ((1 << 37) - 1)
@@ -42,10 +61,22 @@ def mix_32(values: Tensor) -> Tensor:
 
     Source: the multipliers are those of Wellons, "Prospecting for hash functions" (2018).
     """
+    if values.device.type == "cpu":
+        bits = values.numpy().view(np.uint32)
+        bits ^= bits >> np.uint32(16)
+        bits *= np.uint32(_FACTOR_3)
+        bits ^= bits >> np.uint32(15)
+        bits *= np.uint32(_FACTOR_4 & 0xFFFFFFFF)
+        return values
+    return mix_32_signed(values)
+
+
+def mix_32_signed(values: Tensor) -> Tensor:
+    """`mix_32` on any device."""
     values ^= (values >> 16) & 0xFFFF
-    values *= 0x7FEB352D
+    values *= _FACTOR_3
     values ^= (values >> 15) & 0x1FFFF
-    values *= 0x846CA68B - (1 << 32)
+    values *= _FACTOR_4
     return values
 
 

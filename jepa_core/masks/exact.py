@@ -7,6 +7,7 @@ waits for the device.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from jepa_core.masks.draws import (
 from jepa_core.masks.feasibility import Plan
 from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
 from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import DITHER_BITS, LEVEL_BITS
+from jepa_core.masks.shapes import CELL_BITS
 
 _CONTEXT_STREAM = 1 << 16
 
@@ -35,18 +36,10 @@ class _Constants:
 
     def __init__(self, plan: Plan, settings: MaskSettings, grid: PatchGrid, device: torch.device) -> None:
         num_targets, num_contexts = settings.num_target_blocks, settings.num_context_blocks
-        kinds = [plan.targets, plan.contexts]
-        self.blocks = BlockTables(kinds, grid, device)
-        first_context = len(plan.targets.shapes)
-        low = torch.cat(
-            [torch.from_numpy(plan.targets.low), torch.from_numpy(plan.contexts.low) + first_context]
-        )
-        high = torch.cat(
-            [torch.from_numpy(plan.targets.high), torch.from_numpy(plan.contexts.high) + first_context]
-        )
-        self.low, self.high = low.to(device), high.to(device)
-        self.grow = torch.cat([torch.from_numpy(kind.grow) for kind in kinds]).to(device)
-        first_cell = torch.tensor([0] * num_targets + [len(plan.targets.low)] * num_contexts)
+        self.blocks = BlockTables([plan.targets, plan.contexts], grid, device)
+        context_cells = plan.contexts.cells + np.int32(len(plan.targets.shapes))
+        self.cells = torch.from_numpy(np.concatenate([plan.targets.cells, context_cells])).to(device)
+        first_cell = torch.tensor([0] * num_targets + [len(plan.targets.cells)] * num_contexts)
         self.first_cell = first_cell[:, None].to(device)
         offsets = torch.cat([streams(0, 3 * num_targets), streams(_CONTEXT_STREAM, 3 * num_contexts)])
         self.offsets = offsets.view(-1, 3).T.contiguous()[..., None].to(device)
@@ -120,10 +113,8 @@ class ExactSampler(MaskSampler):
         """All blocks as drawn, targets first: three draws a block, for its shape, top and left."""
         constants = self.constants(keys_B.device)
         draws = mix(constants.offsets + keys_B)
-        cell = (low_bits(draws[0], 2 * LEVEL_BITS) + constants.first_cell).view(-1)
-        dither = low_bits(draws[0] >> 2 * LEVEL_BITS, DITHER_BITS).view(-1)
-        grows = dither < constants.grow.index_select(0, cell)
-        shape = torch.where(grows, constants.high.index_select(0, cell), constants.low.index_select(0, cell))
+        cell = low_bits(draws[0], CELL_BITS) + constants.first_cell
+        shape = constants.cells.index_select(0, cell.view(-1))
         return constants.blocks.draw_places(shape.view(draws.shape[1:]), draws[1:])
 
     def constants(self, device: torch.device) -> _Constants:

@@ -7,23 +7,24 @@ number of operations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from jepa_core.masks.grid import PatchGrid
 from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import (
-    Floats,
-    ShapeTable,
-    coupled_shapes,
-    independent_shapes,
-    log_levels,
-    sides,
-    single_shape,
-)
+from jepa_core.masks.shapes import ShapeTable, coupled_shapes, independent_shapes, single_shape
 
-_SCAN_STEPS = 1000
+Range = tuple[float, float]
+Advice = tuple[str, Range]
+
+_SCALE_STEPS = 1000
+"""Advice on a scale is given in steps of 0.001."""
+_COARSE_STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +43,12 @@ class Plan:
     least_context_patches: int
     may_crowd: bool
 
-    @property
+    @cached_property
     def context_always_full(self) -> bool:
         """Whether no context is ever padded."""
         return self.num_context_patches <= self.least_context_patches
 
-    @property
+    @cached_property
     def targets_always_full(self) -> bool:
         """Whether all target blocks have the same number of patches."""
         return self.targets.min_area_patches == self.num_target_patches
@@ -59,27 +60,23 @@ def plan_geometry(settings: MaskSettings, grid: PatchGrid) -> Plan:
     Raises:
         ValueError: the geometry cannot be sampled; the message names the field first, and the nearest that can.
     """
-    targets, contexts = _target_shapes(settings, grid), _context_shapes(settings, grid)
-    _check_targets(settings, grid, targets)
-    _check_contexts(settings, grid, contexts)
+    fault = _find_fault(settings, grid)
+    if fault:
+        raise ValueError(f"{fault.reason}; {fault.advice()}")
+    targets, contexts = target_shapes(settings, grid), context_shapes(settings, grid)
     if settings.sampler == "reference":
         return _reference_plan(settings, targets, contexts)
-    largest = contexts.max_area_patches
-    least = contexts.min_area_patches
-    if not settings.allow_overlap and settings.sampler != "rasterized":
-        largest = min(largest, grid.num_patches - targets.min_area_patches)
-        least = max(
-            settings.min_context_patches, least - settings.num_target_blocks * targets.max_area_patches
-        )
-    crowded = grid.num_patches - settings.num_target_blocks * targets.max_area_patches
     disjoint = settings.allow_overlap or settings.sampler == "rasterized"
+    least, most_covered = contexts.min_area_patches, settings.num_target_blocks * targets.max_area_patches
+    if not disjoint:
+        least = max(settings.min_context_patches, least - most_covered)
     return Plan(
         targets=targets,
         contexts=contexts,
         num_target_patches=targets.max_area_patches,
-        num_context_patches=_context_count(settings, grid, largest),
+        num_context_patches=_context_count(settings, grid),
         least_context_patches=least,
-        may_crowd=not disjoint and crowded < settings.min_context_patches,
+        may_crowd=not disjoint and grid.num_patches - most_covered < settings.min_context_patches,
     )
 
 
@@ -96,44 +93,26 @@ def _reference_plan(settings: MaskSettings, targets: ShapeTable, contexts: Shape
 
 def quadrants(grid: PatchGrid) -> ShapeTable:
     """The shapes of a grid's quadrants; an odd side is cut before or after its middle, at random."""
-    if min(grid.rows, grid.columns) < 2:
-        raise ValueError(
-            f"sampler 'rasterized' needs a grid of at least 2x2 patches, not {grid}; try 'exact'"
-        )
     heights = {grid.rows // 2: 1, -(-grid.rows // 2): 1}
     widths = {grid.columns // 2: 1, -(-grid.columns // 2): 1}
     shapes = tuple((height, width, 1) for height in sorted(heights) for width in sorted(widths))
-    nothing = np.zeros(0, dtype=np.int64)
-    return ShapeTable(shapes, nothing, nothing, nothing)
+    return ShapeTable(shapes, np.zeros(0, dtype=np.int32))
 
 
-def line(grid: PatchGrid) -> PatchGrid:
-    """The grid as one row, on which a block is a number of patches."""
-    return PatchGrid(1, grid.num_patches)
-
-
-def _target_shapes(settings: MaskSettings, grid: PatchGrid) -> ShapeTable:
+def target_shapes(settings: MaskSettings, grid: PatchGrid) -> ShapeTable:
+    """The shapes of the target blocks; for "random", whose targets are no blocks, rows of so many patches."""
     if settings.sampler == "reference":
-        _check_reference_grid(grid)
         return coupled_shapes(settings.target_scale, settings.target_aspect_ratio, grid)
     if settings.sampler == "random":
-        return independent_shapes(settings.target_scale, _WIDE, line(grid))
+        # Any aspect ratio below 1 puts all of the area into the width.
+        return independent_shapes(settings.target_scale, (0.5, 0.5), PatchGrid(1, grid.num_patches))
     if settings.sampler == "rasterized":
-        for name, number in (("num_target_blocks", 3), ("num_context_blocks", 1)):
-            if getattr(settings, name) != number:
-                raise ValueError(
-                    f"{name} must be {number} for the sampler 'rasterized', where one quadrant predicts the "
-                    f"other three, not {getattr(settings, name)}; try {number}"
-                )
         return quadrants(grid)
     return independent_shapes(settings.target_scale, settings.target_aspect_ratio, grid)
 
 
-_WIDE = (0.5, 0.5)
-"""An aspect ratio that puts all of an area into the width of a one-row grid."""
-
-
-def _context_shapes(settings: MaskSettings, grid: PatchGrid) -> ShapeTable:
+def context_shapes(settings: MaskSettings, grid: PatchGrid) -> ShapeTable:
+    """The shapes of the context blocks, before the targets are taken out of them."""
     if settings.sampler == "reference":
         return coupled_shapes(settings.context_scale, settings.context_aspect_ratio, grid)
     if settings.sampler == "rasterized":
@@ -143,78 +122,131 @@ def _context_shapes(settings: MaskSettings, grid: PatchGrid) -> ShapeTable:
     return independent_shapes(settings.context_scale, settings.context_aspect_ratio, grid)
 
 
-def _check_reference_grid(grid: PatchGrid) -> None:
-    if min(grid.rows, grid.columns) < 2:
-        raise ValueError(
-            f"sampler 'reference' keeps block sides under the grid's and needs at least 2x2 patches, not {grid}; "
-            "try 'exact'"
+@dataclass(frozen=True)
+class _Fault:
+    """Why a geometry cannot be sampled; the advice, which takes a search, is worked out when it is asked for."""
+
+    reason: str
+    advice: Callable[[], str]
+
+
+def _find_fault(settings: MaskSettings, grid: PatchGrid) -> _Fault | None:
+    """The first reason why a geometry cannot be sampled."""
+    for check in (_check_grid, _check_targets, _check_room, _check_contexts, _check_count):
+        fault = check(settings, grid)
+        if fault:
+            return fault
+    return None
+
+
+def _check_grid(settings: MaskSettings, grid: PatchGrid) -> _Fault | None:
+    """The grid has two rows and columns, and the counts are right, where a sampler needs that."""
+    name = settings.sampler
+    if name in ("reference", "rasterized") and min(grid.rows, grid.columns) < 2:
+        return _Fault(
+            f"sampler {name!r} needs a grid of at least 2x2 patches, not {grid}", lambda: "try 'exact'"
         )
+    if name != "rasterized":
+        return None
+    for field, number in (("num_target_blocks", 3), ("num_context_blocks", 1)):
+        if getattr(settings, field) != number:
+            return _Fault(
+                f"{field} must be {number} for the sampler 'rasterized', where one quadrant predicts the other "
+                f"three, not {getattr(settings, field)}",
+                lambda number=number: f"try {number}",  # type: ignore[misc]
+            )
+    return None
 
 
-def _check_targets(settings: MaskSettings, grid: PatchGrid, targets: ShapeTable) -> None:
-    """Every target block reaches its minimum and leaves room for context."""
-    least = settings.min_target_patches
-    if targets.min_area_patches < least:
-        small = targets.min_area_patches
-        reason = f"makes target blocks of {small} patches on a {grid} grid, fewer than min_target_patches ({least})"
-        if settings.sampler == "rasterized":
-            raise ValueError(f"min_target_patches must be at most {small} on a {grid} grid; try {small}")
-        areas = _scan(settings, grid, "target_scale")[0]
-        near = _lowest(areas, least, settings.target_scale)
-        other = f"min_target_patches: {small}" if small else ""
-        raise ValueError(
-            f"target_scale {list(settings.target_scale)} {reason}; {_try('target_scale', near, other)}"
-        )
-    room = grid.num_patches - targets.max_area_patches
-    if settings.allow_overlap or settings.sampler in ("rasterized", "reference"):
-        return
-    if room < settings.min_context_patches:
-        areas = _scan(settings, grid, "target_scale")[1]
-        near = _highest(areas, grid.num_patches - settings.min_context_patches, settings.target_scale)
-        raise ValueError(
-            f"target_scale {list(settings.target_scale)} makes target blocks of {targets.max_area_patches} patches, "
-            f"which leave {room} of a {grid} grid for context, fewer than min_context_patches "
-            f"({settings.min_context_patches}); {_try('target_scale', near, 'allow_overlap: true')}"
-        )
-
-
-def _check_contexts(settings: MaskSettings, grid: PatchGrid, contexts: ShapeTable) -> None:
-    """Every context block, before the targets are taken out of it, reaches its minimum."""
-    small, least = contexts.min_area_patches, settings.min_context_patches
+def _check_targets(settings: MaskSettings, grid: PatchGrid) -> _Fault | None:
+    """Every target block reaches its minimum."""
+    small, least = target_shapes(settings, grid).min_area_patches, settings.min_target_patches
     if small >= least:
-        return
-    if settings.sampler in ("random", "block", "rasterized"):
-        raise ValueError(
-            f"min_context_patches must be at most {small} on a {grid} grid for the sampler "
-            f"{settings.sampler!r}, not {least}; try {small}"
+        return None
+    if settings.sampler == "rasterized":
+        reason = (
+            f"min_target_patches must be at most {small}, the smallest quadrant of a {grid} grid, not {least}"
         )
-    near = _lowest(_scan(settings, grid, "context_scale")[0], least, settings.context_scale)
-    other = f"min_context_patches: {small}" if small else ""
-    raise ValueError(
+        return _Fault(reason, lambda: f"try {small}")
+    return _Fault(
+        f"target_scale {list(settings.target_scale)} makes target blocks of {small} patches on a {grid} grid, "
+        f"fewer than min_target_patches ({least})",
+        lambda: _try(
+            _lowest(settings, grid, "target_scale", least), f"min_target_patches: {small}" if small else ""
+        ),
+    )
+
+
+def _check_room(settings: MaskSettings, grid: PatchGrid) -> _Fault | None:
+    """A target block leaves room for the minimum of context."""
+    if settings.allow_overlap or settings.sampler in ("rasterized", "reference"):
+        return None
+    large, least = target_shapes(settings, grid).max_area_patches, settings.min_context_patches
+    room = grid.num_patches - large
+    if room >= least:
+        return None
+    return _Fault(
+        f"target_scale {list(settings.target_scale)} makes target blocks of {large} patches, which leave {room} of "
+        f"a {grid} grid for context, fewer than min_context_patches ({least})",
+        lambda: _try(_highest(settings, grid), "allow_overlap: true"),
+    )
+
+
+def _check_contexts(settings: MaskSettings, grid: PatchGrid) -> _Fault | None:
+    """Every context block, before the targets are taken out of it, reaches its minimum."""
+    small, least = context_shapes(settings, grid).min_area_patches, settings.min_context_patches
+    if small >= least:
+        return None
+    if settings.sampler in ("random", "block", "rasterized"):
+        reason = f"min_context_patches must be at most {small} on a {grid} grid for the sampler {settings.sampler!r}"
+        return _Fault(f"{reason}, not {least}", lambda: f"try {small}")
+    return _Fault(
         f"context_scale {list(settings.context_scale)} makes context blocks of {small} patches on a {grid} grid, "
-        f"fewer than min_context_patches ({least}); {_try('context_scale', near, other)}"
+        f"fewer than min_context_patches ({least})",
+        lambda: _try(
+            _lowest(settings, grid, "context_scale", least), f"min_context_patches: {small}" if small else ""
+        ),
     )
 
 
-def _context_count(settings: MaskSettings, grid: PatchGrid, largest: int) -> int:
-    """K: the context patches that reach the encoder."""
-    keep, least = settings.context_keep, settings.min_context_patches
-    if isinstance(keep, str):
-        return largest
-    count = keep if isinstance(keep, int) else round(keep * grid.num_patches)
-    if least <= count <= largest:
-        return count
-    near_count = least if count < least else largest
-    near = near_count if isinstance(keep, int) else _round_fraction(near_count, grid)
+def _check_count(settings: MaskSettings, grid: PatchGrid) -> _Fault | None:
+    """The number of context patches to keep is within reach."""
+    if settings.sampler == "reference":
+        return None
+    count, least, most = (
+        _context_count(settings, grid),
+        settings.min_context_patches,
+        _most_context(settings, grid),
+    )
+    if least <= count <= most:
+        return None
+    keep, near = settings.context_keep, least if count < least else most
     bound = (
-        f"fewer than min_context_patches ({least})"
-        if count < least
-        else f"but at most {largest} can be context"
+        f"fewer than min_context_patches ({least})" if count < least else f"but at most {most} can be context"
     )
-    raise ValueError(
-        f"context_keep {keep} asks for {count} of the {grid.num_patches} patches of a {grid} grid, {bound}; "
-        f"try context_keep: {near}" + (" or 'all'" if count > largest else "")
+    return _Fault(
+        f"context_keep {keep} asks for {count} of the {grid.num_patches} patches of a {grid} grid, {bound}",
+        lambda: (
+            f"try context_keep: {near if isinstance(keep, int) else _round_fraction(near, grid)}"
+            + (" or 'all'" if count > most else "")
+        ),
     )
+
+
+def _most_context(settings: MaskSettings, grid: PatchGrid) -> int:
+    """The most patches that a context block can ever keep."""
+    largest = context_shapes(settings, grid).max_area_patches
+    if settings.allow_overlap or settings.sampler == "rasterized":
+        return largest
+    return min(largest, grid.num_patches - target_shapes(settings, grid).min_area_patches)
+
+
+def _context_count(settings: MaskSettings, grid: PatchGrid) -> int:
+    """K: the context patches that reach the encoder."""
+    keep = settings.context_keep
+    if isinstance(keep, str):
+        return _most_context(settings, grid)
+    return keep if isinstance(keep, int) else round(keep * grid.num_patches)
 
 
 def _round_fraction(count: int, grid: PatchGrid) -> float:
@@ -226,53 +258,48 @@ def _round_fraction(count: int, grid: PatchGrid) -> float:
     return count / grid.num_patches
 
 
-def _scan(settings: MaskSettings, grid: PatchGrid, field: str) -> tuple[Floats, Floats]:
-    """The smallest and the largest block for scales of 0.001, 0.002, ..., 1."""
-    aspect_ratio = settings.target_aspect_ratio if field == "target_scale" else settings.context_aspect_ratio
-    scales = np.arange(1, _SCAN_STEPS + 1) / _SCAN_STEPS
-    if settings.sampler == "reference":
-        return _scan_coupled(scales, aspect_ratio, grid)
-    if settings.sampler == "random":
-        grid, aspect_ratio = line(grid), _WIDE
-    found = sides(scales, log_levels(aspect_ratio, 64), grid)
-    return (
-        found.smallest_areas().min(axis=1).astype(np.float64),
-        found.largest_areas().max(axis=1).astype(np.float64),
-    )
+def _lowest(settings: MaskSettings, grid: PatchGrid, field: str, least: int) -> Advice | None:
+    """The range with the smallest lower bound that can be sampled; its upper bound rises only if it must."""
+    high = getattr(settings, field)[1]
+    if field == "context_scale" and settings.sampler != "reference" and settings.context_keep != "all":
+        high = max(high, _round_up(_context_count(settings, grid) / grid.num_patches))
+    start = math.ceil(least / grid.num_patches * _SCALE_STEPS - 1e-6)
+    return _search(settings, grid, field, range(start, _SCALE_STEPS + 1), lambda low: (low, max(low, high)))
 
 
-def _scan_coupled(
-    scales: Floats, aspect_ratio: tuple[float, float], grid: PatchGrid
-) -> tuple[Floats, Floats]:
-    areas = np.array(
-        [
-            [table.min_area_patches, table.max_area_patches]
-            for table in (coupled_shapes.__wrapped__((s, s), aspect_ratio, grid) for s in scales[::10])
-        ]
-    ).repeat(10, axis=0)
-    return areas[:, 0].astype(np.float64), areas[:, 1].astype(np.float64)
+def _highest(settings: MaskSettings, grid: PatchGrid) -> Advice | None:
+    """The range of target scales with the largest upper bound that can be sampled; the lower falls if it must."""
+    start = math.floor((1 - settings.min_context_patches / grid.num_patches) * _SCALE_STEPS)
+    low = settings.target_scale[0]
+    return _search(settings, grid, "target_scale", range(start, 0, -1), lambda high: (min(low, high), high))
 
 
-def _lowest(smallest: Floats, least: int, scale: tuple[float, float]) -> tuple[float, float] | None:
-    """The range with the smallest lower bound from which every block reaches a minimum."""
-    enough = np.flatnonzero(np.minimum.accumulate(smallest[::-1])[::-1] >= least)
-    if not len(enough):
-        return None
-    low = float(enough[0] + 1) / _SCAN_STEPS
-    return low, max(low, scale[1])
+def _search(
+    settings: MaskSettings, grid: PatchGrid, field: str, steps: range, make: Callable[[float], Range]
+) -> Advice | None:
+    """The first of some scales that can be sampled: in coarse steps, then back by halves."""
+
+    def works(step: int) -> bool:
+        changes: dict[str, Any] = {field: make(step / _SCALE_STEPS)}
+        return _find_fault(replace(settings, **changes), grid) is None
+
+    coarse = [*steps[::_COARSE_STEPS], *steps[-1:]]
+    for place, found in enumerate(coarse):
+        if works(found):
+            before = coarse[place - 1] if place else found
+            while abs(found - before) > 1:
+                middle = (found + before) // 2
+                found, before = (middle, before) if works(middle) else (found, middle)
+            return field, make(found / _SCALE_STEPS)
+    return None
 
 
-def _highest(largest: Floats, most: int, scale: tuple[float, float]) -> tuple[float, float] | None:
-    """The range with the largest upper bound up to which every block stays within a maximum."""
-    within = np.flatnonzero(np.maximum.accumulate(largest) <= most)
-    if not len(within):
-        return None
-    high = float(within[-1] + 1) / _SCAN_STEPS
-    return min(high, scale[0]), high
+def _round_up(scale: float) -> float:
+    return round(math.ceil(scale * _SCALE_STEPS - 1e-6) / _SCALE_STEPS, 3)
 
 
-def _try(field: str, near: tuple[float, float] | None, other: str) -> str:
-    options = [f"{field}: [{near[0]:g}, {near[1]:g}]" if near else "", other]
+def _try(near: Advice | None, other: str) -> str:
+    options = [f"{near[0]}: [{near[1][0]:g}, {near[1][1]:g}]" if near else "", other]
     return (
         "try " + " or ".join(option for option in options if option)
         if any(options)

@@ -9,6 +9,7 @@ each GPU part of the geometry.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,8 @@ class ReferenceSampler(MaskSampler):
         super().__init__(settings, grid)
         self.plan = plan
         self._tables = BlockTables([plan.targets, plan.contexts], grid, _CPU)
+        shapes = plan.targets.shapes + plan.contexts.shapes
+        self._sides = [(height, width) for height, width, _ in shapes]
         self._target_streams = streams(0, settings.num_target_blocks)[:, None]
 
     def layout(
@@ -51,21 +54,22 @@ class ReferenceSampler(MaskSampler):
 
     def layout_of(self, keys_B: Tensor, target_cell: int, context_cell: int) -> Layout:
         """Where the blocks of a batch lie, given the two numbers below `NUM_CELLS` that set the shapes."""
-        target_shape = int(self.plan.targets.low[target_cell])
-        context_shape = int(self.plan.contexts.low[context_cell])
+        target_shape = int(self.plan.targets.cells[target_cell])
+        context_shape = int(self.plan.contexts.cells[context_cell]) + len(self.plan.targets.shapes)
         targets = self._place(mix(self._target_streams + keys_B), target_shape)
         hit_MBN = self._tables.membership(targets)
-        height, width, _ = self.plan.targets.shapes[target_shape]
+        height, width = self._sides[target_shape]
         indices_MBT, _ = self._tables.indices(targets, height * width)
+        covered_BN = union(hit_MBN)
         contexts = [
-            self._place_context(keys_B, hit_MBN, context_shape, block)
+            self._place_context(keys_B, hit_MBN, covered_BN, context_shape, block)
             for block in range(self.settings.num_context_blocks)
         ]
         inside, available, relaxed = (list(parts) for parts in zip(*contexts, strict=True))
         return Layout(
             target_indices_MBT=indices_MBT,
             target_valid_MBT=None,
-            covered_BN=union(hit_MBN),
+            covered_BN=covered_BN,
             inside_CBN=torch.stack(inside),
             available_CBN=torch.stack(available),
             adjusted_B=torch.stack(relaxed).any(0),
@@ -75,11 +79,11 @@ class ReferenceSampler(MaskSampler):
     def keep(self, layout: Layout, device: torch.device) -> MaskBatch:
         """Cut every context to the smallest of the batch, in raster order."""
         num_blocks, batch_size, num_patches = layout.available_CBN.shape
-        counts = count_true(layout.available_CBN).flatten()
+        counts = count_true(layout.available_CBN).view(-1, 1)
         num_kept = int(counts.min())
-        first = counts.cumsum(0) - counts
-        all_places = layout.available_CBN.view(-1).nonzero().squeeze(-1)
-        kept = all_places.take(first[:, None] + torch.arange(num_kept))
+        nth = counts.cumsum(0) - counts + torch.arange(num_kept)
+        # NumPy finds the places four times as fast as torch does.
+        kept = torch.from_numpy(np.flatnonzero(layout.available_CBN.numpy())).take(nth)
         kept -= torch.arange(len(counts))[:, None] * num_patches
         masks = MaskBatch(kept.view(num_blocks, batch_size, num_kept), layout.target_indices_MBT)
         return masks if device == _CPU else masks.to(device, non_blocking=True)
@@ -91,12 +95,13 @@ class ReferenceSampler(MaskSampler):
 
     def _place(self, draws: Tensor, shape: int) -> DrawnBlocks:
         """Blocks of one shape, by its number in the tables, at places drawn with the published, exclusive bound."""
-        tops, lefts = (int(count) - 1 for count in self._tables.num_places_2S[:, shape])
-        top, left = below(low_bits(draws, 31), tops), below(low_bits(draws >> 31, 31), lefts)
+        height, width = self._sides[shape]
+        top = below(low_bits(draws, 31), self.grid.rows - height)
+        left = below(low_bits(draws >> 31, 31), self.grid.columns - width)
         return DrawnBlocks(torch.full_like(draws, shape), torch.stack([top, left]))
 
     def _place_context(
-        self, keys_B: Tensor, hit_MBN: Tensor, shape: int, block: int
+        self, keys_B: Tensor, hit_MBN: Tensor, covered_BN: Tensor, shape: int, block: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One context block: its patches [B, N], those that it may keep [B, N], and whether it was relaxed [B].
 
@@ -104,40 +109,42 @@ class ReferenceSampler(MaskSampler):
         the last accepts anything.
         """
         num_regions = 0 if self.settings.allow_overlap else len(hit_MBN)
-        first_stream = _CONTEXT_STREAM * (block + 1)
-        inside_BN, found_B, free_BN = self._attempt(keys_B, hit_MBN[:num_regions], shape, first_stream)
+        free_BN = ~covered_BN if num_regions else torch.ones_like(covered_BN)
+        stream = _CONTEXT_STREAM * (block + 1)
+        inside_BN, found_B = self._attempt(keys_B, free_BN, shape, stream)
         available_BN = inside_BN & free_BN
-        relaxed_B = ~found_B
-        pending_P = relaxed_B.nonzero().squeeze(-1)
+        pending_P = (~found_B).nonzero().squeeze(-1)
         for level in range(1, num_regions + 1):
             if not len(pending_P):
                 break
             regions = hit_MBN[: num_regions - level, pending_P]
-            stream = first_stream + level * NUM_ATTEMPTS
-            block_PN, found_P, free_PN = self._attempt(keys_B[pending_P], regions, shape, stream)
+            free_PN = ~union(regions) if len(regions) else torch.ones_like(covered_BN[pending_P])
+            stream += NUM_ATTEMPTS
+            block_PN, found_P = self._attempt(keys_B[pending_P], free_PN, shape, stream)
             inside_BN[pending_P], available_BN[pending_P] = block_PN, block_PN & free_PN
             pending_P = pending_P[~found_P]
-        return inside_BN, available_BN, relaxed_B
+        return inside_BN, available_BN, ~found_B
 
     def _attempt(
-        self, keys_P: Tensor, regions: Tensor, shape: int, first_stream: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The first of 20 places that holds enough patches outside the regions.
+        self, keys_P: Tensor, free_PN: Tensor, shape: int, first_stream: int
+    ) -> tuple[Tensor, Tensor]:
+        """The first of 20 places that holds enough free patches: the block [P, N], and whether there is one [P].
 
-        Returns the block [P, N], whether it holds enough [P], and what is outside the regions [P, N]. A block that
-        fits in one place only is tried once.
+        A block that fits in one place only is tried once.
         """
-        free_PN = ~union(regions) if len(regions) else torch.ones(len(keys_P), self.grid.num_patches) > 0
-        height, width, _ = self.plan.contexts.shapes[shape]
-        one_place = self.grid.rows - height == self.grid.columns - width == 1
-        draws = mix(streams(first_stream, 1 if one_place else NUM_ATTEMPTS)[:, None] + keys_P)
-        places = self._place(draws, shape + len(self.plan.targets.shapes))
-        least = self.settings.min_context_patches
-        first_PN = self._tables.membership(places[:1])[0]
-        found_P = count_true(first_PN & free_PN) >= least
-        if one_place or bool(found_P.all()):
-            return first_PN, found_P, free_PN
-        blocks_APN = self._tables.membership(places)
+        least, (height, width) = self.settings.min_context_patches, self._sides[shape]
+        if self.grid.rows - height == self.grid.columns - width == 1:
+            block_PN = self._tables.membership(self._place(torch.zeros(1, 1, dtype=torch.int64), shape))[0]
+            block_PN = block_PN.repeat(len(keys_P), 1)
+            return block_PN, count_true(block_PN & free_PN) >= least
+        block_PN = self._tables.membership(self._place(mix(streams(first_stream, 1) + keys_P)[None], shape))[
+            0
+        ]
+        found_P = count_true(block_PN & free_PN) >= least
+        if bool(found_P.all()):
+            return block_PN, found_P
+        draws = mix(streams(first_stream, NUM_ATTEMPTS)[:, None] + keys_P)
+        blocks_APN = self._tables.membership(self._place(draws, shape))
         enough_AP = count_true(blocks_APN & free_PN) >= least
         first_P = enough_AP.to(torch.int8).argmax(0)
-        return blocks_APN[first_P, torch.arange(len(keys_P))], enough_AP.any(0), free_PN
+        return blocks_APN[first_P, torch.arange(len(keys_P))], enough_AP.any(0)

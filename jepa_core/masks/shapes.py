@@ -18,11 +18,14 @@ from jepa_core.masks.grid import PatchGrid
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Places = npt.NDArray[np.int32]
 
-LEVEL_BITS = 8
+LEVEL_BITS = 5
 """Bits of the draw that picks the scale, and of the one that picks the aspect ratio."""
-DITHER_BITS = 16
+ROUND_BITS = 6
 """Bits of the draw that rounds the second side up or down."""
+CELL_BITS = 2 * LEVEL_BITS + ROUND_BITS
+"""Bits of a draw that picks a block: scale above aspect ratio above rounding."""
 REFERENCE_BITS = 14
 """Bits of the one draw that picks a block of the published sampler."""
 
@@ -34,14 +37,12 @@ _SLACK = 1e-9
 class ShapeTable:
     """Block shapes, their distribution, and which of them a draw picks.
 
-    `shapes` lists (height, width, weight) by height and width; the weights are integers whose sum is `total`. A cell
-    of the drawn number gives a place in that list: `low`, or `high` with a chance of `grow / 2**16`.
+    `shapes` lists (height, width, weight) by height and width; the weights are integers whose sum is `total`.
+    `cells` gives the place in that list for each value of a draw, all of which are equally likely.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
-    low: Ints
-    high: Ints
-    grow: Ints
+    cells: Places
 
     @property
     def total(self) -> int:
@@ -59,41 +60,13 @@ class ShapeTable:
         return min(height * width for height, width, _ in self.shapes)
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The sides of blocks, in patches: the second side is one longer with a chance of `grow / 2**16`."""
-
-    height: Ints
-    width: Ints
-    grow_height: npt.NDArray[np.bool_]
-    grow: Ints
-
-    @property
-    def high_height(self) -> Ints:
-        """The height if the second side is rounded up."""
-        return self.height + self.grow_height
-
-    @property
-    def high_width(self) -> Ints:
-        """The width if the second side is rounded up."""
-        return self.width + ~self.grow_height
-
-    def smallest_areas(self) -> Ints:
-        """Patches if the second side is rounded down."""
-        return self.height * self.width
-
-    def largest_areas(self) -> Ints:
-        """Patches if the second side is rounded up, where it can be."""
-        return np.where(self.grow > 0, self.high_height * self.high_width, self.height * self.width)
-
-
-def sides(scales: Floats, log_aspects: Floats, grid: PatchGrid) -> Sides:
-    """The sides of a block for every scale (rows) and log aspect ratio (columns).
+def sides(scales: Floats, log_aspects: Floats, num_rounds: int, grid: PatchGrid) -> tuple[Ints, Ints]:
+    """Heights and widths in patches for every scale, log aspect ratio and way to round: [scales, aspects, rounds].
 
     The shorter side is the nearest whole number to its ideal length, but long enough for the other to fit into the
-    grid. The other side is what the area then asks for, rounded up or down at random in proportion, so that the mean
-    area is the scale's own for every scale and the realised fraction follows the setting even on a small grid. Of
-    squares, every other one rounds its width first.
+    grid. The other side is what the area then asks for, rounded up in as many of the rounds as its fraction, so that
+    the mean area is the scale's own and the realised fraction follows the setting even on a small grid. Of squares,
+    every other one rounds its width first.
     """
     area = scales[:, None] * grid.num_patches
     tall = np.broadcast_to(log_aspects > 0, (len(scales), len(log_aspects))).copy()
@@ -102,14 +75,13 @@ def sides(scales: Floats, log_aspects: Floats, grid: PatchGrid) -> Sides:
     second_limit = np.where(tall, grid.rows, grid.columns)
     ideal = np.sqrt(area) * np.exp(-np.abs(log_aspects) / 2)
     least = np.ceil(area / second_limit - _SLACK)
-    first = np.clip(np.floor(ideal + 0.5 + _SLACK), np.maximum(least, 1), first_limit)
-    exact_second = area / first
-    second = np.clip(np.floor(exact_second + _SLACK), 1, second_limit)
-    grow = np.rint((exact_second - second) * (1 << DITHER_BITS))
-    second, grow = np.where(grow == 1 << DITHER_BITS, second + 1, second), grow % (1 << DITHER_BITS)
-    grow = np.where(second >= np.minimum(second_limit, exact_second + 1), 0, grow)
-    height, width = np.where(tall, second, first), np.where(tall, first, second)
-    return Sides(height.astype(np.int64), width.astype(np.int64), tall, grow.astype(np.int64))
+    first = np.clip(np.floor(ideal + 0.5 + _SLACK), np.maximum(least, 1), first_limit)[..., None]
+    rounds = (np.arange(num_rounds) + 0.5) / num_rounds
+    second = np.floor(area[..., None] / first + rounds + _SLACK)
+    second = np.clip(second, 1, second_limit[..., None])
+    first = np.broadcast_to(first, second.shape)
+    height, width = np.where(tall[..., None], second, first), np.where(tall[..., None], first, second)
+    return height.astype(np.int64), width.astype(np.int64)
 
 
 def levels(low: float, high: float, num_levels: int) -> Floats:
@@ -122,24 +94,17 @@ def log_levels(aspect_ratio: tuple[float, float], num_levels: int) -> Floats:
     return levels(math.log(aspect_ratio[0]), math.log(aspect_ratio[1]), num_levels)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def independent_shapes(
     scale: tuple[float, float], aspect_ratio: tuple[float, float], grid: PatchGrid
 ) -> ShapeTable:
-    """Shapes with the scale uniform and the aspect ratio log-uniform, drawn independently.
-
-    A cell's number is (scale level, aspect level).
-    """
+    """Shapes with the scale uniform and the aspect ratio log-uniform, drawn independently."""
     num_levels = 1 << LEVEL_BITS
-    found = sides(levels(*scale, num_levels), log_levels(aspect_ratio, num_levels), grid)
-    return _table(
-        grid,
-        (found.height, found.width, (1 << DITHER_BITS) - found.grow),
-        (found.high_height, found.high_width, found.grow),
-    )
+    scales, log_aspects = levels(*scale, num_levels), log_levels(aspect_ratio, num_levels)
+    return _table(grid, *sides(scales, log_aspects, 1 << ROUND_BITS, grid))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def coupled_shapes(
     scale: tuple[float, float], aspect_ratio: tuple[float, float], grid: PatchGrid
 ) -> ShapeTable:
@@ -149,24 +114,21 @@ def coupled_shapes(
     aspect = aspect_ratio[0] + draw * (aspect_ratio[1] - aspect_ratio[0])
     height = np.minimum(np.rint(np.sqrt(area * aspect)), grid.rows - 1).astype(np.int64)
     width = np.minimum(np.rint(np.sqrt(area / aspect)), grid.columns - 1).astype(np.int64)
-    return _table(grid, (height, width, np.ones_like(height)), (height, width, np.zeros_like(height)))
+    return _table(grid, height, width)
 
 
 def single_shape(height: int, width: int) -> ShapeTable:
     """One shape always."""
-    nothing = np.zeros(1 << 2 * LEVEL_BITS, dtype=np.int64)
-    return ShapeTable(((height, width, 1),), nothing, nothing, nothing)
+    return ShapeTable(((height, width, 1),), np.zeros(1 << CELL_BITS, dtype=np.int32))
 
 
-def _table(grid: PatchGrid, low: tuple[Ints, Ints, Ints], high: tuple[Ints, Ints, Ints]) -> ShapeTable:
-    """The table of cells that each hold two shapes: heights, widths and weights."""
-    stride = grid.columns + 2
-    codes = [(height * stride + width).ravel() for height, width, _ in (low, high)]
-    totals = np.zeros((grid.rows + 2) * stride)
-    for code, part in zip(codes, (low, high), strict=True):
-        totals += np.bincount(code, weights=part[2].ravel().astype(np.float64), minlength=len(totals))
+def _table(grid: PatchGrid, height: Ints, width: Ints) -> ShapeTable:
+    """The table of equally likely heights and widths."""
+    stride = grid.columns + 1
+    codes = (height * stride + width).ravel()
+    totals = np.bincount(codes)
     found = np.flatnonzero(totals)
-    place = np.zeros(len(totals), dtype=np.int64)
-    place[found] = np.arange(len(found))
+    place = np.zeros(len(totals), dtype=np.int32)
+    place[found] = np.arange(len(found), dtype=np.int32)
     shapes = tuple((int(code) // stride, int(code) % stride, int(totals[code])) for code in found)
-    return ShapeTable(shapes, place[codes[0]], place[codes[1]], high[2].ravel())
+    return ShapeTable(shapes, place[codes])

@@ -162,7 +162,13 @@ def _start(server: S3Server, folder: Path, ports: list[int]) -> subprocess.Popen
     environment = {**os.environ, "GOMEMLIMIT": "200MiB", "GOGC": "50"}
     with server.log.open("ab") as log:
         return subprocess.Popen(
-            command, cwd=data, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command,
+            cwd=data,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )
 
 

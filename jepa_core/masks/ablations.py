@@ -11,6 +11,9 @@ from torch import Tensor
 from jepa_core.masks.blocks import Rectangles, union
 from jepa_core.masks.draws import low_bits, mix, shuffled, smallest, streams_32
 from jepa_core.masks.exact import ExactSampler
+from jepa_core.masks.feasibility import Plan
+from jepa_core.masks.grid import PatchGrid
+from jepa_core.masks.settings import MaskSettings
 from jepa_core.masks.shapes import CELL_BITS
 
 _FIRST_STREAM = 1 << 28
@@ -19,6 +22,10 @@ _FIRST_STREAM = 1 << 28
 
 class RandomSampler(ExactSampler):
     """Targets are patches drawn at random, a share of the grid between the bounds of `target_scale`."""
+
+    def __init__(self, settings: MaskSettings, grid: PatchGrid, plan: Plan) -> None:
+        super().__init__(settings, grid, plan)
+        self._offsets: dict[torch.device, Tensor] = {}
 
     def _blocks(self, keys_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         num_blocks, num_patches = self.settings.num_target_blocks, self.grid.num_patches

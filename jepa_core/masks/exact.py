@@ -102,11 +102,11 @@ class ExactSampler(MaskSampler):
             tier_CBN += layout.covered_BN
         rank_CBN.add_(tier_CBN, alpha=RANK_LIMIT)
         best_CBK = smallest(rank_CBN, self.plan.num_context_patches)
-        indices_CBK = low_bits(best_CBK, constants.index_bits).to(torch.int64)
-        valid_CBK = None
+        indices_CBK, valid_CBK = low_bits(best_CBK, constants.index_bits), None
         if not self.plan.context_always_full:
             valid_CBK = best_CBK < constants.bar_K
             indices_CBK *= valid_CBK
+        indices_CBK = indices_CBK.to(torch.int64)
         return MaskBatch(indices_CBK, layout.target_indices_MBT, valid_CBK, layout.target_valid_MBT)
 
     def draw_blocks(self, keys_B: Tensor) -> DrawnBlocks:

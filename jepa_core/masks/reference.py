@@ -72,7 +72,7 @@ class ReferenceSampler(MaskSampler):
             covered_BN=covered_BN,
             inside_CBN=torch.stack(inside),
             available_CBN=torch.stack(available),
-            adjusted_B=torch.stack(relaxed).any(0),
+            adjusted_B=union(torch.stack(relaxed)),
             keys_B=keys_B,
         )
 

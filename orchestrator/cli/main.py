@@ -21,7 +21,9 @@ _EPILOG = (
 )
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="orchestrator")
 @click.option("-v", "--verbose", is_flag=True, help="Show the libraries' warnings and our own log.")
 def app(verbose: bool) -> None:

@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from orchestrator.config import dump_config, flatten
+from orchestrator.config import dump, flatten
 from orchestrator.config.models import Choice, RunConfig
 from orchestrator.data import ShardSet, prepare_data
 from orchestrator.errors import TrainingError
@@ -88,7 +88,7 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
     sweep_id = request.sweep_id or new_sweep_id(config.name)
     uri = run_uri(config, sweep_id)
     shards = prepare_data(config, progress=observer.on_message)
-    open_store(uri, config.storage).write("config.yaml", dump_config(config).encode())
+    open_store(uri, config.storage).write("config.yaml", dump(config).encode())
     observer.on_message("starting Ray")
     with (
         _tracker(config, sweep_id) as tracker,
@@ -242,14 +242,14 @@ class _Driver:
         ).fit()
 
 
-def _start_board(
-    sweep: SweepJob, sweep_id: str, plan: SweepPlan, shards: ShardSet, cluster: Cluster
-) -> Any:
+def _start_board(sweep: SweepJob, sweep_id: str, plan: SweepPlan, shards: ShardSet, cluster: Cluster) -> Any:
     """The board's actor, on the driver's node, with the sweep and its known trials journaled."""
     node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(sweep.run_uri, sweep.config)
+    board = (
+        ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(sweep.run_uri, sweep.config)
+    )
     if ray.get(board.events.remote()):
         ray.get(board.append.remote("sweep_resumed", environment=environment(cluster)))
     else:
@@ -258,7 +258,7 @@ def _start_board(
                 "sweep_started",
                 sweep_id=sweep_id,
                 name=sweep.config.name,
-                config=dump_config(sweep.config),
+                config=dump(sweep.config),
                 environment=environment(cluster),
                 data={"uri": shards.uri, "digest": shards.digest},
                 notes=list(plan.notes),
@@ -283,7 +283,9 @@ def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
         tracker.start_sweep(
             sweep_id,
             name=sweep_id,
-            params={key: value for key, value in flatten(config).items() if not key.startswith("sweep.space")},
+            params={
+                key: value for key, value in flatten(config).items() if not key.startswith("sweep.space")
+            },
             tags={"orchestrator.sweep": sweep_id},
         )
         yield tracker
@@ -319,6 +321,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from jepa_core.masks import PatchGrid, geometry_key
-from orchestrator.config import apply_overrides
+from orchestrator.config import apply_overrides, axis_value, grid_points
 from orchestrator.config.models import Choice, RunConfig
-from orchestrator.config.space import axis_value, grid_points
 
 Point = Mapping[str, Any]
 
@@ -56,7 +55,9 @@ def plan_sweep(config: RunConfig) -> SweepPlan:
         points = points[:cap]
     trials = [
         make_trial(config, point, seed, index)
-        for index, (point, seed) in enumerate((point, seed) for point in points for seed in config.sweep.seeds)
+        for index, (point, seed) in enumerate(
+            (point, seed) for point in points for seed in config.sweep.seeds
+        )
     ]
     return SweepPlan(trials=tuple(trials), notes=tuple(notes))
 

@@ -65,7 +65,9 @@ def fit_trial(
         run_config=RunConfig(
             name=f"{job.trial_id}-{attempt_id}",
             storage_path=scratch_dir,
-            failure_config=FailureConfig(max_failures=job.config.train.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(
+                max_failures=job.config.train.max_failures, controller_failure_limit=3
+            ),
         ),
     )
     try:

@@ -134,9 +134,7 @@ class Run:
 
     def _step(self, batch: Batch, model: torch.nn.Module) -> None:
         device = self.rank.device
-        images = prepare_images(
-            batch.images_uint8_BCHW, self.config.data.mean, self.config.data.std, device
-        )
+        images = prepare_images(batch.images_uint8_BCHW, self.config.data.mean, self.config.data.std, device)
         masks = self.sampler.sample(
             batch.sample_ids_B,
             batch.epochs_B,

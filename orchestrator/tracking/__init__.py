@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.config.models import TrackingConfig
 from orchestrator.tracking.base import Links, MetricRow, RunStatus, Tracker, UnavailableError
 from orchestrator.tracking.memory import MemoryTracker
-from orchestrator.tracking.places import find_place, ui_command, ui_environment, ui_url
+from orchestrator.tracking.places import TrackingPlace, find_place, ui_command, ui_environment, ui_url
 from orchestrator.tracking.spool import Destination, SpooledTracker
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SpooledTracker",
     "Tracker",
     "UnavailableError",
+    "check_reachable",
     "find_place",
     "open_tracker",
     "ui_command",
@@ -55,3 +56,14 @@ def open_tracker(
         tracking_uri=place.uri, experiment=experiment, base_url=ui_url(place.uri), ui_command=command
     )
     return SpooledTracker(make_destination, spool_dir, links=links)
+
+
+def check_reachable(place: TrackingPlace) -> None:
+    """Whether a tracking store answers.
+
+    Raises:
+        TrackingError: It refuses; `UnavailableError`, one of its kinds, when it does not answer.
+    """
+    from orchestrator.tracking import mlflow  # it takes seconds to import
+
+    mlflow.check_reachable(place)

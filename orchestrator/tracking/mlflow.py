@@ -324,6 +324,16 @@ def open_client(place: TrackingPlace) -> Any:
     return MlflowClient(tracking_uri=place.uri)
 
 
+def check_reachable(place: TrackingPlace) -> None:
+    """Ask a store for one experiment.
+
+    Raises:
+        TrackingError: It refuses; `UnavailableError`, one of its kinds, when it does not answer.
+    """
+    with _door(place.uri):
+        open_client(place).search_experiments(max_results=1)
+
+
 def _find_experiment(client: Any, name: str, place: TrackingPlace) -> str:
     from mlflow.exceptions import MlflowException
 

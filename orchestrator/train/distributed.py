@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from jepa_core.step import Precision
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,7 @@ class Rank:
     index: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank; must be picklable between processes of one program."""
@@ -37,7 +39,7 @@ class Rank:
         return values_N / self.world_size
 
     def gather_rows(self, rows_BD: Tensor, rows_per_rank: int) -> Tensor:
-        """Concatenate the ranks' rows in rank order; each contributes up to `rows_per_rank`, only the last ones fewer."""
+        """The ranks' rows in rank order; each gives `rows_per_rank` of them, only the last ranks fewer."""
         if self.world_size == 1:
             return rows_BD
         padded = rows_BD.new_zeros(rows_per_rank, rows_BD.shape[1])

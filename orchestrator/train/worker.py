@@ -14,6 +14,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from jepa_core.step import Precision
 from orchestrator.config.models import RunConfig
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
@@ -60,7 +61,7 @@ def threads_per_worker(config: RunConfig) -> int:
     return max(1, math.floor(config.train.cpus_per_worker)) if threads == "auto" else threads
 
 
-def resolve_precision(config: RunConfig, device: torch.device) -> str:
+def resolve_precision(config: RunConfig, device: torch.device) -> Precision:
     """`float32` or `bfloat16`; `auto` is bfloat16 on a GPU that has it and float32 elsewhere."""
     if config.train.precision != "auto":
         return config.train.precision

@@ -1,7 +1,14 @@
 import pytest
 
 from orchestrator.config.models import TrackingConfig
-from orchestrator.tracking import Links, find_place, ui_command, ui_environment
+from orchestrator.tracking import (
+    Links,
+    UnavailableError,
+    check_reachable,
+    find_place,
+    ui_command,
+    ui_environment,
+)
 from orchestrator.tracking.base import expand_params, parameter_text
 
 
@@ -84,3 +91,9 @@ def test_pages_are_empty_until_ids_are_known():
     assert (
         known.trials_url == "http://h/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=s"
     )
+
+
+def test_a_store_that_answers_is_reachable_and_a_dead_server_is_not(tmp_path):
+    check_reachable(find_place(TrackingConfig(), str(tmp_path)))
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        check_reachable(find_place(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path)))

@@ -46,12 +46,21 @@ class EncoderSettings:
                 raise ValueError(f"{key} must be at least 1, not {value}")
         if self.image_size_px % self.patch_size_px:
             raise ValueError(
-                f"image_size_px {self.image_size_px} must be a multiple of patch_size_px {self.patch_size_px}"
+                f"image_size_px {self.image_size_px} must be a multiple of patch_size_px ({self.patch_size_px}); "
+                f"try {nearest_multiple(self.image_size_px, self.patch_size_px)}"
             )
         if self.width is not None and self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for the position embedding")
         if self.width is not None and self.num_heads is not None and self.width % self.num_heads:
-            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+            raise ValueError(
+                f"width {self.width} must be a multiple of num_heads ({self.num_heads}); "
+                f"try {nearest_multiple(self.width, self.num_heads)}"
+            )
+
+
+def nearest_multiple(value: int, step: int) -> int:
+    """The multiple of `step` nearest to `value`, at least `step`."""
+    return max(1, round(value / step)) * step
 
 
 class Encoder(nn.Module):

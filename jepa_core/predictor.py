@@ -39,7 +39,10 @@ class PredictorSettings:
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for the position embedding")
         if self.num_heads is not None and self.width % self.num_heads:
-            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+            near = max(1, round(self.width / self.num_heads)) * self.num_heads
+            raise ValueError(
+                f"width {self.width} must be a multiple of num_heads ({self.num_heads}); try {near}"
+            )
 
 
 class Predictor(nn.Module):

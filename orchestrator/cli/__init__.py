@@ -5,6 +5,6 @@ standard error. Exit codes are those of `orchestrator.errors`: 0 done, 1 unexpec
 4 storage, 5 tracking, 6 training, 7 cluster, 130 interrupted.
 """
 
-from orchestrator.cli.main import main
+from orchestrator.cli.main import app_with_commands, main
 
-__all__ = ["main"]
+__all__ = ["app_with_commands", "main"]

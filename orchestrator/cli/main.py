@@ -35,12 +35,17 @@ def app(verbose: bool) -> None:
         warnings.filterwarnings("ignore")
 
 
-def main() -> None:
-    """Run the command line; the entry point of the installed script."""
+def app_with_commands() -> click.Group:
+    """The command line with every command; a module adds its own when it is imported."""
     from orchestrator.cli import commands, config_commands, data_commands, mask_commands  # noqa: F401
 
+    return app
+
+
+def main() -> None:
+    """Run the command line; the entry point of the installed script."""
     try:
-        app.main(standalone_mode=False)
+        app_with_commands().main(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(130)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.data.quarantine import BadSample
     from orchestrator.data.shardset import ShardSet
     from orchestrator.data.stream import Batch, BatchStream, LabelledImages, load_images
+    from orchestrator.data.survey import Survey, survey_source
     from orchestrator.data.verify import ShardFault, Verification, verify_shards
 
 __all__ = [
@@ -33,11 +34,13 @@ __all__ = [
     "ShardFault",
     "ShardInfo",
     "ShardSet",
+    "Survey",
     "Verification",
     "load_images",
     "open_shards",
     "pack_dataset",
     "prepare_data",
+    "survey_source",
     "verify_shards",
 ]
 
@@ -52,11 +55,13 @@ _MODULES = {
     "ShardFault": "verify",
     "ShardInfo": "manifest",
     "ShardSet": "shardset",
+    "Survey": "survey",
     "Verification": "verify",
     "load_images": "stream",
     "open_shards": "prepare",
     "pack_dataset": "prepare",
     "prepare_data": "prepare",
+    "survey_source": "survey",
     "verify_shards": "verify",
 }
 

@@ -27,6 +27,7 @@ MAX_SHARDS = 1_000_000
 MIN_SHARDS_TO_SPLIT = 10
 MAX_CLASSES = 100_000
 _LABELLED_FRACTION = 0.99
+_NAME_CHARACTERS = 16
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
@@ -207,6 +208,11 @@ def _labels(counts: dict[str, _LabelCounts], num_samples: int) -> dict[str, Labe
             names = tuple(str(value) for value in range(high + 1))
             found[name] = LabelInfo(num_classes=high + 1, class_names=names)
     return found
+
+
+def described_name(store: Store, keys: Sequence[str]) -> str:
+    """Names the description of these shards in the cache folder."""
+    return f"foreign-{source_hash(store, keys)[:_NAME_CHARACTERS]}"
 
 
 def source_hash(store: Store, keys: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSe
     cache = open_cache(data)
     cache.clean()
     if data.source == SCENES:
-        return _packed(scenes_source(data), _scenes_name(data), data, storage, progress)
+        return _packed(scenes_source(data), scenes_name(data), data, storage, progress)
     folder, names = foreign.split_pattern(data.source)
     store = open_store(folder, storage)
     if names is None and store.exists(MANIFEST_NAME):
@@ -50,10 +50,7 @@ def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSe
     if tars:
         return _described(store, tars, data, storage, progress)
     source = folder_source(store)
-    digest = (
-        source.fingerprint if isinstance(source, sources.ImageFolderSource) else _idx_fingerprint(source.root)
-    )
-    return _packed(source, f"folder-{digest[:_NAME_CHARACTERS]}", data, storage, progress)
+    return _packed(source, packed_folder_name(source), data, storage, progress)
 
 
 def open_shards(uri: str, data: DataConfig, storage: StorageConfig) -> ShardSet:
@@ -67,8 +64,8 @@ def open_shards(uri: str, data: DataConfig, storage: StorageConfig) -> ShardSet:
     try:
         text = store.read(MANIFEST_NAME)
     except NotFoundError as err:
-        if data.source == SCENES and Path(store.uri).name == _scenes_name(data):
-            return _packed(scenes_source(data), _scenes_name(data), data, storage, None)
+        if data.source == SCENES and Path(store.uri).name == scenes_name(data):
+            return _packed(scenes_source(data), scenes_name(data), data, storage, None)
         raise DataError(
             f"{store.uri}: no {MANIFEST_NAME}, so no packed shards; pack them with `orchestrator shards pack`"
         ) from err
@@ -173,7 +170,7 @@ def _described(
 ) -> ShardSet:
     """Foreign shards: read in place, or packed anew where a test part must be cut out of few shards."""
     cache = open_cache(data)
-    name = f"foreign-{foreign.source_hash(store, tars)[:_NAME_CHARACTERS]}"
+    name = foreign.described_name(store, tars)
 
     def make(folder: Path) -> None:
         manifest = foreign.describe_tars(store, tars, cache, progress)
@@ -206,7 +203,7 @@ def _once(cache: Cache, name: str, make: Callable[[Path], None]) -> Path:
         ) from err
 
 
-def _scenes_name(data: DataConfig) -> str:
+def scenes_name(data: DataConfig) -> str:
     """Names the packed scenes by everything that decides their bytes: their settings and the renderer."""
     from orchestrator.data import scenes
 
@@ -215,6 +212,13 @@ def _scenes_name(data: DataConfig) -> str:
     }
     text = json.dumps([settings, hash_file(Path(scenes.__file__))], sort_keys=True)
     return f"scenes-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_CHARACTERS]}"
+
+
+def packed_folder_name(source: sources.ImageFolderSource | sources.IdxSource) -> str:
+    """Names the packed form of a folder by what is in it."""
+    if isinstance(source, sources.ImageFolderSource):
+        return f"folder-{source.fingerprint[:_NAME_CHARACTERS]}"
+    return f"folder-{_idx_fingerprint(source.root)[:_NAME_CHARACTERS]}"
 
 
 def _idx_fingerprint(root: Path) -> str:

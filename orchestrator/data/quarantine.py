@@ -24,6 +24,11 @@ UseSample = Callable[[bytes, int], None]
 _log = logging.getLogger(__name__)
 
 
+def bearable(num_samples: int) -> int:
+    """How many bad samples a run on this many bears."""
+    return max(MIN_BAD_SAMPLES, int(MAX_BAD_FRACTION * num_samples))
+
+
 @dataclass(frozen=True, kw_only=True)
 class BadSample:
     """One sample that cannot be used: where it is and why."""
@@ -39,7 +44,7 @@ class Quarantine:
     """The bad samples met by one process; safe to use from several threads."""
 
     def __init__(self, num_samples: int) -> None:
-        self._limit = max(MIN_BAD_SAMPLES, int(MAX_BAD_FRACTION * num_samples))
+        self._limit = bearable(num_samples)
         self._lock = threading.Lock()
         self._entries: dict[int, BadSample] = {}
 

@@ -1,0 +1,194 @@
+"""`shards pack`, `shards ls`, `shards verify` and `shards quarantine`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.main import app, emit, json_option
+
+if TYPE_CHECKING:
+    from orchestrator.config import RunConfig
+    from orchestrator.data import ShardFault, ShardSet
+
+_MAX_LISTED = 50
+
+
+def place_option(command: Any) -> Any:
+    """`--set` of the keys that say how data is read: `data.*` and `storage.*`."""
+    return click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Set a key of data or storage, e.g. --set storage.endpoint_url=http://host:9000.",
+    )(command)
+
+
+@app.group()
+def shards() -> None:
+    """Image shards: pack them, list them, check them."""
+
+
+@shards.command()
+@click.argument("source")
+@click.argument("uri")
+@click.option(
+    "--shard-size-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=64.0,
+    show_default=True,
+    help="A shard holds at most this much, and at most 1,000 images.",
+)
+@place_option
+@json_option
+def pack(source: str, uri: str, shard_size_mb: float, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Write SOURCE as WebDataset shards with a manifest at URI, a folder or an `s3://` prefix.
+
+    SOURCE is a folder of images (one sub-folder a class), a folder with the idx files of MNIST or Fashion-MNIST,
+    other WebDataset shards (a folder, prefix or pattern like `s3://bucket/train-{000..127}.tar`), or `scenes`.
+    """
+    from orchestrator.cli.progress import telling
+    from orchestrator.data import pack_dataset
+
+    config = _config(source, overrides)
+    with telling() as tell:
+        pack_dataset(
+            source,
+            uri,
+            data=config.data,
+            storage=config.storage,
+            shard_size_mb=shard_size_mb,
+            progress=tell,
+        )
+    _show(_config(uri, overrides), each=False, as_json=as_json)
+
+
+@shards.command()
+@click.argument("uri")
+@click.option("--each", is_flag=True, help="Also list every shard.")
+@place_option
+@json_option
+def ls(uri: str, each: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what is at URI: splits, samples, labels and the digest; nothing is packed or downloaded."""
+    _show(_config(uri, overrides), each=each, as_json=as_json)
+
+
+@shards.command()
+@click.argument("uri")
+@click.option("--decode", is_flag=True, help="Also decode every image and read every label.")
+@place_option
+@json_option
+def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Read every shard at URI afresh and compare it with the manifest; exits with 3 when something is wrong."""
+    from orchestrator.cli.progress import telling
+    from orchestrator.data import verify_shards
+
+    with telling() as tell:
+        found = verify_shards(_open(_config(uri, overrides), tell), decode=decode, progress=tell)
+    checked = "sizes, hashes, samples, images and labels" if decode else "sizes, hashes and samples"
+    head = f"{found.num_shards:,} shards, {found.num_samples:,} samples checked: {checked}"
+    verdict = f"{len(found.faults):,} faults" if found.faults else "all as the manifest says"
+    data = {
+        "num_shards": found.num_shards,
+        "num_samples": found.num_samples,
+        "faults": [_fault_json(fault) for fault in found.faults],
+    }
+    emit(as_json, data, "\n".join([*_fault_lines(found.faults), f"{head}; {verdict}"]))
+    sys.exit(3 if found.faults else 0)
+
+
+@shards.command()
+@click.argument("uri")
+@place_option
+@json_option
+def quarantine(uri: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """List the samples at URI that a run would leave out: shard, key, offset and reason.
+
+    Exits with 3 when a split has more of them than a run bears, or a shard cannot be read.
+    """
+    from orchestrator.cli.progress import telling
+    from orchestrator.data import verify_shards
+    from orchestrator.data.quarantine import bearable
+
+    with telling() as tell:
+        shard_set = _open(_config(uri, overrides), tell)
+        faults = verify_shards(shard_set, decode=True, progress=tell).faults
+    split_of = {info.name: info.split for info in shard_set.manifest.shards}
+    samples, broken = [fault for fault in faults if fault.key], [fault for fault in faults if not fault.key]
+    counts = {}
+    for split in shard_set.splits:
+        total = shard_set.manifest.num_samples(split)
+        bad = sum(split_of[fault.shard] == split for fault in samples)
+        counts[split] = {"bad_samples": bad, "samples": total, "borne": bearable(total)}
+    lines = _fault_lines(faults) + [
+        f"{split}: {count['bad_samples']:,} of {count['samples']:,} samples cannot be used; "
+        f"a run bears {count['borne']:,}"
+        for split, count in counts.items()
+    ]
+    data = {
+        "splits": counts,
+        "samples": [_fault_json(fault) for fault in samples],
+        "shards": [_fault_json(fault) for fault in broken],
+    }
+    emit(as_json, data, "\n".join(lines))
+    too_many = any(count["bad_samples"] > count["borne"] for count in counts.values())
+    sys.exit(3 if too_many or broken else 0)
+
+
+def _config(source: str, overrides: tuple[str, ...]) -> RunConfig:
+    """The defaults with a source and the keys that were set."""
+    from orchestrator.config import apply_overrides, default_config
+
+    return apply_overrides(default_config(overrides), {"data.source": source})
+
+
+def _open(config: RunConfig, tell: Callable[[str], None]) -> ShardSet:
+    """The shards at a source. Foreign ones are described on first use; what is no shards yet is refused."""
+    from orchestrator.data import prepare_data, survey_source
+    from orchestrator.errors import DataError
+
+    survey = survey_source(config)
+    if survey.shards is not None:
+        return survey.shards
+    if survey.kind != "tars":
+        raise DataError(f"{survey.text()}; pack them with `orchestrator shards pack`")
+    return prepare_data(config, progress=tell)
+
+
+def _show(config: RunConfig, *, each: bool, as_json: bool) -> None:
+    from orchestrator.data import survey_source
+
+    survey = survey_source(config)
+    lines, data = [survey.text()], survey.to_json()
+    if survey.shards is not None:
+        lines.append(f"digest {survey.shards.digest}")
+    if survey.shards is not None and each:
+        infos = survey.shards.manifest.shards
+        width = max(len(info.name) for info in infos)
+        lines += [
+            f"{info.name:<{width}}  {info.num_samples:>9,} samples  {info.size_bytes / 1e6:>9,.1f} MB  "
+            f"{info.sha256[:12]}"
+            for info in infos
+        ]
+        data["shards"] = [
+            {key: getattr(info, key) for key in ("name", "split", "num_samples", "size_bytes", "sha256")}
+            for info in infos
+        ]
+    emit(as_json, data, "\n".join(lines))
+
+
+def _fault_lines(faults: Iterable[ShardFault]) -> list[str]:
+    lines = [
+        f"{fault.shard}: " + (f"{fault.key} at byte {fault.offset}: " if fault.key else "") + fault.reason
+        for fault in faults
+    ]
+    more = len(lines) - _MAX_LISTED
+    return lines if more <= 0 else [*lines[:_MAX_LISTED], f"and {more:,} more; --json lists all"]
+
+
+def _fault_json(fault: ShardFault) -> dict[str, Any]:
+    return {"shard": fault.shard, "key": fault.key, "offset": fault.offset, "reason": fault.reason}

@@ -1,0 +1,131 @@
+"""What a `data.source` holds, found out without packing, rendering or downloading a shard.
+
+For `orchestrator plan` and the `shards` commands, which say what is there before anything is spent on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.config.models import RunConfig
+from orchestrator.data import foreign
+from orchestrator.data.manifest import MANIFEST_NAME
+from orchestrator.data.prepare import (
+    SCENES,
+    folder_source,
+    open_cache,
+    open_shards,
+    packed_folder_name,
+    scenes_name,
+    scenes_source,
+)
+from orchestrator.data.shardset import ShardSet
+from orchestrator.storage import open_store
+
+SourceKind = Literal["shards", "tars", "scenes", "folder"]
+_KIND_TEXT: Mapping[SourceKind, str] = {
+    "shards": "packed shards",
+    "tars": "WebDataset shards without a manifest; each is read once on first use",
+    "scenes": "procedural scenes; rendered and packed on first use",
+    "folder": "images that are no shards yet; packed on first use",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What is there.
+
+    `shards` is the shard set that a run would read, None where it has to be made first. `num_samples` is by split,
+    `num_classes` by label; both are empty where only reading the shards would tell. `size_bytes` is that of the
+    shards, 0 where they are not packed.
+    """
+
+    source: str
+    kind: SourceKind
+    shards: ShardSet | None = None
+    num_samples: Mapping[str, int] = field(default_factory=dict)
+    num_classes: Mapping[str, int] = field(default_factory=dict)
+    num_shards: int = 0
+    size_bytes: int = 0
+
+    def text(self) -> str:
+        """In one line."""
+        parts = [f"{split} {count:,}" for split, count in self.num_samples.items()]
+        if self.num_shards:
+            parts.append(f"{self.num_shards:,} shards, {self.size_bytes / 1e6:,.1f} MB")
+        labels = ", ".join(f"{name} ({count})" for name, count in self.num_classes.items())
+        parts.append(f"labels {labels}" if labels else "no labels known")
+        return f"{self.source}: {_KIND_TEXT[self.kind]}; {'; '.join(parts)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return {
+            "source": self.source,
+            "kind": self.kind,
+            "ready": self.shards is not None,
+            "uri": None if self.shards is None else self.shards.uri,
+            "digest": None if self.shards is None else self.shards.digest,
+            "num_samples": dict(self.num_samples),
+            "num_classes": dict(self.num_classes),
+            "num_shards": self.num_shards,
+            "size_bytes": self.size_bytes,
+        }
+
+
+def survey_source(config: RunConfig) -> Survey:
+    """Look at a configuration's `data.source` as `prepare_data` would find it, and leave it as it is.
+
+    Raises:
+        DataError: Missing, empty or of no kind that can be read.
+        StorageError: It cannot be reached.
+    """
+    data, storage = config.data, config.storage
+    if data.source == SCENES:
+        return _packed_or(config, scenes_name(data), "scenes", scenes_source(data))
+    folder, names = foreign.split_pattern(data.source)
+    store = open_store(folder, storage)
+    if names is None and store.exists(MANIFEST_NAME):
+        return _of_shards(config, open_shards(data.source, data, storage))
+    tars = foreign.find_tars(store, names)
+    if not tars:
+        source = folder_source(store)
+        return _packed_or(config, packed_folder_name(source), "folder", source)
+    described = open_cache(data).folder / "packed" / foreign.described_name(store, tars)
+    if (described / MANIFEST_NAME).is_file():
+        return _of_shards(config, open_shards(str(described), data, storage))
+    sizes = {info.key: info.size_bytes for info in store.list()}
+    return Survey(
+        source=data.source,
+        kind="tars",
+        num_shards=len(tars),
+        size_bytes=sum(sizes[key] for key in tars),
+    )
+
+
+def _packed_or(config: RunConfig, name: str, kind: SourceKind, source: Any) -> Survey:
+    """The packed form in the cache folder where there is one, else the source itself."""
+    packed: Path = open_cache(config.data).folder / "packed" / name
+    if (packed / MANIFEST_NAME).is_file():
+        return _of_shards(config, open_shards(str(packed), config.data, config.storage))
+    return Survey(
+        source=config.data.source,
+        kind=kind,
+        num_samples=dict(source.num_samples),
+        num_classes={label: info.num_classes for label, info in source.labels.items()},
+    )
+
+
+def _of_shards(config: RunConfig, shards: ShardSet) -> Survey:
+    infos = shards.manifest.shards
+    return Survey(
+        source=config.data.source,
+        kind="shards",
+        shards=shards,
+        num_samples={split: shards.manifest.num_samples(split) for split in shards.splits},
+        num_classes={label: info.num_classes for label, info in shards.labels.items()},
+        num_shards=len(infos),
+        size_bytes=sum(info.size_bytes for info in infos),
+    )

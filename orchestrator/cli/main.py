@@ -37,7 +37,13 @@ def app(verbose: bool) -> None:
 
 def app_with_commands() -> click.Group:
     """The command line with every command; a module adds its own when it is imported."""
-    from orchestrator.cli import commands, config_commands, data_commands, mask_commands  # noqa: F401
+    from orchestrator.cli import (  # noqa: F401
+        commands,
+        config_commands,
+        data_commands,
+        job_commands,
+        mask_commands,
+    )
 
     return app
 

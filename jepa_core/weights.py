@@ -26,11 +26,16 @@ def part_generator(seed: int, part: str) -> torch.Generator:
 def build_untouched(build: Callable[[], Module]) -> Module:
     """Call `build` on the CPU and leave the global random state as it was.
 
-    Layers draw default weights from the global state when they are made; `initialise` replaces them.
+    Layers draw default weights from the global state when they are made; `initialise` replaces them. Within
+    `torch.device("meta")` the modules are built there: shapes without weights, for whoever only wants to count.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if _on_meta() else "cpu"):
         torch.manual_seed(0)
         return build()
+
+
+def _on_meta() -> bool:
+    return torch.get_default_device().type == "meta"
 
 
 @torch.no_grad()
@@ -53,4 +58,6 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 @torch.no_grad()
 def draw(tensor: Tensor, generator: torch.Generator) -> None:
     """Fill `tensor` with a normal distribution of standard deviation 0.02, cut at -2 and 2."""
+    if tensor.is_meta:
+        return
     nn.init.trunc_normal_(tensor, std=_STD, a=-2.0, b=2.0, generator=generator)

@@ -43,6 +43,7 @@ def app_with_commands() -> click.Group:
         data_commands,
         job_commands,
         mask_commands,
+        plan_commands,
     )
 
     return app

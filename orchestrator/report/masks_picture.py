@@ -27,9 +27,15 @@ _CELL_INCHES = 0.95
 
 
 def preview(
-    settings: MaskSettings, grid: PatchGrid, images_BHWC: Pixels, *, title: str, seed: int = 0
+    settings: MaskSettings,
+    grid: PatchGrid,
+    images_BHWC: Pixels,
+    *,
+    title: str,
+    seed: int = 0,
+    batch_size: int = 1,
 ) -> bytes:
-    """A PNG of what a geometry draws on images.
+    """A PNG of what a geometry draws on images, as the first ones of a batch of at least `batch_size`.
 
     Raises:
         ValueError: The geometry cannot be sampled on this grid.
@@ -39,9 +45,10 @@ def preview(
     from jepa_core.masks import build_sampler
 
     sampler = build_sampler(settings, grid)
-    ids = torch.arange(len(images_BHWC), dtype=torch.int64)
+    ids = torch.arange(max(batch_size, len(images_BHWC)), dtype=torch.int64)
     masks = sampler.sample(ids, torch.zeros_like(ids), seed=seed, step=0)
-    return contact_sheet(images_BHWC, rows_of(masks, grid), grid, title=title)
+    rows = {name: flags_BN[: len(images_BHWC)] for name, flags_BN in rows_of(masks, grid).items()}
+    return contact_sheet(images_BHWC, rows, grid, title=title)
 
 
 def rows_of(masks: MaskBatch, grid: PatchGrid) -> dict[str, Flags]:

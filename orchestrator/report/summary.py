@@ -15,6 +15,7 @@ from orchestrator.report.trials import TrialSummary, point_text, trial_summaries
 from orchestrator.report.verdict import Verdict, judge
 from orchestrator.report.words import cost_text, verdict_lines
 from orchestrator.sweep.record import SweepRecord
+from orchestrator.text import align
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,20 +163,6 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
     )
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as columns of plain text: words to the left, figures to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    figures = [all(_is_figure(row[column]) for row in rows[1:]) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, figures, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -185,10 +172,6 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _figure(value: float, *, sign: bool = False) -> str:
     return "-" if not math.isfinite(value) else f"{value:+.1f}" if sign else f"{value:.1f}"
-
-
-def _is_figure(cell: str) -> bool:
-    return cell in ("", "-") or cell.lstrip("+-").rstrip("=").replace(",", "").replace(".", "").isdigit()
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig, StorageConfig
@@ -21,7 +17,6 @@ from orchestrator.errors import NotFoundError
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
 from orchestrator.report.summary import Summary, summarize
-from orchestrator.report.trials import point_key, point_text
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
@@ -35,6 +30,7 @@ logger = logging.getLogger(__name__)
 _PREVIEW_IMAGES = 6
 _MAX_PREVIEWS = 16
 _MASKS = "report/masks"
+_PICTURES_OF_TRIALS = "pictures.json"
 _NOTE_TAG = "mlflow.note.content"
 
 
@@ -54,16 +50,16 @@ def load_sweep(runs: str, sweep_id: str) -> tuple[RunConfig, SweepRecord, str]:
 
 
 def log_preview(start: SweepStart) -> None:
-    """Draw what the first geometries of a sweep mask; a picture that fails is not worth a sweep."""
+    """Audit the geometries of a sweep and draw what the first ones mask; failing at it is not worth a sweep."""
     try:
-        pictures = _previews(start)
+        files = _mask_files(start)
     except Exception:
-        logger.warning("no mask pictures could be drawn", exc_info=True)
+        logger.warning("the masks could not be audited and drawn", exc_info=True)
         return
     store = open_store(start.run_uri, start.config.storage)
-    for name, data in pictures.items():
-        store.write(f"{_MASKS}/{name}.png", data)
-        start.tracker.log_artifact(None, f"masks/{name}.png", data)
+    for name, data in files.items():
+        store.write(f"{_MASKS}/{name}", data)
+        start.tracker.log_artifact(None, f"masks/{name}", data)
 
 
 def log_report(record: SweepRecord, tracker: Tracker, uri: str) -> None:
@@ -137,53 +133,41 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
     tracker.log_rows(None, [MetricRow(step=step, timestamp_ms=time_ms, metrics=metrics)])
 
 
-def _previews(start: SweepStart) -> dict[str, bytes]:
-    """One picture for each of the first distinct geometries, by a name that sorts in their order."""
-    from jepa_core.masks import PatchGrid  # samplers and data are not needed to write a report
-    from orchestrator.report.masks_picture import preview
+def _mask_files(start: SweepStart) -> dict[str, bytes]:
+    """The audit as page and JSON, a picture of each of the first geometries, and which trial has which picture."""
+    from orchestrator.report.masks_page import render_audit  # these bring samplers and data,
+    from orchestrator.report.masks_sweep import (
+        images_from,
+        picture_name,
+        previews,
+    )  # which a report does not need
+    from orchestrator.sweep.geometries import audit_sweep
 
-    images = _preview_images(start)
-    base = start.config
-    configs = {point_key(trial.point): (trial.point, trial.config) for trial in start.plan.trials}
-    pictures: dict[str, bytes] = {}
-    for index, (point, config) in enumerate(list(configs.values())[:_MAX_PREVIEWS] or [({}, base)]):
-        side = config.encoder.image_size_px // config.encoder.patch_size_px
-        grid = PatchGrid(rows=side, columns=side)
-        title = point_text(point)
-        pictures[f"{index:03d}-{_slug(title)}"] = preview(
-            config.masks, grid, images, title=title, seed=config.train.seed
-        )
-    return pictures
-
-
-def _preview_images(start: SweepStart) -> NDArray[np.uint8]:
-    from orchestrator.data import load_images
-
-    config = start.config
-    loaded = load_images(
-        start.shards,
-        config.data.test_split,
-        _PREVIEW_IMAGES,
-        image_size_px=config.encoder.image_size_px,
-        threads=1,
-    )
-    images: NDArray[np.uint8] = loaded.images_uint8_NCHW.permute(0, 2, 3, 1).numpy()
-    return images
+    audit = audit_sweep(start.config, start.plan)
+    images = images_from(start.config, start.shards, _PREVIEW_IMAGES)
+    pictures = previews(audit, images, most=_MAX_PREVIEWS)
+    names = {
+        trial_id: picture_name(index, geometry)
+        for index, geometry in enumerate(audit.geometries)
+        for trial_id in geometry.trial_ids
+    }
+    return {
+        "audit.html": render_audit(start.config.name, audit).encode(),
+        "audit.json": json.dumps(audit.to_json(), indent=1).encode(),
+        _PICTURES_OF_TRIALS: json.dumps(names, indent=1).encode(),
+        **{f"{name}.png": data for name, data in pictures.items()},
+    }
 
 
 def _mask_pictures(summary: Summary, store: Store) -> dict[str, bytes]:
     """Pictures of the best and the worst geometry that were drawn when the sweep started."""
-    ranking = summary.verdict.ranking
-    wanted = {"highest": ranking[0].name, "lowest": ranking[-1].name} if len(ranking) > 1 else {}
-    keys = {
-        info.key.rpartition("/")[2].removesuffix(".png")[4:]: info.key for info in store.list(f"{_MASKS}/")
-    }
-    return {
-        f"{place}: {name}": store.read(keys[_slug(name)])
-        for place, name in wanted.items()
-        if _slug(name) in keys
-    }
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:100].strip("-.")
+    ranking, place = summary.verdict.ranking, f"{_MASKS}/{_PICTURES_OF_TRIALS}"
+    if len(ranking) < 2 or not store.exists(place):
+        return {}
+    names = json.loads(store.read(place))
+    pictures = {}
+    for title, result in (("highest", ranking[0]), ("lowest", ranking[-1])):
+        key = f"{_MASKS}/{names.get(result.trial_ids[0])}.png"
+        if store.exists(key):
+            pictures[f"{title}: {result.name}"] = store.read(key)
+    return pictures

@@ -1,14 +1,68 @@
-"""What a sweep would do, without doing it: `--dry-run` and `orchestrator plan`."""
+"""What a sweep would do, without doing it: `--dry-run` and `orchestrator plan`.
+
+Looks at the data source and samples masks; trains nothing, packs nothing, writes nothing.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.config import default_config, flatten
 from orchestrator.config.models import RunConfig
+from orchestrator.data import Survey, survey_source
+from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep, skeleton
 from orchestrator.sweep.scheduler import rungs_images
-from orchestrator.sweep.space import SweepPlan, plan_sweep
+from orchestrator.sweep.space import SweepPlan, plan_sweep, point_name
+from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
+
+_FLOAT32_BYTES = 4
+_OPTIMIZER_TENSORS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostEstimate:
+    """Floating-point operations of training, counted from the tokens that the masks come to.
+
+    `flops` is the sum over every trial to its end; `least_flops` what successive halving comes to at best, when each
+    rung lets through just its share (the same as `flops` without halving). Probes, loading and start-up are not in it.
+    """
+
+    flops: float
+    least_flops: float
+    flops_of_trial: Mapping[str, float]
+
+    def text(self) -> str:
+        """In one line."""
+        span = with_prefix(self.flops, "FLOP")
+        if self.least_flops < self.flops:
+            span = f"{with_prefix(self.least_flops, 'FLOP')} (halved as planned) to {span} (nothing stopped)"
+        return f"{span} of training; probes, loading and start-up come on top"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return {
+            "flops": self.flops,
+            "least_flops": self.least_flops,
+            "flops_of_trial": dict(self.flops_of_trial),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointEstimate:
+    """Sizes in bytes: of the largest trial's checkpoint, and of all that the sweep keeps at once."""
+
+    one_bytes: int
+    all_bytes: int
+    num_kept: int
+
+    def text(self) -> str:
+        """In one line."""
+        one, every = with_prefix(self.one_bytes, "B"), with_prefix(self.all_bytes, "B")
+        return f"{one} each, {self.num_kept} kept a trial, {every} in all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,20 +71,34 @@ class PlanDescription:
 
     config: RunConfig
     plan: SweepPlan
+    audit: SweepAudit
+    data: Survey
+    cost: CostEstimate
+    checkpoints: CheckpointEstimate
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was merged or capped, and what the audit warns of."""
+        return (*self.plan.notes, *self.audit.notes, *self.audit.warnings)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
         return {
             "name": self.config.name,
+            "config": flatten(self.config),
             "search": self.config.sweep.search,
-            "num_trials": self._num_trials(),
+            "num_trials": num_trials(self.config, self.plan),
             "trials": [
                 {"trial_id": trial.trial_id, "point": trial.point, "seed": trial.seed}
                 for trial in self.plan.trials
             ],
             "images_a_trial": self._images(),
             "rungs_images": list(rungs_images(self.config.sweep.asha, self.config.train.images)),
-            "notes": list(self.plan.notes),
+            "data": self.data.to_json(),
+            "audit": self.audit.to_json(),
+            "cost": self.cost.to_json(),
+            "checkpoints": {"one_bytes": self.checkpoints.one_bytes, "all_bytes": self.checkpoints.all_bytes},
+            "notes": list(self.notes),
         }
 
     def text(self) -> str:
@@ -38,24 +106,45 @@ class PlanDescription:
         sweep, train = self.config.sweep, self.config.train
         rungs = rungs_images(sweep.asha, train.images)
         lines = [
-            f"{self.config.name}: {self._num_trials()} trials by {sweep.search} search over "
+            f"{self.config.name}: {num_trials(self.config, self.plan)} trials by {sweep.search} search over "
             + (", ".join(sweep.space) or "nothing"),
-            f"data: {self.config.data.source}",
-            f"each trial: {self._images():,} images in batches of {train.batch_size}, "
+            f"data         {self.data.text()}",
+            f"each trial   {self._images():,} images in batches of {train.batch_size}, "
             f"{train.num_workers} workers with {train.cpus_per_worker:g} CPUs and {train.gpus_per_worker} GPUs",
-            f"ranked by {sweep.metric}; "
+            f"ranked by    {sweep.metric}; "
             + (
                 f"halved at {', '.join(f'{rung:,}' for rung in rungs)} images"
                 if rungs
                 else "no trial is stopped early"
             ),
-            *(f"{trial.index:03d}  {trial.trial_id}  {trial.name}" for trial in self.plan.trials),
-            *(f"note: {note}" for note in self.plan.notes),
+            f"cost         {self.cost.text()}",
+            f"checkpoints  {self.checkpoints.text()}, at {self.config.storage.uri}",
+            "",
+            align(self._rows()),
+            *self._remarks(),
         ]
         return "\n".join(lines)
 
-    def _num_trials(self) -> int:
-        return len(self.plan.trials) or (self.config.sweep.num_trials or 1) * len(self.config.sweep.seeds)
+    def _rows(self) -> list[list[str]]:
+        """The trials with what their masks come to; samples of the space where a search proposes its own points."""
+        head = ["trial", "geometry", "seed"]
+        figures = ["context", "of grid", "target", "all targets", "GFLOP/image"]
+        if not self.plan.trials:
+            rows = [["sample", each.name, "-", *_figures(each)] for each in self.audit.geometries]
+            return [[*head, *figures], *rows]
+        rows = []
+        for trial in self.plan.trials:
+            geometry = self.audit.of_trial(trial.trial_id)
+            cells = [trial.trial_id, point_name(trial.point), str(trial.seed)]
+            rows.append([*cells, *(_figures(geometry) if geometry else ["-"] * len(figures))])
+        return [[*head, *figures], *rows]
+
+    def _remarks(self) -> list[str]:
+        changed = differences(self.config)
+        settings = [f"  {key}: {value}" for key, value in changed.items()]
+        notes = [f"note: {note}" for note in self.notes]
+        title = "settings that differ from the defaults (`orchestrator config show FILE` prints all):"
+        return [*([""] if notes else []), *notes, "", title, *(settings or ["  none"])]
 
     def _images(self) -> int:
         plan = plan_run(self.config)
@@ -63,5 +152,92 @@ class PlanDescription:
 
 
 def describe_plan(config: RunConfig) -> PlanDescription:
-    """Plan a sweep and stop there."""
-    return PlanDescription(config=config, plan=plan_sweep(config))
+    """Plan a sweep and stop there.
+
+    Raises:
+        DataError, StorageError: The data source is missing, cannot be read or cannot be reached.
+    """
+    plan = plan_sweep(config)
+    audit = audit_sweep(config, plan)
+    return PlanDescription(
+        config=config,
+        plan=plan,
+        audit=audit,
+        data=survey_source(config),
+        cost=estimate_cost(config, plan, audit),
+        checkpoints=estimate_checkpoints(config, plan),
+    )
+
+
+def num_trials(config: RunConfig, plan: SweepPlan) -> int:
+    """Trials of the sweep, those among them that its search has yet to propose."""
+    return len(plan.trials) or (config.sweep.num_trials or 1) * len(config.sweep.seeds)
+
+
+def estimate_cost(config: RunConfig, plan: SweepPlan, audit: SweepAudit) -> CostEstimate:
+    """What the sweep's training comes to, from each geometry's realised tokens."""
+    mean_flops = sum(each.flops.total for each in audit.geometries) / max(1, len(audit.geometries))
+    of_trial = {}
+    for trial in plan.trials:
+        geometry = audit.of_trial(trial.trial_id)
+        run = plan_run(trial.config)
+        per_image = geometry.flops.total if geometry else mean_flops
+        of_trial[trial.trial_id] = per_image * run.images_at(run.total_steps)
+    run = plan_run(config)
+    total = sum(of_trial.values())
+    if not plan.trials:
+        total = mean_flops * run.images_at(run.total_steps) * num_trials(config, plan)
+    return CostEstimate(flops=total, least_flops=total * _halved_share(config, plan), flops_of_trial=of_trial)
+
+
+def _halved_share(config: RunConfig, plan: SweepPlan) -> float:
+    """The share of all images that is trained on when every rung lets through just its share of trials."""
+    asha, total = config.sweep.asha, config.train.images
+    rungs = rungs_images(asha, total)
+    if asha is None or not rungs:
+        return 1.0
+    left, seen, images = num_trials(config, plan), 0, 0
+    for rung in (*rungs, total):
+        images += left * (rung - seen)
+        seen, left = rung, math.ceil(left / asha.reduction_factor)
+    return images / (num_trials(config, plan) * total)
+
+
+def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstimate:
+    """The size of checkpoints, counted from the tensors that one holds."""
+    models = {}
+    sizes = []
+    for each in [trial.config for trial in plan.trials] or [config]:
+        model = (each.encoder, each.predictor, each.objective)
+        if model not in models:
+            models[model] = checkpoint_bytes(each)
+        sizes.append(models[model])
+    kept, repeats = config.train.keep_checkpoints, 1 if plan.trials else num_trials(config, plan)
+    return CheckpointEstimate(one_bytes=max(sizes), all_bytes=sum(sizes) * kept * repeats, num_kept=kept)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Bytes of one checkpoint: every tensor of the objective, and the optimiser's two for each trained one."""
+    module = skeleton(config)
+    held: int = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    trained = sum(value.numel() for value in module.parameters() if value.requires_grad)
+    return held + _OPTIMIZER_TENSORS * _FLOAT32_BYTES * trained
+
+
+def differences(config: RunConfig) -> dict[str, Any]:
+    """The settings that are not the defaults, by dotted key."""
+    defaults = flatten(default_config())
+    return {
+        key: value for key, value in flatten(config).items() if key not in defaults or defaults[key] != value
+    }
+
+
+def _figures(geometry: GeometryAudit) -> list[str]:
+    audit = geometry.audit
+    return [
+        f"{audit.context_patches.mean:.1f}",
+        f"{audit.context_fraction.mean:.3f}",
+        f"{audit.target_fraction.mean:.3f}",
+        f"{audit.target_union_fraction.mean:.3f}",
+        f"{geometry.flops.total / 1e9:.3g}",
+    ]

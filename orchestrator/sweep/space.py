@@ -77,9 +77,14 @@ def make_trial(config: RunConfig, point: Point, seed: int, index: int) -> TrialP
 
 
 def trial_name(point: Point, seed: int) -> str:
-    """A readable name: the last part of every key and its value."""
+    """A readable name: the point's and the seed."""
+    return ", ".join([point_name(point), f"seed {seed}"] if point else [f"seed {seed}"])
+
+
+def point_name(point: Point) -> str:
+    """A point in words: the last part of every key and its value."""
     parts = [f"{key.rsplit('.', 1)[-1]} {format_value(value)}" for key, value in point.items()]
-    return ", ".join([*parts, f"seed {seed}"])
+    return ", ".join(parts) or "base configuration"
 
 
 def format_value(value: Any) -> str:
@@ -97,6 +102,12 @@ def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> dic
     }
 
 
+def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> dict[str, Any]:
+    """The point whose axes stand at these fractions of their ranges, in the order of the space."""
+    axes = zip(config.sweep.space.items(), fractions, strict=True)
+    return {key: axis_value(axis, fraction) for (key, axis), fraction in axes}
+
+
 def patch_grid(config: RunConfig) -> PatchGrid:
     """The patch grid of a configuration's encoder."""
     side = config.encoder.image_size_px // config.encoder.patch_size_px
@@ -106,11 +117,7 @@ def patch_grid(config: RunConfig) -> PatchGrid:
 def _random_points(config: RunConfig) -> list[dict[str, Any]]:
     generator = np.random.default_rng(config.sweep.search_seed)
     draws = generator.random((config.sweep.num_trials or 1, len(config.sweep.space)))
-    keys = list(config.sweep.space)
-    return [
-        {key: axis_value(config.sweep.space[key], float(u)) for key, u in zip(keys, row, strict=True)}
-        for row in draws
-    ]
+    return [point_of_fractions(config, row) for row in draws.tolist()]
 
 
 def _merge_equal_geometries(
@@ -127,8 +134,7 @@ def _merge_equal_geometries(
         key = (geometry_key(trial_config.masks, patch_grid(trial_config)), others)
         if key in kept:
             notes.append(
-                f"merged: {trial_name(point, 0).rsplit(', ', 1)[0]} masks the same integer blocks as "
-                f"{trial_name(kept[key], 0).rsplit(', ', 1)[0]}"
+                f"merged: {point_name(point)} masks the same integer blocks as {point_name(kept[key])}"
             )
         else:
             kept[key] = point

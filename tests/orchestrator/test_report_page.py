@@ -11,7 +11,7 @@ from PIL import Image
 from orchestrator.config import default_config, dump
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures, pareto_front
-from orchestrator.report.summary import Summary, align, summarize
+from orchestrator.report.summary import Summary, summarize
 from orchestrator.report.trials import point_text
 from orchestrator.report.words import verdict_lines
 from orchestrator.sweep.record import Attempt, SweepRecord, TrialRecord
@@ -154,15 +154,6 @@ def test_the_table_is_aligned_and_puts_the_unfinished_last(summary):
     table = lines[: 2 + len(summary.trials)]
     assert "stopped early" in table[-1]
     assert len({line.index("  target") for line in table[2:]}) == 1
-
-
-def test_figures_align_right_and_words_left():
-    assert align([["a", "b"], ["x", "1.0"], ["yyy", "-10.0"]]).splitlines() == [
-        "a        b",
-        "---  -----",
-        "x      1.0",
-        "yyy  -10.0",
-    ]
 
 
 def test_the_summary_as_json_and_csv_holds_every_trial(summary):

@@ -1,13 +1,19 @@
+import base64
 import json
+from pathlib import Path
 
 import pytest
+from image_data import data_config, image_folder
 
-from orchestrator.config import default_config, dump
+from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import StorageConfig
+from orchestrator.data import prepare_data
 from orchestrator.errors import NotFoundError
-from orchestrator.report import load_sweep, log_report, summarize, write_report
+from orchestrator.report import load_sweep, log_preview, log_report, summarize, write_report
 from orchestrator.storage import open_store
 from orchestrator.sweep.journal import Journal
+from orchestrator.sweep.runner import SweepStart
+from orchestrator.sweep.space import plan_sweep
 from orchestrator.tracking import MemoryTracker
 
 
@@ -91,3 +97,32 @@ def test_the_verdict_reaches_the_tracker_as_note_tags_and_artifacts(tmp_path):
 def test_a_sweep_that_is_not_there_is_said_so(tmp_path):
     with pytest.raises(NotFoundError, match="masks-9"):
         load_sweep(str(tmp_path), "masks-9")
+
+
+def test_a_starting_sweep_leaves_pictures_and_audit_beside_its_runs_and_in_the_tracker(tmp_path):
+    config = data_config(image_folder(tmp_path / "images"), tmp_path / "cache")
+    space = {"masks.target_scale": {"choices": [[0.1, 0.15], [0.2, 0.25]]}}
+    config = apply_overrides(config, {"sweep.space": space, "storage.uri": str(tmp_path)})
+    tracker, plan, uri = MemoryTracker(), plan_sweep(config), str(tmp_path / "masks-1")
+    tracker.start_sweep("masks-1", "masks", {}, {})
+    log_preview(
+        SweepStart(config=config, plan=plan, shards=prepare_data(config), tracker=tracker, run_uri=uri)
+    )
+    logged = tracker.runs[None].artifacts
+    assert logged["masks/audit.html"].startswith(b"<!doctype html>")
+    names = json.loads((tmp_path / "masks-1" / "report" / "masks" / "pictures.json").read_bytes())
+    assert set(names) == {trial.trial_id for trial in plan.trials}
+    assert all(f"masks/{name}.png" in logged for name in names.values())
+
+
+def test_the_report_shows_the_pictures_of_the_best_and_the_worst_geometry(tmp_path):
+    uri = journal_a_sweep(tmp_path)
+    folder = tmp_path / "masks-1" / "report" / "masks"
+    folder.mkdir(parents=True)
+    (folder / "pictures.json").write_text(json.dumps({"t0": "000-first", "t1": "001-second"}))
+    for name in ("000-first", "001-second"):
+        (folder / f"{name}.png").write_bytes(name.encode())
+    config, record, uri = load_sweep(str(tmp_path), "masks-1")
+    page = Path(write_report(config, record, uri)).read_text()
+    assert base64.b64encode(b"000-first").decode() in page
+    assert "lowest: target scale 0.2-0.3" in page

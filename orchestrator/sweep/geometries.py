@@ -1,0 +1,302 @@
+"""What the mask geometries of a sweep come to: audits, FLOPs, axes that do nothing, axes that move together.
+
+Pure functions of a configuration and its planned trials; nothing is trained and no data is read. Called by
+`planning` and by the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from jepa_core.flops import ModelDims, StepFlops, flops_per_image
+from jepa_core.masks import (
+    MaskAudit,
+    audit_geometry,
+    coupled_figures,
+    equal_values,
+    geometry_key,
+    is_inert,
+    unused_fields,
+)
+from jepa_core.objectives import Objective, build_objective
+from orchestrator.config import apply_overrides, axis_value
+from orchestrator.config.models import Choice, RunConfig
+from orchestrator.errors import ConfigError
+from orchestrator.sweep.space import SweepPlan, patch_grid, point_name, point_of_fractions
+
+MAX_GEOMETRIES = 256
+"""Geometries that are audited; the rest of a larger sweep is counted and not described."""
+
+_BATCH, _MAX_BATCH = 128, 4096
+_SAMPLED_POINTS = 24
+_BASES = 6
+_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_COUPLED = 0.9
+_MIN_FOR_COUPLING = 4
+_OWN_FIGURES: Mapping[str, frozenset[str]] = {
+    "masks.target_scale": frozenset({"target block", "all targets"}),
+    "masks.num_target_blocks": frozenset({"all targets"}),
+    "masks.context_keep": frozenset({"kept context"}),
+}
+"""Realised figures that an axis is there to set; that they follow it is no news."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryAudit:
+    """One geometry of a sweep, with the trials that train it; none where the point is a sample of a search."""
+
+    name: str
+    point: Mapping[str, Any]
+    config: RunConfig
+    trial_ids: tuple[str, ...]
+    audit: MaskAudit
+    flops: StepFlops
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as a JSON-able dictionary."""
+        audit = self.audit
+        return {
+            "name": self.name,
+            "point": dict(self.point),
+            "trial_ids": list(self.trial_ids),
+            "grid": str(audit.grid),
+            "batch_size_a_device": audit.batch_size,
+            "context_block_shapes": len(audit.context_shapes),
+            "target_block_shapes": len(audit.target_shapes),
+            "context_available_fraction": audit.context_available_fraction.mean,
+            "context_patches_sd": audit.context_patches.sd,
+            "gigaflops_per_image": self.flops.total / 1e9,
+            "metrics": audit.metrics,
+            "warnings": list(audit.warnings),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepAudit:
+    """The geometries of a sweep in the order of its trials, and what a person should know of the whole."""
+
+    geometries: tuple[GeometryAudit, ...]
+    notes: tuple[str, ...]
+    is_sampled: bool
+    """Whether the points are a sample of a space whose search proposes its own."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return {
+            "geometries": [geometry.to_json() for geometry in self.geometries],
+            "notes": list(self.notes),
+            "is_sampled": self.is_sampled,
+        }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the audits warn of; a warning that not all geometries share is told with its geometry."""
+        geometries_of: dict[str, list[str]] = {}
+        for geometry in self.geometries:
+            for warning in geometry.audit.warnings:
+                geometries_of.setdefault(warning, []).append(geometry.name)
+        return tuple(
+            warning if len(names) == len(self.geometries) else f"{'; '.join(names)}: {warning}"
+            for warning, names in geometries_of.items()
+        )
+
+    def of_trial(self, trial_id: str) -> GeometryAudit | None:
+        """The geometry that a trial trains."""
+        return next((each for each in self.geometries if trial_id in each.trial_ids), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Variant:
+    """A configuration of the sweep with its point and trials."""
+
+    point: Mapping[str, Any]
+    config: RunConfig
+    trial_ids: tuple[str, ...] = ()
+
+
+def audit_sweep(config: RunConfig, plan: SweepPlan) -> SweepAudit:
+    """Audit every distinct geometry of a sweep, and look at its axes."""
+    variants = _variants(config, plan)
+    groups: dict[Hashable, list[_Variant]] = {}
+    for variant in variants:
+        groups.setdefault(_audit_key(variant.config), []).append(variant)
+    dims: dict[Hashable, ModelDims] = {}
+    geometries = [_audited(group, dims) for group in list(groups.values())[:MAX_GEOMETRIES]]
+    notes = [*_axis_notes(config, variants), *_fixed_notes(geometries), *_coupling_notes(config, geometries)]
+    if len(groups) > MAX_GEOMETRIES:
+        notes.append(f"{len(groups):,} geometries, the first {MAX_GEOMETRIES} are audited")
+    return SweepAudit(geometries=tuple(geometries), notes=tuple(notes), is_sampled=not plan.trials)
+
+
+def device_batch_size(config: RunConfig) -> int:
+    """Images that one worker draws masks for at once; under `reference` it is part of the geometry."""
+    return config.train.batch_size // config.train.num_workers
+
+
+def skeleton(config: RunConfig) -> Objective:
+    """The model of a configuration on the meta device: shapes without weights, which even the largest has at once."""
+    with torch.device("meta"):
+        return build_objective(
+            encoder=config.encoder, predictor=config.predictor, objective=config.objective, seed=0
+        )
+
+
+def model_dims(config: RunConfig) -> ModelDims:
+    """The dimensions that decide the cost of a step."""
+    module: Any = skeleton(config)
+    return ModelDims.of(module.context_encoder, module.predictor)
+
+
+def _variants(config: RunConfig, plan: SweepPlan) -> list[_Variant]:
+    """The trials' configurations; for a search that proposes its own points, points spread over its space."""
+    if plan.trials:
+        return [
+            _Variant(point=trial.point, config=trial.config, trial_ids=(trial.trial_id,))
+            for trial in plan.trials
+        ]
+    generator = np.random.default_rng(config.sweep.search_seed)
+    variants = []
+    for fractions in generator.random((_SAMPLED_POINTS, len(config.sweep.space))).tolist():
+        point = point_of_fractions(config, fractions)
+        try:
+            variants.append(_Variant(point=point, config=apply_overrides(config, point)))
+        except ConfigError:  # a combination that the search would report as failed
+            continue
+    return variants
+
+
+def _audit_key(config: RunConfig) -> Hashable:
+    batch_size = device_batch_size(config) if config.masks.sampler == "reference" else None
+    return (
+        geometry_key(config.masks, patch_grid(config)),
+        batch_size,
+        config.encoder,
+        config.predictor,
+        config.objective,
+    )
+
+
+def _audited(group: Sequence[_Variant], dims: dict[Hashable, ModelDims]) -> GeometryAudit:
+    config, point = group[0].config, group[0].point
+    model = (config.encoder, config.predictor, config.objective)
+    if model not in dims:
+        dims[model] = model_dims(config)
+    is_reference = config.masks.sampler == "reference"
+    batch_size = min(device_batch_size(config), _MAX_BATCH) if is_reference else _BATCH
+    audit = audit_geometry(config.masks, patch_grid(config), batch_size=batch_size)
+    flops = flops_per_image(
+        dims[model],
+        context_patches=audit.context_tokens,
+        target_patches=audit.target_tokens,
+        num_target_blocks=config.masks.num_target_blocks,
+        num_context_blocks=config.masks.num_context_blocks,
+    )
+    trial_ids = tuple(trial_id for variant in group for trial_id in variant.trial_ids)
+    return GeometryAudit(
+        name=point_name(point),
+        point=dict(point),
+        config=config,
+        trial_ids=trial_ids,
+        audit=audit,
+        flops=flops,
+    )
+
+
+def _axis_notes(config: RunConfig, variants: Sequence[_Variant]) -> list[str]:
+    """Axes of the mask that change nothing, and values of one that come to the same blocks."""
+    notes = []
+    for key, axis in config.sweep.space.items():
+        section, _, field = key.partition(".")
+        if section != "masks" or not variants:
+            continue
+        values = axis.choices if isinstance(axis, Choice) else [axis_value(axis, at) for at in _LEVELS]
+        bases = [variant.config for variant in variants[:: max(1, len(variants) // _BASES)]]
+        settings = [(base.masks, patch_grid(base)) for base in bases]
+        grids = ", ".join(dict.fromkeys(str(grid) for _, grid in settings))
+        listed = _texts(values)
+        if all(is_inert(masks, grid, field, values) for masks, grid in settings):
+            why = (
+                f"the sampler {settings[0][0].sampler!r} does not read it"
+                if all(field in unused_fields(masks) for masks, _ in settings)
+                else f"{', '.join(listed)} come to the same blocks on a {grids} grid"
+            )
+            notes.append(f"axis {key} does nothing: {why}")
+            continue
+        for group in equal_values(*settings[0], field, values):
+            if len(group) > 1:
+                same = ", ".join(listed[place] for place in group)
+                notes.append(f"axis {key}: {same} come to the same blocks on a {settings[0][1]} grid")
+    return notes
+
+
+def _fixed_notes(geometries: Sequence[GeometryAudit]) -> list[str]:
+    """Ranges of scale that always come to one block shape."""
+    notes: dict[str, None] = {}
+    for geometry in geometries:
+        settings, grid = geometry.audit.settings, geometry.audit.grid
+        for name, shapes in (
+            ("target_scale", geometry.audit.target_shapes),
+            ("context_scale", geometry.audit.context_shapes),
+        ):
+            low, high = getattr(settings, name)
+            if low < high and len(shapes) == 1 and name not in unused_fields(settings):
+                shape = f"{shapes[0].height}x{shapes[0].width}"
+                notes[
+                    f"masks.{name} [{low:g}, {high:g}] always makes blocks of {shape} patches on a {grid} grid "
+                    f"under the sampler {settings.sampler!r}: the range does nothing"
+                ] = None
+    return list(notes)
+
+
+def _coupling_notes(config: RunConfig, geometries: Sequence[GeometryAudit]) -> list[str]:
+    """Axes that cannot be told apart, and realised figures that follow an axis meant for something else."""
+    if len(geometries) < _MIN_FOR_COUPLING:
+        return []
+    axes = _axis_figures(config, geometries)
+    realised = {
+        "kept context": [each.audit.context_fraction.mean for each in geometries],
+        "target block": [each.audit.target_fraction.mean for each in geometries],
+        "all targets": [each.audit.target_union_fraction.mean for each in geometries],
+        "FLOPs per image": [each.flops.total for each in geometries],
+    }
+    notes = []
+    for first, second, value in coupled_figures({**axes, **realised}, threshold=_COUPLED):
+        if first in axes and second in axes:
+            notes.append(
+                f"axes {first} and {second} move together (correlation {value:+.2f}): no effect of one "
+                "can be told from the other's"
+            )
+        elif first in axes and second not in _OWN_FIGURES.get(first, frozenset()):
+            notes.append(f"{second} follows {first} (correlation {value:+.2f}): its effect is that of both")
+    return notes
+
+
+def _axis_figures(config: RunConfig, geometries: Sequence[GeometryAudit]) -> dict[str, list[float]]:
+    """The axes whose values are numbers or pairs of numbers, one number a geometry: the pair's middle."""
+    figures = {}
+    for key in config.sweep.space:
+        values = [_number(geometry.point.get(key)) for geometry in geometries]
+        if all(math.isfinite(value) for value in values):
+            figures[key] = values
+    return figures
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (list, tuple)) and value:
+        numbers = [_number(item) for item in value]
+        return sum(numbers) / len(numbers)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [
+        f"[{', '.join(f'{item:g}' for item in value)}]" if isinstance(value, (list, tuple)) else str(value)
+        for value in values
+    ]

@@ -1,0 +1,33 @@
+"""Tables and figures as plain text, for whatever is printed or written for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of plain text, the first being the header: words to the left, figures to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    figures = [all(_is_figure(row[column]) for row in rows[1:]) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, figures, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def with_prefix(value: float, unit: str) -> str:
+    """A quantity with three significant digits and a decimal prefix: `84.2 GFLOP`."""
+    for factor, prefix in _PREFIXES:
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def _is_figure(cell: str) -> bool:
+    return cell in ("", "-") or cell.lstrip("+-").rstrip("=").replace(",", "").replace(".", "").isdigit()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from image_data import image_folder
+
+from jepa_core.step import create_state
+from orchestrator.config import apply_overrides, default_config
+from orchestrator.errors import DataError
+from orchestrator.storage import LocalStore
+from orchestrator.sweep.planning import checkpoint_bytes, describe_plan, differences
+from orchestrator.train.checkpoint import checkpoint_name, save_checkpoint
+
+TINY = {
+    "encoder.name": "vit_tiny_patch16_224",
+    "encoder.width": 32,
+    "encoder.depth": 2,
+    "encoder.num_heads": 2,
+    "predictor.width": 16,
+    "predictor.depth": 1,
+}
+
+
+@pytest.fixture
+def described(tmp_path: Path):
+    """The plan of a sweep over three scales and two seeds on a folder of images."""
+    values = {
+        "data.source": str(image_folder(tmp_path / "images")),
+        "data.cache_dir": str(tmp_path / "cache"),
+        "train.images": 9000,
+        "train.batch_size": 100,
+        "sweep.space": {"masks.target_scale": {"choices": [[0.1, 0.2], [0.15, 0.2], [0.15, 0.2001]]}},
+        "sweep.seeds": [0, 1],
+    }
+    return describe_plan(apply_overrides(default_config(), {**TINY, **values}))
+
+
+def test_a_plan_tells_trials_after_merging_with_what_their_masks_come_to(described):
+    lines = described.text().splitlines()
+    table = [line.split() for line in lines if line.startswith("t") and line[1].isalnum()]
+    assert len(described.plan.trials) == len([row for row in table if row[0] != "trial"]) == 6
+    assert "0.250" in table[-1]
+
+
+def test_a_plan_looks_at_the_data_and_leaves_it_as_it_is(described, tmp_path):
+    assert described.data.kind == "folder"
+    assert sum(described.to_json()["data"]["num_samples"].values()) == 60
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_cost_is_the_flops_of_each_image_times_the_images(described):
+    trial = described.plan.trials[0]
+    per_image = described.audit.of_trial(trial.trial_id).flops.total
+    assert described.cost.flops_of_trial[trial.trial_id] == pytest.approx(9000 * per_image)
+    assert described.cost.flops == pytest.approx(sum(described.cost.flops_of_trial.values()))
+    assert described.cost.least_flops == described.cost.flops
+
+
+def test_halving_bounds_the_cost_from_below(described):
+    halved = apply_overrides(
+        described.config, {"sweep.asha": {"first_rung_images": 1000, "reduction_factor": 3}}
+    )
+    cost = describe_plan(halved).cost
+    # 6 trials see 1,000 images, 2 go on to 3,000, 1 to 9,000: 16,000 of 54,000.
+    assert cost.least_flops / cost.flops == pytest.approx(16 / 54)
+
+
+def test_the_size_of_a_checkpoint_is_what_is_written(described, tmp_path):
+    config = described.config
+    state = create_state(
+        encoder=config.encoder,
+        predictor=config.predictor,
+        objective=config.objective,
+        optimizer=config.optimizer,
+        ema=config.ema,
+        total_steps=1,
+        seed=0,
+    )
+    for parameter in state.objective.parameters():
+        parameter.grad = parameter.detach().clone() if parameter.requires_grad else None
+    state.optimizer.step()
+    saved = state.state_dict()
+    save_checkpoint(
+        LocalStore(str(tmp_path / "runs")), step=1, tensors=saved["tensors"], meta=saved["meta"], keep=1
+    )
+    written = (tmp_path / "runs" / checkpoint_name(1) / "state.safetensors").stat().st_size
+    assert checkpoint_bytes(config) == pytest.approx(written, rel=0.15)
+    assert checkpoint_bytes(config) == sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in saved["tensors"].items()
+        if not name.startswith("optimizer/step")
+    )
+
+
+def test_only_what_differs_from_the_defaults_is_listed(described):
+    changed = differences(described.config)
+    assert changed["train.batch_size"] == 100
+    assert "train.seed" not in changed
+
+
+def test_a_plan_for_data_that_is_not_there_is_refused(tmp_path):
+    config = apply_overrides(default_config(), {"data.source": str(tmp_path / "nothing")})
+    with pytest.raises(DataError, match="there is no such folder"):
+        describe_plan(config)

@@ -4,7 +4,8 @@
     with BatchStream(shards, ...) as stream:
         for batch in stream: ...
 
-Read in this order: `manifest`, `index`, `order`, `shardset`, `decode`, `stream`; then `cache`, `quarantine`; then what
+Read in this order: `manifest`, `index`, `order`, `shardset`, `decode`, `stream`, `labelled`; then `cache`, `readahead`,
+`quarantine`; then what
 fills a shard set: `sources`, `pack`, `foreign`, `prepare`. The only door to webdataset, which writes the tar files.
 """
 
@@ -14,12 +15,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.data.labelled import LabelledImages, load_images
     from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
     from orchestrator.data.pack import Progress
     from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
-    from orchestrator.data.quarantine import BadSample
+    from orchestrator.data.quarantine import BadSample, check_borne, count_samples, read_ledger
     from orchestrator.data.shardset import ShardSet
-    from orchestrator.data.stream import Batch, BatchStream, LabelledImages, load_images
+    from orchestrator.data.stream import Batch, BatchStream
     from orchestrator.data.survey import Survey, survey_source
     from orchestrator.data.verify import ShardFault, Verification, verify_shards
 
@@ -36,10 +38,13 @@ __all__ = [
     "ShardSet",
     "Survey",
     "Verification",
+    "check_borne",
+    "count_samples",
     "load_images",
     "open_shards",
     "pack_dataset",
     "prepare_data",
+    "read_ledger",
     "survey_source",
     "verify_shards",
 ]
@@ -49,7 +54,7 @@ _MODULES = {
     "Batch": "stream",
     "BatchStream": "stream",
     "LabelInfo": "manifest",
-    "LabelledImages": "stream",
+    "LabelledImages": "labelled",
     "Manifest": "manifest",
     "Progress": "pack",
     "ShardFault": "verify",
@@ -57,10 +62,13 @@ _MODULES = {
     "ShardSet": "shardset",
     "Survey": "survey",
     "Verification": "verify",
-    "load_images": "stream",
+    "check_borne": "quarantine",
+    "count_samples": "quarantine",
+    "load_images": "labelled",
     "open_shards": "prepare",
     "pack_dataset": "prepare",
     "prepare_data": "prepare",
+    "read_ledger": "quarantine",
     "survey_source": "survey",
     "verify_shards": "verify",
 }

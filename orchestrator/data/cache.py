@@ -2,7 +2,8 @@
 
 One download for each shard, whoever asks (a lock file that the kernel frees when its holder dies), into a temporary
 file, verified by hash, then renamed: what is found under its name is whole. The least recently used shards are removed
-above the size limit; a shard that is open stays readable, since only its name goes. Also keeps the indices of shards.
+above the size limit; a shard that is open stays readable, since only its name goes. What a killed process leaves behind
+is removed by the next one that opens the cache. Also keeps the indices of shards and the ledger of broken samples.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.data.manifest import DamagedShardError
 from orchestrator.errors import DataError, StorageError
 from orchestrator.storage import Store, atomic_file
 
 _log = logging.getLogger(__name__)
 _PARTIAL = ".part"
 _READ_BYTES = 2**20
-_STALE_S = 3600
+_TEMPORARY = "*-tmp-*"
+_STALE_S = 60
+_STALE_PACKING_S = 7 * 24 * 3600
+_MAX_DOWNLOADS = 3
+"""Of a shard whose bytes do not have the manifest's hash, in case they were damaged on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +45,8 @@ class Cache:
         """A file descriptor of a verified copy of a shard, downloaded on first use.
 
         Raises:
-            DataError: The object's content is not what the manifest says, or the shard is larger than the cache.
+            DamagedShardError: The object's content is not what the manifest says.
+            DataError: The shard is larger than the cache.
             StorageError: It cannot be fetched or written.
         """
         path = self.shard_path(sha256)
@@ -49,8 +57,9 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):
                 return _open_used(path)
             self._make_room(size_bytes)
-            self._fetch(store, key, path, size_bytes=size_bytes, sha256=sha256)
-            return _open_used(path)
+            descriptor = self._fetch(store, key, path, size_bytes=size_bytes, sha256=sha256)
+        self._make_room(0)
+        return descriptor
 
     def adopt_shard(self, store: Store, key: str) -> tuple[int, str]:
         """Download a shard whose hash is not known yet; returns a file descriptor and the hash.
@@ -68,8 +77,9 @@ class Cache:
             try:
                 store.download(key, folder / "shard.tar")
                 sha256 = hash_file(folder / "shard.tar")
+                descriptor = _open_used(folder / "shard.tar")
                 (folder / "shard.tar").replace(self.shard_path(sha256))
-                return _open_used(self.shard_path(sha256)), sha256
+                return descriptor, sha256
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,36 +114,76 @@ class Cache:
         except OSError as err:
             _log.warning("cannot keep a shard index below %s (%s)", self.folder, err.strerror or err)
 
+    @property
+    def ledgers(self) -> Path:
+        """The folder of the ledgers of broken samples, one for each manifest."""
+        return self.folder / "quarantine"
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for the time of the block; that of a killed process is removed by `clean`."""
+        name = f"scratch-{uuid.uuid4().hex}"
+        folder, lock = self.folder / "shards" / f"{name}{_PARTIAL}", self.folder / "locks" / f"{name}.lock"
+        try:
+            with file_lock(lock):
+                folder.mkdir(parents=True)
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
     def clean(self) -> None:
-        """Remove what killed downloads and writes left behind; those that are running are let be."""
-        for leftover in (self.folder / "indices").glob(".*-tmp-*"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - leftover.stat().st_mtime > _STALE_S:
-                    leftover.unlink()
+        """Remove what killed downloads and writes left behind; those that are running are let be.
+
+        A source that was being packed is kept for a week, since packing it again goes on from there.
+        """
+        for kept in ("indices", "quarantine"):
+            for leftover in (self.folder / kept).glob(f".{_TEMPORARY}"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - leftover.stat().st_mtime > _STALE_S:
+                        leftover.unlink()
         for partial in (self.folder / "shards").glob(f"*{_PARTIAL}"):
-            lock = self.folder / "locks" / f"{partial.name.partition('.')[0]}.lock"
-            with file_lock(lock, wait=False) as is_held:
-                if is_held:
-                    shutil.rmtree(partial, ignore_errors=True)
+            self._clean_one(partial)
+        for partial in (self.folder / "packed").glob(f"*{_PARTIAL}"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - partial.stat().st_mtime > _STALE_PACKING_S:
+                    self._clean_one(partial)
+
+    def _clean_one(self, partial: Path) -> None:
+        name = partial.name.removesuffix(_PARTIAL)
+        lock = self.folder / "locks" / f"{name}.lock"
+        with file_lock(lock, wait=False) as is_held:
+            if is_held:
+                shutil.rmtree(partial, ignore_errors=True)
+                if name.startswith("scratch-"):
+                    lock.unlink(missing_ok=True)
 
     def _index_path(self, sha256: str) -> Path:
         return self.folder / "indices" / f"{sha256}.json"
 
-    def _fetch(self, store: Store, key: str, path: Path, *, size_bytes: int, sha256: str) -> None:
-        """Download, verify and rename; called with the shard's lock held."""
+    def _fetch(self, store: Store, key: str, path: Path, *, size_bytes: int, sha256: str) -> int:
+        """Download, verify, open and rename; called with the shard's lock held."""
         folder = self.folder / "shards" / f"{sha256}{_PARTIAL}"
-        where = f"{store.uri}/{key}"
+        where, partial = f"{store.uri}/{key}", folder / "shard.tar"
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            partial = folder / "shard.tar"
-            store.download(key, partial)
-            found_bytes, found = partial.stat().st_size, hash_file(partial)
-            if found_bytes != size_bytes or found != sha256:
-                raise DataError(
-                    f"{where}: {found_bytes:,} bytes with sha256 {found[:12]} where the manifest says "
-                    f"{size_bytes:,} and {sha256[:12]}; the shard was damaged or replaced, pack or upload it again"
-                )
+            for attempt in range(1, _MAX_DOWNLOADS + 1):
+                store.download(key, partial)
+                found_bytes, found = partial.stat().st_size, hash_file(partial)
+                if found == sha256:
+                    break
+                if found_bytes != size_bytes or attempt == _MAX_DOWNLOADS:
+                    raise DamagedShardError(
+                        where,
+                        f"{found_bytes:,} bytes with sha256 {found[:12]} where the manifest says {size_bytes:,} and "
+                        f"{sha256[:12]}, damaged or replaced",
+                        "pack or upload it again",
+                        min(found_bytes, size_bytes) if found_bytes != size_bytes else 0,
+                    )
+                _log.warning("%s: came with sha256 %s, downloading it again", where, found[:12])
+            descriptor = _open_used(partial)
             partial.replace(path)
+            return descriptor
         except OSError as err:
             raise StorageError(
                 f"{path}: cannot cache {where} ({err.strerror or err}); free space or choose another data.cache_dir"
@@ -142,14 +192,17 @@ class Cache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _make_room(self, needed_bytes: int) -> None:
-        """Remove the least recently used shards until `needed_bytes` more fit."""
+        """Remove the least recently used shards until `needed_bytes` more fit, downloads that run included."""
         with file_lock(self.folder / "locks" / "evict.lock"):
-            entries = []
+            total, entries = needed_bytes, []
             for path in (self.folder / "shards").glob("*.tar"):
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     entries.append((status.st_mtime_ns, status.st_size, path))
-            total = sum(size for _, size, _ in entries) + needed_bytes
+                    total += status.st_size
+            for path in (self.folder / "shards").glob(f"*{_PARTIAL}/*"):
+                with contextlib.suppress(FileNotFoundError):
+                    total += path.stat().st_size
             for _, size, path in sorted(entries):
                 if total <= self.limit_bytes:
                     return

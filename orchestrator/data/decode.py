@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from orchestrator.data.order import STREAM_CROP, uniforms
 
@@ -66,6 +68,11 @@ def central_box(width_px: int, height_px: int) -> Box:
     """The largest centred square."""
     side = min(width_px, height_px)
     return _centred(width_px, height_px, side, side)
+
+
+def channels_first(pixels_BHWC: Pixels) -> Tensor:
+    """Pixels as a contiguous tensor [B, C, H, W]."""
+    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
 
 
 def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> None:

@@ -21,6 +21,21 @@ _FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class DamagedShardError(DataError):
+    """One shard is missing, truncated, or not what its manifest says; the others may be sound.
+
+    `offset` is the byte from which nothing can be read, where it is known.
+    """
+
+    def __init__(self, where: str, reason: str, remedy: str, offset: int = 0) -> None:
+        super().__init__(where, reason, remedy, offset)
+        self.where, self.reason, self.remedy, self.offset = where, reason, remedy, offset
+
+    def __str__(self) -> str:
+        """What, where and what to do."""
+        return f"{self.where}: {self.reason}; {self.remedy}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardInfo:
     """One tar file: its key below the shard set's URI, and what it must hold."""

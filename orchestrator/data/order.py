@@ -1,10 +1,14 @@
 """The global order of samples: a pure function of (seed, epoch, shard sizes), whatever reads it.
 
-    epoch e:  shards permuted -> cut into windows of `window_shards` -> samples shuffled within each window
+    epoch e:  shards permuted, the samples of each shuffled -> one row of samples, cut into lanes of equal length
+              -> position p of the epoch is entry p // lanes of lane p % lanes
 
-Position p of the endless concatenation of epochs maps to a sample in time proportional to a window, so a run resumes
-anywhere without replaying, and any number of ranks and threads can each take its share. Randomness is a counter-based
-hash (splitmix64), independent of library versions. Also draws the per-sample numbers of augmentation.
+There are as many lanes as shards that are to be mixed at a time (`window_shards`), whatever the number of ranks, so a
+global batch draws evenly from that many shards, and a rank that takes some of the lanes reads their shards alone. A set
+of no more shards than that has one lane of all its samples shuffled together. Lanes differ by one sample at most, so no
+rank runs out before another. A position maps to a sample in constant time once the orders of the current shards are
+known: a run resumes anywhere without replaying, and its cursor is the number of steps taken. Randomness is a
+counter-based hash (splitmix64), independent of library versions. Also draws the per-sample numbers of augmentation.
 """
 
 from __future__ import annotations
@@ -18,10 +22,12 @@ from numpy.typing import NDArray
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+ORDER_VERSION = 2
+"""Part of a run's fingerprint: checkpoints of another order cannot be continued."""
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _STREAM_SHARDS, _STREAM_SAMPLES, STREAM_CROP = 1, 2, 3
-_KEPT_WINDOWS = 4
+_KEPT_PLANS = 4
 
 
 def hash_of(*values: int) -> int:
@@ -67,62 +73,66 @@ class GlobalOrder:
         self.num_samples = int(self.sizes.sum())
         if self.num_samples == 0:
             raise ValueError("a split without samples has no order")
-        self.seed, self.window_shards = seed, window_shards
+        self.seed = seed
+        self.num_lanes = window_shards if len(self.sizes) > window_shards else 1
+        self._shards_together = 1 if self.num_lanes > 1 else len(self.sizes)
+        length, num_longer = divmod(self.num_samples, self.num_lanes)
+        lanes = np.arange(self.num_lanes, dtype=np.int64)
+        self._lane_starts = lanes * length + np.minimum(lanes, num_longer)
+        self._kept_runs = 2 * self.num_lanes + _KEPT_PLANS
         self._plans: OrderedDict[int, tuple[Int64s, Int64s]] = OrderedDict()
-        self._windows: OrderedDict[tuple[int, int], Int64s] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, int], Int64s] = OrderedDict()
 
     def locate(self, positions: Int64s) -> tuple[Int64s, Int64s]:
         """Epochs and sample ids at positions of the endless stream."""
         epochs, offsets = np.divmod(positions, self.num_samples)
+        places = self._lane_starts[offsets % self.num_lanes] + offsets // self.num_lanes
         ids = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
             starts = self._plan(epoch)[1]
             here = epochs == epoch
-            windows = np.searchsorted(starts, offsets, side="right") - 1
-            for window in np.unique(windows[here]).tolist():
-                chosen = here & (windows == window)
-                ids[chosen] = self._window(epoch, window)[offsets[chosen] - starts[window]]
+            runs = np.searchsorted(starts, places, side="right") - 1
+            for run in np.unique(runs[here]).tolist():
+                chosen = here & (runs == run)
+                ids[chosen] = self._run(epoch, run)[places[chosen] - starts[run]]
         return epochs, ids
 
-    def shards_at(self, position: int, num_windows: int = 1) -> list[int]:
-        """Indices of the shards of the window at a position and of those after it, in the order of the epochs."""
-        epoch, offset = divmod(position, self.num_samples)
-        window = int(np.searchsorted(self._plan(epoch)[1], offset, side="right")) - 1
-        shards: list[int] = []
-        for _ in range(num_windows):
-            permuted = self._plan(epoch)[0]
-            shards += permuted[window * self.window_shards : (window + 1) * self.window_shards].tolist()
-            window += 1
-            if window * self.window_shards >= len(permuted):
-                epoch, window = epoch + 1, 0
-        return shards
+    def batch(self, step: int, batch_size: int) -> Int64s:
+        """The positions of a global batch, lane by lane: the order in which ranks take contiguous shares of it."""
+        positions = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
+        lanes = positions % self.num_samples % self.num_lanes
+        return positions[np.argsort(lanes, kind="stable")]
+
+    def shards_of(self, sample_ids: Int64s) -> list[int]:
+        """Indices of the shards of samples, each once, in the order of their first appearance."""
+        shards = np.searchsorted(self.first_ids, sample_ids, side="right") - 1
+        return list(dict.fromkeys(shards.tolist()))
 
     def _plan(self, epoch: int) -> tuple[Int64s, Int64s]:
-        """The epoch's shards in order, and the offset at which each window starts."""
+        """The epoch's shards in order, and where the samples of each run of shards shuffled together start."""
         if epoch not in self._plans:
-            shards = np.arange(len(self.sizes))
-            permuted = _permuted(shards, hash_of(self.seed, epoch, _STREAM_SHARDS))
-            ends = np.cumsum(self.sizes[permuted])
-            starts = np.concatenate([[0], ends[self.window_shards - 1 :: self.window_shards]])
-            num_windows = -(-len(shards) // self.window_shards)
-            self._plans[epoch] = (permuted, starts[:num_windows].astype(np.int64))
-            if len(self._plans) > _KEPT_WINDOWS:
+            permuted = _permuted(np.arange(len(self.sizes)), hash_of(self.seed, epoch, _STREAM_SHARDS))
+            starts = np.concatenate([[0], np.cumsum(self.sizes[permuted])[:-1]])
+            self._plans[epoch] = (permuted, starts[:: self._shards_together].astype(np.int64))
+            if len(self._plans) > _KEPT_PLANS:
                 self._plans.popitem(last=False)
         return self._plans[epoch]
 
-    def _window(self, epoch: int, window: int) -> Int64s:
-        """The sample ids of a window, in order."""
-        key = (epoch, window)
-        if key not in self._windows:
-            permuted = self._plan(epoch)[0]
-            shards = permuted[window * self.window_shards : (window + 1) * self.window_shards]
-            ids = np.concatenate(
-                [np.arange(self.sizes[shard], dtype=np.int64) + self.first_ids[shard] for shard in shards]
-            )
-            self._windows[key] = _permuted(ids, hash_of(self.seed, epoch, _STREAM_SAMPLES))
-            if len(self._windows) > _KEPT_WINDOWS:
-                self._windows.popitem(last=False)
-        return self._windows[key]
+    def _run(self, epoch: int, run: int) -> Int64s:
+        """The sample ids of a run of shards, in order."""
+        key = (epoch, run)
+        if key in self._runs:
+            self._runs.move_to_end(key)
+            return self._runs[key]
+        permuted = self._plan(epoch)[0]
+        shards = permuted[run * self._shards_together : (run + 1) * self._shards_together]
+        ids = np.concatenate(
+            [np.arange(self.sizes[shard], dtype=np.int64) + self.first_ids[shard] for shard in shards]
+        )
+        self._runs[key] = _permuted(ids, hash_of(self.seed, epoch, _STREAM_SAMPLES))
+        if len(self._runs) > self._kept_runs:
+            self._runs.popitem(last=False)
+        return self._runs[key]
 
 
 def _permuted(values: Int64s, base: int) -> Int64s:

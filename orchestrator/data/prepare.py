@@ -38,8 +38,6 @@ def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSe
         StorageError: It cannot be reached, or the cache folder cannot be written.
     """
     data, storage = config.data, config.storage
-    cache = open_cache(data)
-    cache.clean()
     if data.source == SCENES:
         return _packed(scenes_source(data), scenes_name(data), data, storage, progress)
     folder, names = foreign.split_pattern(data.source)
@@ -56,11 +54,14 @@ def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSe
 def open_shards(uri: str, data: DataConfig, storage: StorageConfig) -> ShardSet:
     """The shard set whose manifest is at `uri`. Packed scenes that are missing on this node are packed again.
 
+    Also removes what killed processes have left in the node's cache.
+
     Raises:
         DataError: No manifest there, a damaged one, or a shard larger than the cache.
     """
     store = open_store(uri, storage)
     cache = open_cache(data)
+    cache.clean()
     try:
         text = store.read(MANIFEST_NAME)
     except NotFoundError as err:

@@ -1,18 +1,24 @@
 """Samples that cannot be used: what and why, how many are borne, and what stands in for them.
 
-A broken sample is replaced by the next good one of its shard, so the order of the rest does not change and every rank
-and every resumed run sees the same. Above a share of the data the run stops.
+A broken sample is replaced by the next good one of its shard, and a sample of a damaged shard by one of the next sound
+shard, so the order of the rest does not change and every rank and every resumed run sees the same. Above a share of the
+data the run stops. Each entry is also kept in a ledger in the cache folder, one file for each manifest, which
+`orchestrator shards quarantine` prints.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from orchestrator.data.decode import UndecodableError
-from orchestrator.data.shardset import SampleReader
+from orchestrator.data.manifest import DamagedShardError
+from orchestrator.data.shardset import OpenShard, SampleReader, ShardSet
 from orchestrator.errors import DataError
 
 MAX_BAD_FRACTION = 0.01
@@ -24,38 +30,46 @@ UseSample = Callable[[bytes, int], None]
 _log = logging.getLogger(__name__)
 
 
-def bearable(num_samples: int) -> int:
+def bearable(num_samples: int, max_bad_fraction: float = MAX_BAD_FRACTION) -> int:
     """How many bad samples a run on this many bears."""
-    return max(MIN_BAD_SAMPLES, int(MAX_BAD_FRACTION * num_samples))
+    return max(MIN_BAD_SAMPLES, int(max_bad_fraction * num_samples)) if max_bad_fraction > 0 else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadSample:
-    """One sample that cannot be used: where it is and why."""
+    """What cannot be used, where it is and why: one sample, or `num_samples` of a shard when `key` is empty."""
 
-    sample_id: int
     shard: str
     key: str
     offset: int
     reason: str
+    num_samples: int = 1
 
 
 class Quarantine:
-    """The bad samples met by one process; safe to use from several threads."""
+    """The bad samples met by one process; safe to use from several threads.
 
-    def __init__(self, num_samples: int) -> None:
-        self._limit = bearable(num_samples)
+    `num_samples` is the size of the split, `max_bad_fraction` the share of it that is borne (at least 16 samples, none
+    at 0). With a `ledger`, entries are appended to that file.
+    """
+
+    def __init__(
+        self, num_samples: int, *, max_bad_fraction: float = MAX_BAD_FRACTION, ledger: Path | None = None
+    ) -> None:
+        self.limit = bearable(num_samples, max_bad_fraction)
         self._lock = threading.Lock()
-        self._entries: dict[int, BadSample] = {}
+        self._entries: dict[tuple[str, str, int], BadSample] = {}
+        self._ledger = ledger
 
     def __len__(self) -> int:
-        return len(self._entries)
+        with self._lock:
+            return count_samples(self._entries.values())
 
     @property
     def entries(self) -> tuple[BadSample, ...]:
-        """What is in it, by sample id."""
+        """What is in it, by shard and offset."""
         with self._lock:
-            return tuple(entry for _, entry in sorted(self._entries.items()))
+            return _sorted(self._entries.values())
 
     def add(self, entry: BadSample) -> None:
         """Record a bad sample; the same one counts once.
@@ -63,23 +77,72 @@ class Quarantine:
         Raises:
             DataError: More samples are bad than a run bears.
         """
+        place = (entry.shard, entry.key, entry.offset)
         with self._lock:
-            is_new = entry.sample_id not in self._entries
-            self._entries[entry.sample_id] = entry
-            count = len(self._entries)
-        if is_new:
-            _log.warning(
-                "%s: sample %s at byte %d is left out: %s", entry.shard, entry.key, entry.offset, entry.reason
+            if place in self._entries:
+                return
+            self._entries[place] = entry
+            count = count_samples(self._entries.values())
+        _log.warning(
+            "%s: %s is left out: %s",
+            entry.shard,
+            f"sample {entry.key} at byte {entry.offset}" if entry.key else f"all from byte {entry.offset}",
+            entry.reason,
+        )
+        if self._ledger is not None:
+            _append(self._ledger, entry)
+        check_borne(count, self.limit, entry)
+
+    def add_damage(self, opened: OpenShard) -> None:
+        """Record that the end of a shard cannot be read, if that is so."""
+        if opened.index.damage:
+            self.add(
+                BadSample(
+                    shard=opened.info.name,
+                    key="",
+                    offset=opened.index.damage_offset,
+                    reason=opened.index.damage,
+                )
             )
-        if count > self._limit:
-            raise DataError(
-                f"{entry.shard}: {count} samples cannot be used, more than {self._limit} are not borne; the latest is "
-                f"{entry.key!r} ({entry.reason}); repair the data and pack it again"
-            )
+
+
+def check_borne(count: int, limit: int, latest: BadSample) -> None:
+    """Stop a run that has met too many bad samples.
+
+    Raises:
+        DataError: There are more than `limit`.
+    """
+    if count > limit:
+        what = repr(latest.key) if latest.key else "the shard itself"
+        raise DataError(
+            f"{latest.shard}: {count} samples cannot be used, more than {limit} are not borne; the latest is {what} "
+            f"({latest.reason}); repair the data and pack it again, or raise data.max_bad_fraction"
+        )
+
+
+def read_ledger(shards: ShardSet) -> tuple[BadSample, ...]:
+    """What runs on this node have found unusable in a shard set, each once, by shard and offset."""
+    found: dict[tuple[str, str, int], BadSample] = {}
+    try:
+        lines = ledger_path(shards).read_bytes().splitlines()
+    except FileNotFoundError:
+        return ()
+    for line in lines:
+        try:
+            entry = BadSample(**json.loads(line))
+        except (ValueError, TypeError):  # half a line of a process that was killed
+            continue
+        found[entry.shard, entry.key, entry.offset] = entry
+    return _sorted(found.values())
+
+
+def ledger_path(shards: ShardSet) -> Path:
+    """Where the ledger of a shard set is."""
+    return shards.cache.ledgers / f"{shards.digest}.jsonl"
 
 
 class GoodSamples:
-    """Gives every sample id a usable sample: itself, or the next good one of its shard."""
+    """Gives every sample id a usable sample: itself, or the next good one."""
 
     def __init__(self, reader: SampleReader, quarantine: Quarantine) -> None:
         self.reader, self.quarantine = reader, quarantine
@@ -89,26 +152,68 @@ class GoodSamples:
 
         Raises:
             DataError: Too many bad samples, or none in this stretch of the shard is good.
+            StorageError: A shard cannot be fetched.
         """
-        wanted = sample_id
-        for _ in range(_MAX_TRIES):
-            sample = self.reader.sample(sample_id)
+        wanted_shard, member = self.reader.locate(sample_id)
+        damage: DamagedShardError | None = None
+        for shard in self.reader.from_shard_on(wanted_shard):
+            try:
+                opened = self.reader.open(shard)
+            except DamagedShardError as err:
+                damage = err
+                self.quarantine.add(damaged_shard(self.reader, shard, err))
+                continue
+            self.quarantine.add_damage(opened)
+            return self._take_from(opened, shard, member % opened.info.num_samples, use)
+        raise DataError(f"{damage}; no shard of the split can be used") from damage
+
+    def _take_from(self, opened: OpenShard, shard: int, first: int, use: UseSample) -> tuple[int, str]:
+        for attempt in range(min(_MAX_TRIES, opened.info.num_samples)):
+            member = (first + attempt) % opened.info.num_samples
+            sample = opened.sample(member)
+            sample_id = self.reader.first_id(shard) + member
             try:
                 use(sample.image, sample_id)
                 return sample_id, sample.key
             except UndecodableError as err:
                 self.quarantine.add(
-                    BadSample(
-                        sample_id=sample_id,
-                        shard=sample.shard,
-                        key=sample.key,
-                        offset=sample.offset,
-                        reason=str(err),
-                    )
+                    BadSample(shard=sample.shard, key=sample.key, offset=sample.offset, reason=str(err))
                 )
-            sample_id = self.reader.following(sample_id)
-            if sample_id == wanted:
-                break
         raise DataError(
             f"{sample.shard}: no image can be decoded near sample {sample.key!r}; verify the shards and pack them again"
         )
+
+
+def damaged_shard(reader: SampleReader, shard: int, error: DamagedShardError) -> BadSample:
+    """The entry of a shard of which nothing can be used."""
+    info = reader.infos[shard]
+    return BadSample(
+        shard=info.name,
+        key="",
+        offset=error.offset,
+        reason=f"{error.reason}; {error.remedy}",
+        num_samples=info.num_samples,
+    )
+
+
+def count_samples(entries: Iterable[BadSample]) -> int:
+    """How many samples entries stand for."""
+    return sum(entry.num_samples for entry in entries)
+
+
+def _sorted(entries: Iterable[BadSample]) -> tuple[BadSample, ...]:
+    return tuple(sorted(entries, key=lambda entry: (entry.shard, entry.offset, entry.key)))
+
+
+def _append(path: Path, entry: BadSample) -> None:
+    """One write at the end of the file, so that processes do not mix their lines; a full disk is no reason to stop."""
+    line = json.dumps(asdict(entry)).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as err:
+        _log.warning("cannot write the ledger %s (%s)", path, err.strerror or err)

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ import numpy as np
 
 from orchestrator.data.cache import Cache
 from orchestrator.data.index import ShardIndex, build_index, parse_index
-from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
+from orchestrator.data.manifest import DamagedShardError, LabelInfo, Manifest, ShardInfo
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import Store
 
@@ -118,6 +118,18 @@ class OpenShard:
                 ) from err
         return found
 
+    def checked_labels(self, member: int, known: Mapping[str, LabelInfo]) -> dict[str, int]:
+        """The labels of a sample, which must be all those that are known, each within its classes.
+
+        Raises:
+            DataError: One is missing, is no integer, or has no class.
+        """
+        found = self.labels(member) if known else {}
+        for name, info in known.items():
+            if not 0 <= found.get(name, -1) < info.num_classes:
+                raise DataError(f"label {name} is {found.get(name)}, must be 0 to {info.num_classes - 1}")
+        return found
+
     def members(self, member: int) -> tuple[str, dict[str, bytes]]:
         """The key of a sample, and the bytes of its image and labels by extension."""
         found = {self.index.extensions[member].rpartition(".")[2]: self.sample(member).image}
@@ -142,15 +154,22 @@ class OpenShard:
 class SampleReader:
     """Reads samples by id, from files in place or through the cache; safe to use from several threads.
 
-    A shard is opened and indexed by one thread while the others that want it wait for that one.
+    A shard is opened and indexed by one thread while the others that want it wait for that one. That a shard is
+    damaged is remembered, so that it is not fetched again for each of its samples.
     """
 
     def __init__(self, shards: ShardSet, *, max_open: int = _MIN_OPEN_SHARDS) -> None:
         self.shards = shards
         self.infos = [info for infos in shards.splits.values() for info in infos]
-        self._max_open = max(max_open, _MIN_OPEN_SHARDS)
+        self.max_open = max(max_open, _MIN_OPEN_SHARDS)
         self._lock = threading.Lock()
         self._open: OrderedDict[int, Future[OpenShard]] = OrderedDict()
+        self._damaged: dict[int, DamagedShardError] = {}
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether shards come through the cache."""
+        return self.shards.store.local_path("manifest.json") is None
 
     @cached_property
     def _ends(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -161,38 +180,37 @@ class SampleReader:
         shard = int(np.searchsorted(self._ends, sample_id, side="right"))
         return shard, sample_id - int(self._ends[shard]) + self.infos[shard].num_samples
 
-    def sample(self, sample_id: int) -> Sample:
-        """The image of a sample."""
-        shard, member = self.locate(sample_id)
-        return self.open(shard).sample(member)
-
-    def labels(self, sample_id: int) -> dict[str, int]:
-        """The integer labels of a sample."""
-        shard, member = self.locate(sample_id)
-        return self.open(shard).labels(member)
+    def first_id(self, shard: int) -> int:
+        """The id of a shard's first sample."""
+        return int(self._ends[shard]) - self.infos[shard].num_samples
 
     def key(self, sample_id: int) -> str:
         """The key of a sample."""
         shard, member = self.locate(sample_id)
         return self.open(shard).index.keys[member]
 
-    def following(self, sample_id: int) -> int:
-        """The id of the next sample of the same shard, the first after the last."""
-        shard, member = self.locate(sample_id)
-        return sample_id - member + (member + 1) % self.infos[shard].num_samples
+    def from_shard_on(self, shard: int) -> Iterator[int]:
+        """A shard and those after it in its split, then the split's first ones; each once, empty ones left out."""
+        split = self.infos[shard].split
+        same = [number for number, info in enumerate(self.infos) if info.split == split and info.num_samples]
+        yield from [number for number in same if number >= shard]
+        yield from [number for number in same if number < shard]
 
     def open(self, shard: int) -> OpenShard:
         """An open shard, by its number in the manifest.
 
         Raises:
-            DataError: Missing, or not what the manifest says.
+            DamagedShardError: Missing, or not what the manifest says.
+            StorageError: It cannot be fetched.
         """
         with self._lock:
+            if shard in self._damaged:
+                raise self._damaged[shard]
             future = self._open.get(shard)
             is_mine = future is None
             if future is None:
                 future = self._open[shard] = Future()
-                while len(self._open) > self._max_open:
+                while len(self._open) > self.max_open:
                     self._open.popitem(last=False)
             else:
                 self._open.move_to_end(shard)
@@ -202,6 +220,8 @@ class SampleReader:
             except BaseException as err:
                 with self._lock:
                     self._open.pop(shard, None)
+                    if isinstance(err, DamagedShardError):
+                        self._damaged[shard] = err
                 future.set_exception(err)
         return future.result()
 
@@ -210,7 +230,8 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
     """Open one shard and find its members; a local one is read in place, another from the cache.
 
     Raises:
-        DataError: Missing, of another size, or with another number of samples than the manifest says.
+        DamagedShardError: Missing, of another size, or with another number of samples than the manifest says.
+        StorageError: It cannot be fetched.
     """
     path = shards.store.local_path(info.name)
     where = f"{shards.store.uri}/{info.name}"
@@ -220,8 +241,8 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
                 shards.store, info.name, size_bytes=info.size_bytes, sha256=info.sha256
             )
         except NotFoundError as err:
-            raise DataError(
-                f"{where}: the manifest names this shard, but it is not there; upload it again"
+            raise DamagedShardError(
+                where, "the manifest names this shard, but it is not there", "upload it again"
             ) from err
     else:
         descriptor = _open_local(path, info, where)
@@ -237,13 +258,17 @@ def _open_local(path: Path, info: ShardInfo, where: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as err:
-        raise DataError(f"{where}: cannot read the shard ({err.strerror}); restore it or pack again") from err
+        raise DamagedShardError(
+            where, f"cannot read the shard ({err.strerror})", "restore it or pack again"
+        ) from err
     found_bytes = os.fstat(descriptor).st_size
     if found_bytes != info.size_bytes:
         os.close(descriptor)
-        raise DataError(
-            f"{where}: {found_bytes:,} bytes where the manifest says {info.size_bytes:,}; the shard was truncated or "
-            "replaced, pack or copy it again"
+        raise DamagedShardError(
+            where,
+            f"{found_bytes:,} bytes where the manifest says {info.size_bytes:,}, truncated or replaced",
+            "pack or copy it again",
+            min(found_bytes, info.size_bytes),
         )
     return descriptor
 
@@ -253,11 +278,13 @@ def _index_of(cache: Cache, descriptor: int, info: ShardInfo, where: str) -> Sha
     index = parse_index(kept) if kept is not None else None
     if index is None or len(index.keys) != info.num_samples:
         index = build_index(descriptor, where)
-        cache.write_index(info.sha256, index.to_json())
+        if len(index.keys) == info.num_samples:
+            cache.write_index(info.sha256, index.to_json())
     if len(index.keys) != info.num_samples:
-        raise DataError(
-            f"{where}: {len(index.keys)} samples where the manifest says {info.num_samples}; pack the data again"
-        )
+        reason = f"{len(index.keys)} samples where the manifest says {info.num_samples}"
+        if index.damage:
+            reason += f" ({index.damage})"
+        raise DamagedShardError(where, reason, "pack the data again", index.damage_offset)
     return index
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from orchestrator.data.cache import hash_file
 from orchestrator.data.decode import UndecodableError, central_box, decode_into
 from orchestrator.data.index import build_index
-from orchestrator.data.manifest import ShardInfo
+from orchestrator.data.manifest import DamagedShardError, ShardInfo
 from orchestrator.data.pack import Progress
 from orchestrator.data.shardset import OpenShard, ShardSet
 from orchestrator.errors import DataError, NotFoundError
@@ -64,11 +63,11 @@ def verify_shards(
 
 
 def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[ShardFault]:
-    with tempfile.TemporaryDirectory(prefix="orchestrator-verify-") as folder:
+    with shards.cache.scratch() as folder:
         path = shards.store.local_path(info.name)
         try:
             if path is None:
-                path = Path(folder, "shard.tar")
+                path = folder / "shard.tar"
                 shards.store.download(info.name, path)
             found_bytes, found = path.stat().st_size, hash_file(path)
         except (NotFoundError, FileNotFoundError):
@@ -80,11 +79,15 @@ def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[Shar
             faults.append(f"sha256 {found[:12]} where the manifest says {info.sha256[:12]}")
         try:
             opened = _open(path, info)
-        except DataError as err:
-            return [ShardFault(shard=info.name, reason=reason) for reason in [*faults, str(err)]]
+        except DamagedShardError as err:
+            return [ShardFault(shard=info.name, reason=reason) for reason in [*faults, err.reason]]
+        if opened.index.damage:
+            faults.append(opened.index.damage)
         if len(opened.index.keys) != info.num_samples:
             faults.append(f"{len(opened.index.keys)} samples where the manifest says {info.num_samples}")
-        found_faults = [ShardFault(shard=info.name, reason=reason) for reason in faults]
+        found_faults = [
+            ShardFault(shard=info.name, reason=reason, offset=opened.index.damage_offset) for reason in faults
+        ]
         return found_faults + (_verify_samples(shards, opened) if decode else [])
 
 
@@ -101,16 +104,12 @@ def _verify_samples(shards: ShardSet, opened: OpenShard) -> list[ShardFault]:
     faults = []
     out_HWC = np.empty((_THUMBNAIL_PX, _THUMBNAIL_PX, 3), dtype=np.uint8)
     for member in range(len(opened.index.keys)):
-        sample = opened.sample(member)
-        reason = ""
         try:
+            sample = opened.sample(member)
             decode_into(sample.image, out_HWC, central_box)
-            labels = opened.labels(member) if shards.labels else {}
-            for name, info in shards.labels.items():
-                if not 0 <= labels.get(name, -1) < info.num_classes:
-                    reason = f"label {name} is {labels.get(name)}, must be 0 to {info.num_classes - 1}"
+            opened.checked_labels(member, shards.labels)
         except (UndecodableError, DataError) as err:
-            reason = str(err)
-        if reason:
-            faults.append(ShardFault(shard=sample.shard, reason=reason, key=sample.key, offset=sample.offset))
+            offset = int(opened.index.images_N2[member, 0])
+            key = opened.index.keys[member]
+            faults.append(ShardFault(shard=opened.info.name, reason=str(err), key=key, offset=offset))
     return faults

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.order import GlobalOrder, hash_each, hash_of, uniforms
+from orchestrator.data.order import ORDER_VERSION, GlobalOrder, hash_each, hash_of, uniforms
 
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda values: sum(values) > 0)
 seeds = st.integers(0, 2**63 - 1)
@@ -35,36 +35,66 @@ def test_a_position_does_not_depend_on_what_is_read_with_it(
     assert [int(epochs[0]) for epochs, _ in reversed(single)] == together[0].tolist()
 
 
-def test_a_window_reads_only_its_own_shards() -> None:
-    order = GlobalOrder([10] * 12, seed=1, window_shards=3)
-    for window in range(4):
-        _, ids = order.locate(np.arange(30 * window, 30 * window + 30))
-        assert sorted(set((ids // 10).tolist())) == sorted(order.shards_at(30 * window))
+def positions(order: GlobalOrder, epoch: int = 0) -> np.ndarray:
+    return np.arange(order.num_samples) + epoch * order.num_samples
 
 
-def test_the_shards_ahead_go_on_into_the_next_epoch() -> None:
-    order = GlobalOrder([10] * 4, seed=1, window_shards=2)
-    assert order.shards_at(25, 2) == order.shards_at(20) + order.shards_at(40)
+@settings(max_examples=100, deadline=None)
+@given(sizes, seeds, st.integers(1, 14), st.integers(1, 64), st.integers(0, 20))
+def test_a_batch_is_its_positions_sorted_by_lane(
+    shard_sizes: list[int], seed: int, window: int, batch_size: int, step: int
+) -> None:
+    order = GlobalOrder(shard_sizes, seed=seed, window_shards=window)
+    batch = order.batch(step, batch_size)
+    assert sorted(batch.tolist()) == list(range(step * batch_size, (step + 1) * batch_size))
+    lanes = batch % order.num_samples % order.num_lanes
+    assert np.all(np.diff(lanes) >= 0)
 
 
-def test_epochs_and_seeds_differ_and_samples_travel_far() -> None:
-    total = 16 * 100
-    orders = {
-        (seed, epoch): tuple(
-            GlobalOrder([100] * 16, seed=seed, window_shards=16).locate(np.arange(total) + epoch * total)[1]
-        )
-        for seed in (0, 1)
-        for epoch in (0, 1)
-    }
-    assert len(set(orders.values())) == 4
-    moved = np.abs(np.array(orders[0, 0]) - np.arange(total)).mean() / total
+def test_ranks_that_divide_the_lanes_read_disjoint_shards() -> None:
+    order = GlobalOrder([12] * 24, seed=1, window_shards=8)
+    read = [set[int](), set[int]()]
+    for step in range(24 * 12 // 16):
+        batch = order.locate(order.batch(step, 16))[1]
+        for rank in range(2):
+            read[rank] |= set(order.shards_of(batch[8 * rank : 8 * rank + 8]))
+    assert len(read[0]) == len(read[1]) == 12
+    assert not read[0] & read[1]
+
+
+def test_as_many_shards_are_read_at_a_time_as_there_are_lanes() -> None:
+    order = GlobalOrder([100] * 64, seed=1, window_shards=16)
+    for step in range(0, 6400 // 64, 7):
+        assert len(order.shards_of(order.locate(order.batch(step, 64))[1])) <= 17
+
+
+def test_neighbours_in_a_shard_come_as_far_apart_as_in_a_shuffle_of_the_window() -> None:
+    order = GlobalOrder([100] * 64, seed=1, window_shards=16)
+    place = np.argsort(order.locate(positions(order))[1])
+    apart = np.abs(np.diff(place))[np.arange(1, 6400) % 100 != 0]
+    assert apart.mean() == pytest.approx(1600 / 3, rel=0.1)
+
+
+def test_samples_of_few_shards_are_shuffled_evenly_over_the_epoch() -> None:
+    order = GlobalOrder([100] * 16, seed=0, window_shards=16)
+    orders = [tuple(order.locate(positions(order, epoch))[1]) for epoch in range(2)]
+    assert orders[0] != orders[1]
+    moved = np.abs(np.array(orders[0]) - np.arange(1600)).mean() / 1600
     assert moved == pytest.approx(1 / 3, abs=0.03)  # of a uniform shuffle
+
+
+def test_another_seed_is_another_order() -> None:
+    orders = [GlobalOrder([9] * 9, seed=seed, window_shards=3) for seed in (0, 1)]
+    assert not np.array_equal(*(order.locate(positions(order))[1] for order in orders))
 
 
 def test_the_order_is_frozen() -> None:
     """A change here breaks the resuming of every run that was started before it."""
+    assert ORDER_VERSION == 2
     _, ids = GlobalOrder([3, 4, 5], seed=42, window_shards=2).locate(np.arange(14))
     assert ids.tolist() == FROZEN_IDS
+    _, ids = GlobalOrder([3, 4, 5], seed=42, window_shards=3).locate(np.arange(12))
+    assert ids.tolist() == FROZEN_UNIFORM_IDS
     assert uniforms(1, 2, 3, stream=3, count=2).tolist() == pytest.approx(FROZEN_UNIFORMS, abs=0)
 
 
@@ -81,5 +111,6 @@ def test_drawn_numbers_are_even_and_independent() -> None:
     assert drawn.max() < 1
 
 
-FROZEN_IDS = [8, 4, 9, 7, 11, 3, 6, 10, 5, 1, 0, 2, 10, 7]
+FROZEN_IDS = [4, 7, 3, 11, 6, 10, 5, 1, 8, 0, 9, 2, 4, 11]
+FROZEN_UNIFORM_IDS = [8, 4, 9, 7, 11, 1, 0, 3, 6, 2, 10, 5]
 FROZEN_UNIFORMS = [0.4358756731851098, 0.19218389281193948]

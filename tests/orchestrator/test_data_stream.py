@@ -54,14 +54,54 @@ def test_pixels_do_not_depend_on_ranks_threads_or_resuming(packed: tuple[ShardSe
             assert torch.equal(batch.images_uint8_BCHW, expected[4:])
 
 
+def with_data(config: RunConfig, **changes: object) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def keys_by_epoch(
+    shards: ShardSet, config: RunConfig, *, world_size: int, **options: int
+) -> list[Counter[str]]:
+    """How often each key comes in each epoch, over all ranks."""
+    found: dict[int, Counter[str]] = {}
+    for rank in range(world_size):
+        with open_stream(shards, config, rank=rank, world_size=world_size, **options) as stream:
+            for batch in stream:
+                for epoch, key in zip(batch.epochs_B.tolist(), batch.keys, strict=True):
+                    found.setdefault(epoch, Counter())[key] += 1
+    return [found.get(epoch, Counter()) for epoch in range(max(found) + 1)]
+
+
 def test_every_epoch_shows_every_sample_once(packed: tuple[ShardSet, RunConfig]) -> None:
     shards, config = packed
     total = shards.manifest.num_samples("train")
-    steps = -(-3 * total // 8)
-    keys = [key for keys in global_stream(shards, config, world_size=2, total_steps=steps) for key in keys]
-    epochs = [keys[start : start + total] for start in range(0, 3 * total, total)]
-    assert all(set(Counter(epoch).values()) == {1} and len(epoch) == total for epoch in epochs)
-    assert epochs[0] != epochs[1]
+    epochs = keys_by_epoch(shards, config, world_size=2, total_steps=-(-3 * total // 8))
+    assert all(set(epoch.values()) == {1} and epoch.total() == total for epoch in epochs[:3])
+
+
+@pytest.mark.parametrize("shuffle_shards", [1, 3, 5, 50])
+def test_an_epoch_cut_into_four_two_and_three_workers_has_every_key_once(
+    packed: tuple[ShardSet, RunConfig], shuffle_shards: int
+) -> None:
+    shards, config = packed
+    total, found = shards.manifest.num_samples("train"), Counter[str]()
+    last = -(-total // 8)
+    parts = ((4, 0, 0, 3), (2, 3, 3, 7), (3, 1, 7, last))
+    for world_size, threads, start_step, total_steps in parts:
+        changed = with_data(config, loader_threads=threads, shuffle_shards=shuffle_shards)
+        steps = {"start_step": start_step, "total_steps": total_steps}
+        found += keys_by_epoch(shards, changed, world_size=world_size, **steps)[0]
+    uninterrupted = with_data(config, shuffle_shards=shuffle_shards)
+    assert found == keys_by_epoch(shards, uninterrupted, world_size=1, total_steps=last)[0]
+    assert set(found.values()) == {1}
+    assert found.total() == total
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 4])
+def test_every_rank_has_the_same_number_of_steps(packed: tuple[ShardSet, RunConfig], world_size: int) -> None:
+    shards, config = packed
+    for rank in range(world_size):
+        with open_stream(shards, config, rank=rank, world_size=world_size, total_steps=23) as stream:
+            assert len(list(stream)) == 23
 
 
 def test_batches_carry_ids_epochs_and_contiguous_bytes(packed: tuple[ShardSet, RunConfig]) -> None:
@@ -73,7 +113,7 @@ def test_batches_carry_ids_epochs_and_contiguous_bytes(packed: tuple[ShardSet, R
     assert batches[0].images_uint8_BCHW.dtype == torch.uint8
     assert batches[0].images_uint8_BCHW.is_contiguous()
     epochs = torch.cat([batch.epochs_B for batch in batches])
-    assert torch.equal(epochs, torch.arange(96) // total)
+    assert torch.bincount(epochs).tolist() == [total, 96 - total]
     ids = torch.cat([batch.sample_ids_B for batch in batches])
     names = {}
     for sample_id, key in zip(ids.tolist(), [key for batch in batches for key in batch.keys], strict=True):

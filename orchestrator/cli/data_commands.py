@@ -114,8 +114,9 @@ def quarantine(uri: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from orchestrator.data import verify_shards
     from orchestrator.data.quarantine import bearable
 
+    config = _config(uri, overrides)
     with telling() as tell:
-        shard_set = _open(_config(uri, overrides), tell)
+        shard_set = _open(config, tell)
         faults = verify_shards(shard_set, decode=True, progress=tell).faults
     split_of = {info.name: info.split for info in shard_set.manifest.shards}
     samples, broken = [fault for fault in faults if fault.key], [fault for fault in faults if not fault.key]
@@ -123,7 +124,11 @@ def quarantine(uri: str, overrides: tuple[str, ...], as_json: bool) -> None:
     for split in shard_set.splits:
         total = shard_set.manifest.num_samples(split)
         bad = sum(split_of[fault.shard] == split for fault in samples)
-        counts[split] = {"bad_samples": bad, "samples": total, "borne": bearable(total)}
+        counts[split] = {
+            "bad_samples": bad,
+            "samples": total,
+            "borne": bearable(total, config.data.max_bad_fraction),
+        }
     lines = _fault_lines(faults) + [
         f"{split}: {count['bad_samples']:,} of {count['samples']:,} samples cannot be used; "
         f"a run bears {count['borne']:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +64,13 @@ def verify_shards(
 
 
 def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[ShardFault]:
-    with shards.cache.scratch() as folder:
-        path = shards.store.local_path(info.name)
+    path = shards.store.local_path(info.name)
+    with shards.cache.scratch() if path is None else contextlib.nullcontext() as folder:
         try:
-            if path is None:
+            if folder is not None:
                 path = folder / "shard.tar"
                 shards.store.download(info.name, path)
+            assert path is not None
             found_bytes, found = path.stat().st_size, hash_file(path)
         except (NotFoundError, FileNotFoundError):
             return [ShardFault(shard=info.name, reason="missing")]

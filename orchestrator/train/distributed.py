@@ -1,4 +1,4 @@
-"""One rank's view of its process group: index, world size, device, and the three collectives a run needs."""
+"""One rank's view of its process group: index, world size, device, and the collectives a run needs."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ class Rank:
             return values_N
         dist.all_reduce(values_N)
         return values_N / self.world_size
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in rank order, on every rank; must be picklable between processes of one program."""
+        if self.world_size == 1:
+            return [value]
+        box: list[T] = [value] * self.world_size
+        dist.all_gather_object(box, value)
+        return box
 
     def gather_rows(self, rows_BD: Tensor, rows_per_rank: int) -> Tensor:
         """The ranks' rows in rank order; each gives `rows_per_rank` of them, only the last ranks fewer."""

@@ -63,6 +63,7 @@ def load_probe_data(config: RunConfig, shards: ShardSet) -> ProbeData | None:
             num_images,
             image_size_px=config.encoder.image_size_px,
             threads=max(1, config.data.loader_threads),
+            max_bad_fraction=config.data.max_bad_fraction,
         )
 
     return ProbeData(

@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from jepa_core.masks import MaskSampler, PatchGrid, build_sampler, mask_metrics
 from jepa_core.step import TrainState, create_state, prepare_images, train_step
 from orchestrator.config.models import RunConfig
-from orchestrator.data import Batch, BatchStream, ShardSet, open_shards
+from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, open_shards
+from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
 from orchestrator.train.checkpoint import load_latest, save_checkpoint
@@ -124,7 +125,7 @@ class Run:
                 if stop is None:
                     continue
                 self.meter.wait_s = stream.take_wait_s()
-                if self._at_stop(stop, bad_samples=stream.num_bad_samples).action == "stop":
+                if self._at_stop(stop, bad_samples=self._count_bad_samples(stream)).action == "stop":
                     return
 
     def _model(self) -> torch.nn.Module:
@@ -181,6 +182,14 @@ class Run:
         _log.info("%s goes on from %s", self.job.trial_id, found.name)
         report = TrialReport.from_json(found.meta["report"])
         return self._deliver(report).action == "stop" or report.final
+
+    def _count_bad_samples(self, stream: BatchStream) -> int:
+        """Samples that no rank could use; more than a run bears stop it on every rank."""
+        entries = {entry for found in self.rank.gather(stream.bad_samples) for entry in found}
+        count = count_samples(entries)
+        if entries:
+            check_borne(count, stream.max_bad_samples, max(entries, key=lambda entry: entry.offset))
+        return count
 
     def _at_stop(self, stop: Stop, *, bad_samples: int) -> Decision:
         metrics = self.meter.drain(batch_size=self.config.train.batch_size)
@@ -251,7 +260,7 @@ def run_fingerprint(config: RunConfig, data_digest: str) -> str:
     basis: dict[str, Any] = {
         "data": data_digest,
         "crop": [config.data.crop_scale, config.data.crop_aspect_ratio, config.data.mean, config.data.std],
-        "shuffle_shards": config.data.shuffle_shards,
+        "order": [ORDER_VERSION, config.data.shuffle_shards],
         "train": [config.train.images, config.train.batch_size, config.train.seed],
         **{
             name: asdict(getattr(config, name))

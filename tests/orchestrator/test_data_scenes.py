@@ -1,0 +1,156 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from orchestrator.data.raycast import Camera, Scene, Solid, render, solid_at_pixels
+from orchestrator.data.scenes import (
+    CLASS_NAMES,
+    COLORS,
+    MAX_OBJECTS,
+    MIN_VISIBLE_FRACTION,
+    NEAREST_M,
+    SCENE_LABELS,
+    build_scene,
+    distance_m,
+    labels_of,
+    render_scene,
+)
+
+NUM_SCENES = 600
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [build_scene(0, index) for index in range(NUM_SCENES)]
+
+
+def lone(shape: str, **changes: float) -> Scene:
+    """One red solid of 1 m straight ahead, lit from above."""
+    solid = Solid(
+        shape=shape,  # type: ignore[arg-type]
+        color=0,
+        rgb=(1.0, 0.0, 0.0),
+        x_m=changes.get("x_m", 0.0),
+        y_m=changes.get("y_m", 6.0),
+        radius_m=1.0,
+        turn=(1.0, 0.0),
+    )
+    return Scene(
+        camera=Camera(x_m=0.0, y_m=0.0, height_m=3.0, look_at_m=7.0, half_view=0.4),
+        light=(0.0, 0.0, 1.0),
+        ambient=0.3,
+        ground=(0.5, 0.5, 0.5),
+        sky=(0.2, 0.4, 0.8),
+        checker_contrast=0.0,
+        checker_m=1.0,
+        checker_offset=(0.0, 0.0),
+        checker_turn=(1.0, 0.0),
+        solids=(solid,),
+    )
+
+
+def test_a_scene_is_a_function_of_seed_and_number() -> None:
+    pixels, labels = render_scene(3, 7, 48)
+    again, same_labels = render_scene(3, 7, 48)
+    assert pixels.shape == (48, 48, 3)
+    assert np.array_equal(pixels, again)
+    assert labels == same_labels
+    assert not np.array_equal(pixels, render_scene(4, 7, 48)[0])
+    assert not np.array_equal(pixels, render_scene(3, 8, 48)[0])
+
+
+def test_pixels_are_the_same_on_every_platform() -> None:
+    hashed = hashlib.sha256()
+    for index in range(40):
+        hashed.update(render_scene(0, index, 48)[0].tobytes())
+    assert hashed.hexdigest() == "54dc803bfb61e2d78a731e85f341ab74dcb307fe085a7eda5b9c378dcff5d347"
+
+
+def test_labels_do_not_depend_on_the_image_size() -> None:
+    assert [render_scene(0, index, 24)[1] for index in range(20)] == [
+        render_scene(0, index, 96)[1] for index in range(20)
+    ]
+
+
+def test_class_names_the_object_that_is_nearest(scenes: list[Scene]) -> None:
+    for scene in scenes[:200]:
+        nearest = min(scene.solids, key=lambda solid: distance_m(scene.camera, solid))
+        color = list(COLORS)[nearest.color]
+        assert CLASS_NAMES[labels_of(scene)["class"]] == f"{color} {nearest.shape}"
+
+
+def test_the_nearest_object_is_drawn_in_its_color(scenes: list[Scene]) -> None:
+    for index, scene in enumerate(scenes[:50]):
+        color = CLASS_NAMES[labels_of(scene)["class"]].split()[0]
+        nearest = min(
+            range(len(scene.solids)), key=lambda number: distance_m(scene.camera, scene.solids[number])
+        )
+        seen = render_scene(0, index, 64)[0][solid_at_pixels(scene, 64) == nearest].astype(int)
+        expected = np.array(COLORS[color])
+        shown = seen.mean(axis=0) / np.linalg.norm(seen.mean(axis=0))
+        assert shown @ expected / np.linalg.norm(expected) > 0.99
+
+
+def test_count_is_the_number_of_objects_that_can_be_seen(scenes: list[Scene]) -> None:
+    for scene in scenes[:200]:
+        areas = np.bincount(solid_at_pixels(scene, 64).ravel() + 1)[1:] / 64**2
+        assert np.count_nonzero(areas > MIN_VISIBLE_FRACTION / 2) == labels_of(scene)["count"] + 1
+
+
+def test_distance_is_the_bin_of_the_nearest_object(scenes: list[Scene]) -> None:
+    width_m = (NEAREST_M[1] - NEAREST_M[0]) / len(SCENE_LABELS["distance"])
+    for scene in scenes[:200]:
+        found_m = min(distance_m(scene.camera, solid) for solid in scene.solids)
+        low_m = NEAREST_M[0] + width_m * labels_of(scene)["distance"]
+        assert low_m - 1e-6 <= found_m <= low_m + width_m + 1e-6
+
+
+def test_objects_do_not_touch(scenes: list[Scene]) -> None:
+    for scene in scenes[:200]:
+        for number, solid in enumerate(scene.solids):
+            for other in scene.solids[:number]:
+                gap_m = np.hypot(solid.x_m - other.x_m, solid.y_m - other.y_m)
+                assert gap_m > solid.radius_m + other.radius_m
+
+
+@pytest.mark.parametrize("label", SCENE_LABELS)
+def test_every_answer_is_about_as_frequent_as_the_others(label: str, scenes: list[Scene]) -> None:
+    num_classes = len(SCENE_LABELS[label])
+    counts = np.bincount([labels_of(scene)[label] for scene in scenes], minlength=num_classes)
+    expected = NUM_SCENES / num_classes
+    assert (((counts - expected) ** 2 / expected).sum()) < 3 * num_classes + 10
+
+
+def test_answers_tell_nothing_about_each_other(scenes: list[Scene]) -> None:
+    found = np.array([[labels_of(scene)[name] for name in ("count", "distance")] for scene in scenes])
+    assert abs(np.corrcoef(found.T)[0, 1]) < 0.12
+
+
+@pytest.mark.parametrize("shape", ["sphere", "box", "cylinder"])
+def test_a_solid_covers_its_projection(shape: str) -> None:
+    seen = solid_at_pixels(lone(shape), 96) == 0
+    rows, columns = np.nonzero(seen)
+    assert abs((columns.min() + columns.max()) / 2 - 47.5) <= 1
+    half_m = 1.0 if shape == "sphere" else 0.85
+    expected_px = 96 * half_m / (0.4 * np.hypot(6.0, 2.0))
+    assert columns.max() - columns.min() == pytest.approx(expected_px, rel=0.2)
+    assert rows.max() - rows.min() > expected_px * 0.8
+
+
+def test_a_farther_object_is_hidden_by_a_nearer_one() -> None:
+    scene = lone("box")
+    hidden = scene.with_solids((lone("box", y_m=9.0).solids[0], scene.solids[0]))
+    assert (solid_at_pixels(hidden, 64) == 0).sum() < (solid_at_pixels(hidden, 64) == 1).sum() / 3
+
+
+def test_an_object_throws_a_shadow_on_the_ground() -> None:
+    empty, full = render(lone("box").with_solids(()), 64), render(lone("sphere"), 64)
+    ground = solid_at_pixels(lone("sphere"), 64) < 0
+    darker = (full[ground].astype(int).sum(axis=1) < empty[ground].astype(int).sum(axis=1) - 60).sum()
+    assert 20 < darker < 1000
+
+
+def test_more_objects_than_fit_are_never_asked_for() -> None:
+    counts = {len(build_scene(9, index).solids) for index in range(60)}
+    assert counts == set(range(1, MAX_OBJECTS + 1))

@@ -10,7 +10,7 @@ when all geometries are equal, some pair is called different in at most 5 of 100
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,6 +24,7 @@ ASSUMED_SEED_SD_POINTS = math.sqrt(2.0)
 sd)."""
 
 CONFIDENCE = 0.95
+_LEAST_PAIRED_FREEDOM = 4
 DEFAULT_TEST_IMAGES = 1000
 """Taken for the test set's size where no trial says which images it got right."""
 
@@ -35,11 +36,34 @@ class Noise:
     seed_sd: float
     freedom: float
     assumed: bool
+    paired: bool = False
+    """Whether the part of a seed's luck that all geometries share is taken out: for differences, not for means."""
 
 
 def estimate_noise(geometries: Sequence[Geometry]) -> Noise:
     """The noise of the ranking metric."""
     return pool_noise([[trial.value for trial in geometry.trials] for geometry in geometries])
+
+
+def difference_noise(geometries: Sequence[Geometry]) -> Noise:
+    """The noise of differences between geometries, paired by seed where every geometry ran under the same seeds."""
+    return pool_differences([{trial.seed: trial.value for trial in each.trials} for each in geometries])
+
+
+def pool_differences(groups: Sequence[Mapping[int, float]]) -> Noise:
+    """Pool what is left of values by seed once geometry and seed are accounted for (two-way residuals).
+
+    Runs under one seed share initial weights and data order, so part of their luck is common and drops out of a
+    difference. Whether to pair is decided by the design alone, never by the values, so that error rates hold.
+    """
+    seeds = {tuple(sorted(group)) for group in groups}
+    freedom = (len(groups) - 1) * (len(next(iter(seeds))) - 1) if len(seeds) == 1 else 0
+    if freedom < _LEAST_PAIRED_FREEDOM:
+        return pool_noise([list(group.values()) for group in groups])
+    values_GS = np.array([[group[seed] for seed in next(iter(seeds))] for group in groups])
+    rest = values_GS - values_GS.mean(axis=1, keepdims=True) - values_GS.mean(axis=0) + values_GS.mean()
+    deviation = math.sqrt(float((rest**2).sum()) / freedom)
+    return Noise(seed_sd=deviation, freedom=freedom, assumed=False, paired=True)
 
 
 def pool_noise(groups: Sequence[Sequence[float]]) -> Noise:
@@ -85,16 +109,16 @@ def paired_variance(first: Geometry, second: Geometry, metric: str) -> float | N
     return float(np.var(100 * (ours - theirs), ddof=1) / len(ours))
 
 
-def critical_range(num_geometries: int, freedom: float) -> float:
+def critical_range(num_geometries: int, freedom: float, *, confidence: float = CONFIDENCE) -> float:
     """How many standard errors of a difference are needed to tell two of so many geometries apart."""
-    return _critical(num_geometries, min(freedom, 10_000.0))
+    return _critical(num_geometries, min(freedom, 10_000.0), confidence)
 
 
 @lru_cache(maxsize=1024)
-def _critical(num_geometries: int, freedom: float) -> float:
+def _critical(num_geometries: int, freedom: float, confidence: float) -> float:
     if num_geometries <= 2:
-        return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
-    return float(stats.studentized_range.ppf(CONFIDENCE, num_geometries, freedom)) / math.sqrt(2)
+        return float(stats.t.ppf(0.5 + confidence / 2, freedom))
+    return float(stats.studentized_range.ppf(confidence, num_geometries, freedom)) / math.sqrt(2)
 
 
 def interval_factor(freedom: float, *, num_intervals: int = 1) -> float:

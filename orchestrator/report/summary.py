@@ -11,8 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.config.models import RunConfig
-from orchestrator.report.trials import TrialSummary, point_text, trial_summaries, value_text
-from orchestrator.report.verdict import Verdict, judge
+from orchestrator.report.findings import Findings, explore
+from orchestrator.report.matched import MatchedResult, compare
+from orchestrator.report.trials import (
+    TrialSummary,
+    group_geometries,
+    point_text,
+    trial_summaries,
+    value_text,
+)
+from orchestrator.report.verdict import GeometryResult, Verdict, judge
 from orchestrator.report.words import cost_text, verdict_lines
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.text import align
@@ -30,13 +38,20 @@ class Summary:
     gpu_hours: float
     cpu_core_hours: float
     seconds: float
+    findings: Findings | None = None
+    matched: tuple[MatchedResult, ...] = ()
+    """The best geometry against each other one at equal images, FLOPs and device hours."""
+
+    def lines(self) -> list[str]:
+        """The verdict in sentences."""
+        return verdict_lines(self.verdict, self.findings)
 
     def text(self) -> str:
         """Table, verdict and costs for a terminal."""
         parts = [
             align(self.rows()),
             "",
-            *(f"- {line}" for line in verdict_lines(self.verdict)),
+            *(f"- {line}" for line in self.lines()),
             "",
             self.cost_line(),
         ]
@@ -44,7 +59,7 @@ class Summary:
 
     def markdown(self) -> str:
         """The same as Markdown, verdict first: the note on the sweep's MLflow run."""
-        lines = [f"# {self.sweep_id}", "", *(f"- {line}" for line in verdict_lines(self.verdict))]
+        lines = [f"# {self.sweep_id}", "", *(f"- {line}" for line in self.lines())]
         return "\n".join([*lines, "", self.cost_line(), "", *_markdown_table(self.rows()), ""])
 
     def csv(self) -> str:
@@ -65,7 +80,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able: NaN and infinity become null."""
-        verdict = {**asdict(self.verdict), "lines": verdict_lines(self.verdict)}
+        verdict = {**asdict(self.verdict), "lines": self.lines()}
         cheapest = self.verdict.cheapest
         verdict["cheapest"] = None if cheapest is None else cheapest.name
         verdict["tied"] = [result.name for result in self.verdict.tied]
@@ -79,8 +94,23 @@ class Summary:
             "seconds": self.seconds,
         }
         head = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
-        clean: dict[str, Any] = _without_nan({**head, **figures, "verdict": verdict, "trials": trials})
+        extra = {
+            "surface": None if self.findings is None else _surface_json(self.findings),
+            "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
+            "pareto_front": [result.name for result in self.front()],
+        }
+        clean: dict[str, Any] = _without_nan(
+            {**head, **figures, "verdict": verdict, **extra, "trials": trials}
+        )
         return clean
+
+    def front(self) -> list[GeometryResult]:
+        """The geometries that no other one equals or beats on both accuracy and device hours, cheapest first."""
+        front: list[GeometryResult] = []
+        for result in sorted(self.verdict.ranking, key=lambda each: (each.device_hours, -each.mean)):
+            if not front or result.mean > front[-1].mean:
+                front.append(result)
+        return front
 
     def axes(self) -> list[str]:
         """The dotted keys that the sweep varied."""
@@ -151,16 +181,37 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         (stamp for trial in record.trials.values() for stamp in trial.timestamps_ms.values()),
         default=record.started_ms,
     )
+    verdict, geometries = judge(trials, config.sweep.metric), group_geometries(trials)
     return Summary(
         sweep_id=record.sweep_id,
         state=record.state,
         metric=config.sweep.metric,
         trials=trials,
-        verdict=judge(trials, config.sweep.metric),
+        verdict=verdict,
         gpu_hours=sum(trial.gpu_hours for trial in trials),
         cpu_core_hours=sum(trial.cpu_core_hours for trial in trials),
         seconds=max(0, ended_ms - record.started_ms) / 1000,
+        findings=None if verdict.noise is None else explore(config, geometries, verdict.noise),
+        matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
     )
+
+
+def _surface_json(findings: Findings) -> dict[str, Any]:
+    """What was read off the surface, and every geometry's realised figures."""
+    return {
+        "axes": [axis.name for axis in findings.choice.axes],
+        "notes": list(findings.choice.notes),
+        "noise_sd_points": findings.surface.noise_sd,
+        "highest": {
+            "figures": dict(findings.best_figures),
+            "mean": findings.best_mean,
+            "low_90": findings.best_low,
+            "high_90": findings.best_high,
+        },
+        "importance": [asdict(axis) for axis in findings.importance],
+        "next": [asdict(suggestion) for suggestion in findings.suggestions],
+        "realised": {name: dict(figures) for name, figures in findings.figures.items()},
+    }
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:

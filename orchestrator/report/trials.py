@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import RunConfig
+from orchestrator.report.compute import FlopsCounter
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 
 State = Literal["pending", "running", "finished", "stopped", "failed"]
@@ -24,7 +25,8 @@ class TrialSummary:
 
     `hits` tells for each label which test images the linear probe got right; it may be empty. `untrained`
     and `pixels` are the baselines by label, `untrained_value` the ranking metric of the untrained encoder.
-    `curve` is the ranking metric over images seen.
+    `curve` is the ranking metric over images seen, `hours` the device hours spent until then (GPU hours, or CPU core
+    hours without a GPU), retries included; `health` holds the label-free metrics by images.
     """
 
     trial_id: str
@@ -45,6 +47,15 @@ class TrialSummary:
     reason: str = ""
     curve: Mapping[int, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    hours: Mapping[int, float] = field(default_factory=dict)
+    health: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    flops_per_image: float = math.nan
+    num_attempts: int = 1
+
+    @property
+    def device_hours(self) -> float:
+        """GPU hours, or CPU core hours where no GPU was used."""
+        return self.gpu_hours or self.cpu_core_hours
 
     @property
     def comparable(self) -> bool:
@@ -74,6 +85,11 @@ class Geometry:
     def cpu_core_hours(self) -> float:
         """CPU core hours a trial."""
         return sum(trial.cpu_core_hours for trial in self.trials) / len(self.trials)
+
+    @property
+    def device_hours(self) -> float:
+        """GPU hours a trial, or CPU core hours where no GPU was used."""
+        return self.gpu_hours or self.cpu_core_hours
 
     def label_mean(self, source: Literal["accuracies", "untrained", "pixels"], label: str) -> float:
         """One label's accuracy over the seeds that measured it; NaN when none did."""
@@ -118,10 +134,11 @@ def point_key(point: Mapping[str, Any]) -> str:
 
 def trial_summaries(config: RunConfig, record: SweepRecord) -> list[TrialSummary]:
     """The trials of a sweep in the order they were planned."""
-    return [_summary(config, trial) for trial in record.in_order()]
+    flops = FlopsCounter(config)
+    return [_summary(config, trial, flops) for trial in record.in_order()]
 
 
-def _summary(config: RunConfig, trial: TrialRecord) -> TrialSummary:
+def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> TrialSummary:
     metric = config.sweep.metric
     curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
     baseline = metric.removeprefix("probe/")
@@ -144,7 +161,27 @@ def _summary(config: RunConfig, trial: TrialRecord) -> TrialSummary:
         reason=trial.reason,
         curve=curve,
         metrics=dict(trial.metrics),
+        hours={images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()},
+        health={
+            images: {key: value for key, value in row.items() if key.startswith("health/")}
+            for images, row in sorted(trial.history.items())
+            if any(key.startswith("health/") for key in row)
+        },
+        flops_per_image=flops.per_image(trial.point, trial.metrics),
+        num_attempts=len(trial.attempts),
     )
+
+
+def _hours_at(trial: TrialRecord, time_s: float) -> float:
+    """Device hours that a trial had held until a moment: every attempt counts, lost or not."""
+    attempts = trial.attempts.values()
+    uses_gpus = any(attempt.num_gpus > 0 for attempt in attempts)
+    held = 0.0
+    for attempt in attempts:
+        devices = attempt.num_gpus if uses_gpus else attempt.num_cpus
+        ended = attempt.ended if attempt.ended is not None else attempt.last_seen
+        held += devices * max(0.0, min(ended, time_s) - attempt.started)
+    return held / 3600
 
 
 def _labels(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

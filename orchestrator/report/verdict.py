@@ -17,12 +17,13 @@ from orchestrator.report.noise import (
     Noise,
     critical_range,
     difference_error,
+    difference_noise,
     estimate_noise,
     interval_factor,
     mean_error,
     pool_noise,
 )
-from orchestrator.report.trials import Geometry, TrialSummary, group_geometries
+from orchestrator.report.trials import Geometry, TrialSummary, group_geometries, point_text
 
 Against = Literal["above", "level", "below", "unknown"]
 
@@ -58,6 +59,11 @@ class GeometryResult:
     cpu_core_hours: float
     images: int
     labels: Mapping[str, LabelResult]
+
+    @property
+    def device_hours(self) -> float:
+        """GPU hours a trial, or CPU core hours where no GPU was used."""
+        return self.gpu_hours or self.cpu_core_hours
 
     @property
     def beats_untrained(self) -> tuple[str, ...]:
@@ -97,6 +103,9 @@ class Verdict:
     metric: str
     ranking: tuple[GeometryResult, ...]
     noise: Noise | None
+    """Spread of one run over seeds: what the intervals of means rest on."""
+    difference_noise: Noise | None
+    """The same for differences: paired by seed where the design allows."""
     stopped: tuple[StoppedResult, ...]
     seeds_to_separate: int | None
     """Seeds each that would separate the best two, were their means what they seem; None when they are apart."""
@@ -131,30 +140,34 @@ def judge(trials: Sequence[TrialSummary], metric: str) -> Verdict:
             metric=metric,
             ranking=(),
             noise=None,
+            difference_noise=None,
             stopped=stopped,
             seeds_to_separate=None,
             unequal_images=False,
         )
-    noise = estimate_noise(geometries)
-    ranking = tuple(_ranked(rank, geometries, noise, metric) for rank in range(len(geometries)))
+    noise, differences = estimate_noise(geometries), difference_noise(geometries)
+    ranking = tuple(_ranked(rank, geometries, noise, differences, metric) for rank in range(len(geometries)))
     return Verdict(
         outcome=_outcome(ranking, geometries[0], noise, metric),
         metric=metric,
         ranking=ranking,
         noise=noise,
+        difference_noise=differences,
         stopped=stopped,
-        seeds_to_separate=_seeds_to_separate(geometries, noise, ranking),
+        seeds_to_separate=_seeds_to_separate(geometries, differences, ranking),
         unequal_images=len({result.images for result in ranking}) > 1,
     )
 
 
-def _ranked(rank: int, geometries: Sequence[Geometry], noise: Noise, metric: str) -> GeometryResult:
+def _ranked(
+    rank: int, geometries: Sequence[Geometry], noise: Noise, differences: Noise, metric: str
+) -> GeometryResult:
     geometry, best = geometries[rank], geometries[0]
     half_width = interval_factor(noise.freedom) * mean_error(geometry, noise, metric)
     margin = 0.0
     if rank > 0:
-        margin = critical_range(len(geometries), noise.freedom) * difference_error(
-            best, geometry, noise, metric
+        margin = critical_range(len(geometries), differences.freedom) * difference_error(
+            best, geometry, differences, metric
         )
     behind = best.mean - geometry.mean
     return GeometryResult(
@@ -230,7 +243,7 @@ def _stopped(trial: TrialSummary, trials: Sequence[TrialSummary]) -> StoppedResu
     at = max(measured, default=0)
     rivals = [other.curve[at] for other in trials if other.comparable and at in other.curve]
     return StoppedResult(
-        name=trial.name,
+        name=f"{point_text(trial.point)}, seed {trial.seed}" if trial.point else trial.name,
         trial_id=trial.trial_id,
         seed=trial.seed,
         state=trial.state,

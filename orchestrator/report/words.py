@@ -5,23 +5,78 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from orchestrator.report.findings import Findings
+from orchestrator.report.matched import MANY_SEEDS
 from orchestrator.report.verdict import GeometryResult, StoppedResult, Verdict
 
+WHICH, SURE, COST, NEXT = "Which mask", "How sure", "At what cost", "What to try next"
 _MANY = 3
+_NAMED = 2
+_NEXT = 2
 
 
-def verdict_lines(verdict: Verdict) -> list[str]:
+def verdict_lines(verdict: Verdict, findings: Findings | None = None) -> list[str]:
     """The verdict, most important sentence first."""
+    lines = [line for group in answers(verdict, findings).values() for line in group]
+    return [*lines, *_unfinished(verdict.stopped)]
+
+
+def answers(verdict: Verdict, findings: Findings | None = None) -> dict[str, list[str]]:
+    """The verdict by the question it answers: which mask, how sure, at what cost, what to try next."""
     best = verdict.best
     if best is None:
-        lines = ["No trial finished: there is nothing to judge."]
-    else:
-        lines = [_headline(verdict, best), *_baselines(best), *_cheapest(verdict), _certainty(verdict)]
-        if verdict.unequal_images:
-            lines.append(
-                "The trials saw different numbers of images: their accuracies are not compute-matched."
-            )
-    return [*lines, *_unfinished(verdict.stopped)]
+        return {WHICH: ["No trial finished: there is nothing to judge."]}
+    sure = [_certainty(verdict), *_baselines(best)]
+    if verdict.unequal_images:
+        sure.append("The trials saw different numbers of images: their accuracies are not compute-matched.")
+    groups = {
+        WHICH: [_headline(verdict, best), *(surface_lines(findings) if findings is not None else [])],
+        SURE: sure,
+        COST: _cheapest(verdict),
+        NEXT: [*_seeds_next(verdict), *(next_lines(findings) if findings is not None else [])],
+    }
+    return {question: lines for question, lines in groups.items() if lines}
+
+
+def surface_lines(findings: Findings) -> list[str]:
+    """Where the surface is highest, and which axes make the difference."""
+    names = {axis.name for axis in findings.choice.axes}
+    place = ", ".join(
+        f"{name} {figure_text(value)}" for name, value in findings.best_figures.items() if name in names
+    )
+    lines = [
+        f"Over the masks that the model really saw, the surface is highest at {place}: "
+        f"{findings.best_mean:.1f} % (90 % interval {findings.best_low:.1f} to {findings.best_high:.1f})."
+    ]
+    mattering = [axis for axis in findings.importance if axis.matters]
+    if not mattering:
+        return [*lines, "No axis makes a difference that is more than noise."]
+    parts = [
+        f"{axis.name} ({axis.effect:.1f} points from {figure_text(axis.worse_at)} to "
+        f"{figure_text(axis.better_at)}, 90 % interval {axis.low:.1f} to {axis.high:.1f})"
+        for axis in mattering
+    ]
+    rest = [axis.name for axis in findings.importance if not axis.matters]
+    quiet = f" Not more than noise: {', '.join(rest)}." if rest else ""
+    return [*lines, f"What makes the difference: {'; '.join(parts)}.{quiet}"]
+
+
+def next_lines(findings: Findings) -> list[str]:
+    """The most promising points that were not tried."""
+    lines = []
+    for suggestion in findings.suggestions[:_NEXT]:
+        outside = " It leaves the range that was searched." if suggestion.beyond else ""
+        lines.append(
+            f"Try {suggestion.name}: expected {suggestion.mean:.1f} % (90 % interval {suggestion.low:.1f} to "
+            f"{suggestion.high:.1f}), a {100 * suggestion.chance_of_better:.0f} % chance of beating the best "
+            f"so far.{outside}"
+        )
+    return lines
+
+
+def figure_text(value: float) -> str:
+    """A realised figure with two significant digits, whole numbers as they are."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.2g}"
 
 
 def cost_text(gpu_hours: float, cpu_core_hours: float) -> str:
@@ -41,9 +96,12 @@ def _headline(verdict: Verdict, best: GeometryResult) -> str:
     if verdict.outcome == "alone":
         return f"Only one geometry finished: {name} with {figure}; there is nothing to compare it with."
     others = [result.name for result in verdict.tied if result is not best]
-    shown = "; ".join(others[:_MANY]) + (f"; and {len(others) - _MANY} more" if len(others) > _MANY else "")
-    all_of_them = len(verdict.tied) == len(verdict.ranking)
-    who = f"all {len(others)} others" if all_of_them and len(others) > 1 else shown
+    if len(others) == len(verdict.ranking) - 1 and len(others) > 1:
+        who = f"all {len(others)} others"
+    elif len(others) <= _NAMED:
+        who = "; ".join(others)
+    else:
+        who = f"{len(others)} of the {len(verdict.ranking) - 1} others"
     return f"No winner can be named: {name} is highest with {figure}, but within the noise of {who}."
 
 
@@ -90,12 +148,19 @@ def _certainty(verdict: Verdict) -> str:
             f"Seed noise {noise.seed_sd:.2f} points, measured with {noise.freedom:.0f} degrees of freedom; "
             f"corrected for comparing {len(verdict.ranking)} geometries."
         )
+    pairing = verdict.difference_noise
+    if pairing is not None and pairing.paired:
+        basis += f" Differences are paired by seed: {pairing.seed_sd:.2f} points a run."
+    return basis
+
+
+def _seeds_next(verdict: Verdict) -> list[str]:
     if verdict.seeds_to_separate is None or verdict.outcome == "no_gain":
-        return basis
-    if verdict.seeds_to_separate > 50:
-        return f"{basis} The best two are too close for seeds to separate (over 50 each)."
+        return []
+    if verdict.seeds_to_separate > MANY_SEEDS:
+        return [f"The best two are too close for seeds to separate (over {MANY_SEEDS} each)."]
     seeds = verdict.seeds_to_separate
-    return f"{basis} If the best two are as far apart as they look, {seeds} seeds each would show it."
+    return [f"If the best two are as far apart as they look, {seeds} seeds each would show it."]
 
 
 def _unfinished(results: Sequence[StoppedResult]) -> list[str]:

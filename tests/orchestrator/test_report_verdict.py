@@ -118,8 +118,8 @@ def test_a_stopped_trial_is_never_ranked_but_compared_where_it_stopped():
 
 def test_the_cheapest_of_the_tied_costs_least_and_not_the_cheapest_of_all():
     trials = [
-        trial(0.1, seed, value + 0.1 * seed, gpu_hours=cost)
-        for value, cost in ((70, 3.0), (69.95, 2.0), (50, 1.0))
+        trial(0.1, seed, value + (-1) ** (seed + place) * 0.1, gpu_hours=cost)
+        for place, (value, cost) in enumerate(((70, 3.0), (69.95, 2.0), (50, 1.0)))
         for seed in range(3)
     ]
     trials = [

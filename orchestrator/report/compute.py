@@ -1,0 +1,70 @@
+"""FLOPs per image of a sweep's trials, counted from the patches that their masks really kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from jepa_core.encoder import build_encoder
+from jepa_core.flops import ModelDims, flops_per_image
+from jepa_core.predictor import build_predictor
+from jepa_core.weights import part_generator
+from orchestrator.config import apply_overrides
+from orchestrator.config.models import RunConfig
+from orchestrator.errors import OrchestratorError
+
+
+class FlopsCounter:
+    """Counts for one sweep; the dimensions of a model are read off once for each encoder and predictor."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self._dims: dict[tuple[Any, Any], ModelDims | None] = {}
+
+    def per_image(self, point: Mapping[str, Any], metrics: Mapping[str, float]) -> float:
+        """FLOPs of one image's training step at a point; NaN where the patches were not measured."""
+        context, target = metrics.get("masks/context_patches"), metrics.get("masks/target_patches")
+        if context is None or target is None:
+            return math.nan
+        run = self._run_at(point)
+        dims = None if run is None else self._dims_of(run)
+        if run is None or dims is None:
+            return math.nan
+        return flops_per_image(
+            dims,
+            context_patches=context / (1 - metrics.get("masks/context_padding_fraction", 0.0)),
+            target_patches=target / (1 - metrics.get("masks/target_padding_fraction", 0.0)),
+            num_target_blocks=run.masks.num_target_blocks,
+            num_context_blocks=run.masks.num_context_blocks,
+        ).total
+
+    def _run_at(self, point: Mapping[str, Any]) -> RunConfig | None:
+        try:
+            return apply_overrides(self.config, point)
+        except OrchestratorError:  # a point of an older version: nothing to count with
+            return None
+
+    def _dims_of(self, run: RunConfig) -> ModelDims | None:
+        key = (run.encoder, run.predictor)
+        if key not in self._dims:
+            self._dims[key] = _model_dims(run)
+        return self._dims[key]
+
+
+def _model_dims(run: RunConfig) -> ModelDims | None:
+    try:
+        encoder = build_encoder(run.encoder, generator=part_generator(0, "encoder"))
+        predictor = build_predictor(
+            run.predictor,
+            grid=encoder.grid,
+            encoder_width=encoder.width,
+            encoder_num_heads=encoder.num_heads,
+            generator=part_generator(0, "predictor"),
+        )
+    except (ValueError, RuntimeError):
+        return None
+    with torch.no_grad():
+        return ModelDims.of(encoder, predictor)

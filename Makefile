@@ -31,12 +31,11 @@ test: $(STAMP) ## Environment, then the whole test suite (PYTEST_ARGS='-m "not s
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
-check: $(STAMP) ## Lint, format check, types, import layers, manifests
+check: $(STAMP) ## Lint, format check, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python infra/validate.py
 
 .PHONY: format
 format: $(STAMP) ## Format and fix what can be fixed

@@ -1,49 +1,41 @@
-"""The report as one HTML file: verdict first, no network, no script, light and dark, readable in print."""
+"""The report as one HTML file: verdict first, no network, light and dark, readable in print and on a phone.
+
+Everything is inside: figures are inline SVG, mask pictures data URIs, and a content security policy lets nothing be
+fetched. The script sorts tables and highlights; without it the page says the same.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.report.page_style import SCRIPT, STYLE
+from orchestrator.report.page_tables import (
+    geometry_table,
+    health_table,
+    ledger_table,
+    matched_table,
+    next_table,
+    trial_table,
+)
 from orchestrator.report.summary import Summary
-from orchestrator.report.words import cost_text, stopped_text, verdict_lines
+from orchestrator.report.surface import INTERVAL
+from orchestrator.report.surface_plots import fixed_text
+from orchestrator.report.words import answers
 from orchestrator.tracking import Links
-
-_CAPTIONS = {
-    "surface": "Accuracy over the swept geometry, with 95 % intervals. A gap was stopped early or failed.",
-    "curves": "Accuracy over images seen. The dashed line is the encoder nobody trained.",
-    "cost": "Accuracy over a trial's cost. The line joins what no other geometry beats on both.",
-}
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--paper:#fff;--panel:#f4f6f8;--line:#d8dee4;--mark:#0b6b8a}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#9aa4af;--paper:#14171b;--panel:#1d2126;--line:#333a42;
---mark:#5cc1e0}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:64rem;padding:1.5rem 1rem 4rem;background:var(--paper);
-color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-h1{font-size:1.3rem;color:var(--soft);font-weight:500;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
-.verdict{border-left:4px solid var(--mark);background:var(--panel);padding:.8rem 1rem;margin:1rem 0}
-.verdict p{margin:.4rem 0}.verdict p:first-child{font-size:1.2rem;font-weight:600}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th{color:var(--soft);font-weight:600}td:nth-child(2),th:nth-child(2){text-align:left}
-tr.tied td{background:var(--panel)}a{color:var(--mark)}
-figure{margin:1rem 0}figure img{width:100%;height:auto}figure.mask img{width:auto;max-width:100%;background:#fff}
-figcaption,.soft{color:var(--soft);font-size:.86rem}
-pre{background:var(--panel);padding:.7rem;overflow-x:auto;font-size:.8rem}summary{cursor:pointer}
-@media print{body{max-width:none}details{display:block}details>*{display:block}pre{white-space:pre-wrap}}
-"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PageContent:
-    """What the page shows beside the summary; figures are SVG and mask pictures PNG, by title."""
+    """What the page shows beside the summary; figures are inline SVG and mask pictures PNG, by title."""
 
     summary: Summary
-    figures: Mapping[str, bytes] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
     mask_pictures: Mapping[str, bytes] = field(default_factory=dict)
     config_text: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -55,36 +47,58 @@ class PageContent:
 
 def render_page(content: PageContent) -> str:
     """The page as HTML text."""
-    summary = content.summary
+    summary, links = content.summary, content.links
     title = html.escape(f"Mask sweep {summary.sweep_id}")
     body = [
         f"<h1>{title}</h1>",
         _verdict(summary),
-        *_section("Trials", _table(summary, content.links)),
-        *(_figure(_CAPTIONS.get(name, name), data, "svg+xml") for name, data in content.figures.items()),
-        *_section("Stopped or failed", _unfinished(summary)),
+        *_section("Which geometries", geometry_table(summary, links), _tied_legend(summary)),
+        *_section("Response surface", *_surface(content)),
         *_section(
-            "Masks", *(_figure(name, data, "png", "mask") for name, data in content.mask_pictures.items())
+            "Accuracy against cost", _figure(content, "cost", "The line joins what nothing beats on both.")
         ),
-        *_section("Cost", _ledger(summary)),
-        *_section("Look closer in MLflow", _mlflow(content.links)),
-        *_section("Repeat it", _pre("\n".join(content.commands))),
-        *_section("Notes", "".join(f"<p>{html.escape(note)}</p>" for note in content.notes)),
+        *_section("At equal compute", matched_table(summary), _matched_legend(summary)),
+        *_section("Learning curves", _curves(content)),
+        *_section("What the masks hide", *_masks(content)),
+        *_section("Stopped and failed trials, and the health of all", health_table(summary, links)),
+        *_section("Every trial", trial_table(summary, links)),
+        *_section(
+            "What was measured", _figure(content, "surface", "Means and 95 % intervals, by nominal settings.")
+        ),
+        *_section("Ledger", ledger_table(summary)),
+        *_section("Repeat it", _pre("\n".join(content.commands)), _seeds(summary)),
+        *_section("Look closer in MLflow", _mlflow(links)),
+        *_section("Notes", *(f"<p>{html.escape(note)}</p>" for note in _notes(content))),
         _details("Settings", content.config_text),
         _details("Environment and data", _json({"environment": content.environment, "data": content.data})),
     ]
+    return _document(title, "\n".join(part for part in body if part))
+
+
+def _document(title: str, body: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head>\n<body>\n'
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n<body>\n{body}\n'
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
 def _verdict(summary: Summary) -> str:
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in verdict_lines(summary.verdict))
-    return f'<div class="verdict">{lines}<p class="soft">{html.escape(summary.cost_line())}</p></div>'
+    groups = answers(summary.verdict, summary.findings)
+    headline = next(iter(groups.values()))[0]
+    cells = []
+    for place, (question, lines) in enumerate(groups.items()):
+        shown = [*lines[1:]] if place == 0 else list(lines)
+        if question == "At what cost":
+            shown.append(summary.cost_line())
+        if shown:
+            text = "".join(f"<p>{html.escape(line)}</p>" for line in shown)
+            cells.append(f"<section><h3>{html.escape(question)}</h3>{text}</section>")
+    return f'<p class="headline">{html.escape(headline)}</p><div class="answers">{"".join(cells)}</div>'
 
 
 def _section(title: str, *parts: str) -> list[str]:
@@ -93,44 +107,73 @@ def _section(title: str, *parts: str) -> list[str]:
     return [f"<h2>{html.escape(title)}</h2>", *filled] if filled else []
 
 
-def _table(summary: Summary, links: Links | None) -> str:
-    rows, trial_ids = summary.rows(), summary.row_trial_ids()
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    lines = []
-    for trial_id, row in zip(trial_ids, rows[1:], strict=True):
-        cells = [html.escape(cell) for cell in row]
-        url = links.run_url(trial_id) if links is not None else ""
-        if url:
-            cells[1] = f'<a href="{html.escape(url)}">{cells[1]}</a>'
-        tied = ' class="tied"' if row[0].endswith("=") else ""
-        lines.append(f"<tr{tied}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    legend = '<p class="soft">= cannot be told from the highest. Gain is over the untrained encoder.</p>'
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>{legend}'
-
-
-def _unfinished(summary: Summary) -> str:
-    items = [
-        f"<li>{html.escape(stopped_text(result))}"
-        + (f": {html.escape(result.reason)}" if result.reason else "")
-        + "</li>"
-        for result in summary.verdict.stopped
-    ]
-    return f"<ul>{''.join(items)}</ul>" if items else ""
-
-
-def _ledger(summary: Summary) -> str:
-    by_state: dict[str, list[float]] = {}
-    for trial in summary.trials:
-        sums = by_state.setdefault(trial.state, [0.0, 0.0, 0.0])
-        for index, value in enumerate((1.0, trial.gpu_hours, trial.cpu_core_hours)):
-            sums[index] += value
-    lines = [
-        f"<p>{count:.0f} {html.escape(state)}: {html.escape(cost_text(gpu_hours, cpu_core_hours))}</p>"
-        for state, (count, gpu_hours, cpu_core_hours) in by_state.items()
-    ]
+def _tied_legend(summary: Summary) -> str:
+    if not summary.verdict.ranking:
+        return ""
     return (
-        "".join(lines) + '<p class="soft">Hours count the devices that were allocated, retries included.</p>'
+        '<p class="soft">Shaded: cannot be told from the highest; it is behind by less than it would have to be to '
+        "stand apart (95 %, corrected for all pairs). Front: nothing beats it on both accuracy and cost. Target, "
+        "aspect and context are what the model saw. Figures lead to MLflow.</p>"
     )
+
+
+def _surface(content: PageContent) -> list[str]:
+    findings = content.summary.findings
+    if findings is None:
+        return []
+    held = fixed_text(findings)
+    caption = (
+        "Left: the surface's mean, over what the masks really covered, with lines of equal cost. Dots are geometries "
+        "that ran (ringed: tied with the best), crosses where to look next. Right: how uncertain it is there."
+        + (f" Held at {held}." if held else "")
+    )
+    importance = (
+        f"Effect of each axis, averaged over the others, with {100 * INTERVAL:.0f} % intervals. "
+        "Grey: not more than noise."
+    )
+    return [
+        _figure(content, "map", caption),
+        _figure(content, "importance", importance),
+        next_table(content.summary),
+    ]
+
+
+def _matched_legend(summary: Summary) -> str:
+    if not summary.matched:
+        return ""
+    return (
+        '<p class="soft">The highest against each other one. Equal images holds with 95 % over all pairs together; the '
+        "other two columns share a further 5 %. *: one of the two was read where it had spent what the other spent in "
+        "all, between two probes, before its learning rate had come down: this understates it.</p>"
+    )
+
+
+def _curves(content: PageContent) -> str:
+    images = _figure(content, "curves", "Over images seen. Dashed: the encoder nobody trained.", "images")
+    hours = _figure(content, "hours", "Over device hours, retries included.", "hours")
+    if not images or not hours:
+        return images or hours
+    return (
+        '<div><input class="hidden-input" type="radio" name="by" id="by-images" checked>'
+        '<input class="hidden-input" type="radio" name="by" id="by-hours">'
+        '<div class="switch"><label for="by-images">over images</label>'
+        f'<label for="by-hours">over device hours</label></div>{images}{hours}</div>'
+    )
+
+
+def _masks(content: PageContent) -> list[str]:
+    return [
+        f'<figure class="mask"><img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name, data in content.mask_pictures.items()
+    ]
+
+
+def _seeds(summary: Summary) -> str:
+    seeds = sorted({trial.seed for trial in summary.trials})
+    listed = ", ".join(map(str, seeds))
+    return f'<p class="soft">Run seeds: {listed}. A seed fixes weights, data order, crops and masks.</p>'
 
 
 def _mlflow(links: Links | None) -> str:
@@ -139,23 +182,28 @@ def _mlflow(links: Links | None) -> str:
     lines = []
     if links.ui_command is not None:
         lines.append("<p>Start the page with <code>orchestrator ui</code>, then:</p>")
-    pages = (("all trials, best first", links.trials_url), ("the comparison", links.compare_url))
-    shown = [f'<li><a href="{html.escape(url)}">{name}</a></li>' for name, url in pages if url]
-    return (
-        "".join(lines)
-        + (f"<ul>{''.join(shown)}</ul>" if shown else "")
-        + f"<p class=soft>{_store(links)}</p>"
+    pages = (
+        ("the sweep", links.run_url()),
+        ("all trials, best first", links.trials_url),
+        ("the comparison", links.compare_url),
     )
+    shown = [f'<li><a href="{html.escape(url)}">{name}</a></li>' for name, url in pages if url]
+    listed = f"<ul>{''.join(shown)}</ul>" if shown else ""
+    store = f"Store {html.escape(links.tracking_uri)}, experiment {html.escape(links.experiment)}"
+    return "".join(lines) + listed + f'<p class="soft">{store}</p>'
 
 
-def _store(links: Links) -> str:
-    return f"Store {html.escape(links.tracking_uri)}, experiment {html.escape(links.experiment)}"
+def _notes(content: PageContent) -> list[str]:
+    findings = content.summary.findings
+    return [*content.notes, *(findings.choice.notes if findings is not None else ())]
 
 
-def _figure(caption: str, data: bytes, kind: str, css_class: str = "") -> str:
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    text = html.escape(caption)
-    return f'<figure class="{css_class}"><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
+def _figure(content: PageContent, name: str, caption: str, css_class: str = "") -> str:
+    svg = content.figures.get(name)
+    if svg is None:
+        return ""
+    names = f"scroll {css_class}".strip()
+    return f'<figure class="{names}">{svg}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def _details(title: str, text: str) -> str:

@@ -1,14 +1,15 @@
 """Figures of a sweep with matplotlib: accuracy over the geometry, over images seen, and over its cost.
 
-A figure is drawn without a window and without matplotlib's global state, and leaves as bytes: PNG on white for files,
-SVG with neutral ink and no background for the page, which is light or dark.
+A figure is drawn without a window and without matplotlib's global state, and leaves twice: as a PNG on white for files,
+and as an inline SVG in the page's own ink, with a tool tip and a link to its MLflow run on every mark.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.report.summary import Summary
-from orchestrator.report.trials import TrialSummary, value_text
+from orchestrator.report.surface_plots import draw_importance, draw_map
+from orchestrator.report.svg import INK, Tips, inline
+from orchestrator.report.trials import TrialSummary, point_text, value_text
 from orchestrator.report.verdict import GeometryResult
+from orchestrator.tracking import Links
 
-_INK = "#808080"
+_INK = INK
 _STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "orchestrator",
@@ -38,15 +42,47 @@ _HIGHEST, _TIED, _OTHER = "#e8590c", "#1596b0", "#7d8fa3"  # readable on white a
 _LEGEND = "orange: highest; blue: tied with it; grey: the others"
 
 
-def figures(summary: Summary) -> dict[str, tuple[bytes, bytes]]:
-    """Every figure that the sweep has data for: name -> (PNG, SVG)."""
-    drawn: dict[str, tuple[bytes, bytes]] = {}
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """One figure: a PNG on white for a file, and an inline SVG for the page."""
+
+    png: bytes
+    svg: str
+
+
+_SIZES = {"map": (8.6, 4.9), "importance": (7.2, 2.4)}
+_LABELS = {
+    "map": "Response surface of accuracy over the realised mask geometry",
+    "importance": "What each axis makes of a difference",
+    "surface": "Accuracy of every geometry that was swept",
+    "cost": "Accuracy over cost, with the Pareto front",
+    "curves": "Learning curves over images seen",
+    "hours": "Learning curves over device hours",
+}
+
+
+def figures(summary: Summary, links: Links | None = None) -> dict[str, Drawing]:
+    """Every figure that the sweep has data for, by name, in the order of the page."""
+    drawn: dict[str, Drawing] = {}
     with rc_context(dict(_STYLE)):
-        for name, draw in (("surface", _draw_surface), ("curves", _draw_curves), ("cost", _draw_cost)):
-            figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-            if draw(summary, figure.add_subplot()):
-                drawn[name] = _png(figure), _svg(figure)
+        for name, draw in _FIGURES.items():
+            figure, tips = Figure(figsize=_SIZES.get(name, (7.2, 4.4)), layout="constrained"), Tips()
+            if draw(summary, figure, _Linked(tips, links)):
+                svg = inline(figure, name, tips, label=_LABELS[name])
+                drawn[name] = Drawing(png=_png(figure), svg=svg)
     return drawn
+
+
+class _Linked(Tips):
+    """Tips whose keys are trials: a mark leads to its MLflow run."""
+
+    def __init__(self, tips: Tips, links: Links | None) -> None:
+        self.texts, self.links = tips.texts, links
+
+    def tag(self, artist: Any, text: str, *, key: str = "", url: str = "") -> None:
+        """Add the link of a trial's run."""
+        found = self.links.run_url(key) if self.links is not None and key else ""
+        super().tag(artist, text, key=key, url=url or found)
 
 
 def _png(figure: Figure) -> bytes:
@@ -55,17 +91,12 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
-def _draw_surface(summary: Summary, axes: Axes) -> bool:
+def _draw_surface(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """Accuracy over the two swept axes: cells for a grid, points otherwise; over one axis with intervals."""
     keys = _plotted_axes(summary)
     if not summary.verdict.ranking or not keys:
         return False
+    axes = figure.add_subplot()
     if len(keys) == 1:
         _draw_line(summary, axes, keys[0])
         return True
@@ -189,20 +220,42 @@ def _colour(result: GeometryResult | None) -> str:
     return _HIGHEST if result.rank == 1 else _TIED
 
 
-def _draw_curves(summary: Summary, axes: Axes) -> bool:
+def _draw_curves(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """The ranking metric over images seen; a cross ends what was stopped or failed."""
+    axes = figure.add_subplot()
+    axes.set_xlabel("images seen")
+    return _draw_learning(summary, axes, tips, {trial.trial_id: None for trial in summary.trials})
+
+
+def _draw_hours(summary: Summary, figure: Figure, tips: Tips) -> bool:
+    """The same over device hours, retries included."""
+    axes = figure.add_subplot()
+    axes.set_xlabel("GPU hours" if summary.gpu_hours > 0 else "CPU core hours")
+    return _draw_learning(summary, axes, tips, {trial.trial_id: trial.hours for trial in summary.trials})
+
+
+def _draw_learning(
+    summary: Summary, axes: Axes, tips: Tips, places: Mapping[str, Mapping[int, float] | None]
+) -> bool:
+    """Curves over images, or over what `places` holds for each trial and its images."""
     results = {trial_id: result for result in summary.verdict.ranking for trial_id in result.trial_ids}
     curves = [trial for trial in summary.trials if len(trial.curve) > 1]
     for trial in curves:
         result = results.get(trial.trial_id)
-        images, values = zip(*sorted(trial.curve.items()), strict=True)
+        place = places[trial.trial_id]
+        spent = {images: float(images) for images in trial.curve} if place is None else place
+        points = [(spent[images], value) for images, value in sorted(trial.curve.items()) if images in spent]
+        if len(points) < 2:
+            continue
+        across, values = zip(*points, strict=True)
         tied = result is not None and result.tied
-        axes.plot(
-            images, values, color=_colour(result), linewidth=1.8 if tied else 1, zorder=3 if tied else 2
+        (line,) = axes.plot(
+            across, values, color=_colour(result), linewidth=1.8 if tied else 1, zorder=3 if tied else 2
         )
+        text = f"{point_text(trial.point)}, seed {trial.seed}: {values[-1]:.1f} % ({trial.state})"
+        tips.tag(line, text, key=trial.trial_id)
         if result is None:
-            axes.plot(images[-1:], values[-1:], "x", color=_OTHER, markersize=6)
-    axes.set_xlabel("images seen")
+            axes.plot(across[-1:], values[-1:], "x", color=_OTHER, markersize=6)
     axes.set_ylabel(f"{summary.metric} [%]")
     axes.set_title(f"{_LEGEND}; cross: stopped or failed", fontsize=8.5)
     _draw_untrained(summary, axes)
@@ -219,28 +272,33 @@ def _draw_untrained(summary: Summary, axes: Axes) -> None:
         )
 
 
-def _draw_cost(summary: Summary, axes: Axes) -> bool:
+def _draw_cost(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """Accuracy with intervals over a trial's cost; the line joins what nothing beats on both."""
+    axes = figure.add_subplot()
     ranking = summary.verdict.ranking
     gpus = any(result.gpu_hours > 0 for result in ranking)
     costs = [result.gpu_hours if gpus else result.cpu_core_hours for result in ranking]
     for cost, result in zip(costs, ranking, strict=True):
         error = [[result.mean - result.low], [result.high - result.mean]]
-        axes.errorbar(
+        drawn = axes.errorbar(
             cost, result.mean, yerr=error, fmt="o", color=_colour(result), capsize=2, elinewidth=0.8
         )
-    front = pareto_front([(cost, result.mean) for cost, result in zip(costs, ranking, strict=True)])
-    axes.plot([cost for cost, _ in front], [mean for _, mean in front], color=_OTHER, linewidth=1)
+        text = f"{result.name}: {result.mean:.1f} % ({result.low:.1f} to {result.high:.1f}), {cost:.3g} hours"
+        tips.tag(drawn.lines[0], text, key=result.trial_ids[0])
+    front = summary.front()
+    places = [result.gpu_hours if gpus else result.cpu_core_hours for result in front]
+    axes.plot(places, [result.mean for result in front], color=_OTHER, linewidth=1)
     axes.set_xlabel("GPU hours a trial" if gpus else "CPU core hours a trial")
     axes.set_ylabel(f"{summary.metric} [%]")
     axes.set_title(f"{_LEGEND}; bars: 95 % intervals", fontsize=8.5)
     return len(ranking) > 1
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, gain) pairs that no other pair equals or beats on both, cheapest first."""
-    front: list[tuple[float, float]] = []
-    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or gain > front[-1][1]:
-            front.append((cost, gain))
-    return front
+_FIGURES: Mapping[str, Callable[[Summary, Figure, Tips], bool]] = {
+    "map": draw_map,
+    "importance": draw_importance,
+    "cost": _draw_cost,
+    "surface": _draw_surface,
+    "curves": _draw_curves,
+    "hours": _draw_hours,
+}

@@ -87,10 +87,10 @@ def _files(
     config: RunConfig, record: SweepRecord, summary: Summary, store: Store, links: Links | None
 ) -> dict[str, bytes]:
     """The report's files by name."""
-    drawn = figures(summary)
+    drawn = figures(summary, links)
     content = PageContent(
         summary=summary,
-        figures={name: svg for name, (_, svg) in drawn.items()},
+        figures={name: drawing.svg for name, drawing in drawn.items()},
         mask_pictures=_mask_pictures(summary, store),
         config_text=record.config_text,
         environment=record.environment,
@@ -107,7 +107,7 @@ def _files(
         "trials.csv": summary.csv(),
     }
     files = {name: text.encode() for name, text in texts.items()}
-    return files | {f"{name}.png": png for name, (png, _) in drawn.items()}
+    return files | {f"{name}.png": drawing.png for name, drawing in drawn.items()}
 
 
 def _commands(config: RunConfig, record: SweepRecord, uri: str) -> list[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from orchestrator.config import default_config, dump
 from orchestrator.report.page import PageContent, render_page
-from orchestrator.report.plots import figures, pareto_front
+from orchestrator.report.plots import figures
 from orchestrator.report.summary import Summary, summarize
 from orchestrator.report.trials import point_text
 from orchestrator.report.words import verdict_lines
@@ -73,16 +73,22 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.sources += [value for key, value in attrs if key in ("src", "href", "data", "action")]
-        if tag not in ("meta", "link", "img", "br"):
+        names = ("src", "href", "xlink:href", "data", "action")
+        self.sources += [value for key, value in attrs if key in names and not value.startswith("#")]
+        if tag not in ("meta", "link", "img", "br", "input"):
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
 
 def content(summary: Summary, **fields) -> PageContent:
-    svgs = {name: svg for name, (_, svg) in figures(summary).items()}
+    svgs = {name: drawing.svg for name, drawing in figures(summary, fields.get("links")).items()}
     return PageContent(summary=summary, figures=svgs, config_text="masks: {}", notes=["a note"], **fields)
 
 
@@ -91,7 +97,7 @@ def test_the_verdict_comes_first_and_the_page_fetches_nothing(summary):
     page = Page(text)
     assert page.open == []
     assert all(source.startswith("data:") for source in page.sources)
-    assert len(page.sources) == 4  # an empty icon and three figures
+    assert text.count("<svg") == 6
     assert text.index(verdict_lines(summary.verdict)[0][:20]) < text.index("<table")
     assert "below &lt;the&gt; cut" in text
 
@@ -113,22 +119,41 @@ def test_rows_link_to_their_runs(summary):
 
 def test_a_hostile_name_stays_text():
     record = sweep_record()
-    record.trials["t0"].point = {"masks.target_scale": "<script>alert(1)</script>"}
+    record.trials["t0"].point["masks.target_scale"] = "<script>alert(1)</script>"
     record.trials["t0"].name = "|<b>"
-    text = render_page(PageContent(summary=summarize(default_config(), record)))
-    assert "<script>" not in text
+    summary = summarize(default_config(), record)
+    text = render_page(content(summary, mask_pictures={"<script>alert(1)</script>": b""}))
+    assert "<script>alert" not in text
 
 
 def test_figures_are_pictures_of_the_sweep(summary):
     drawn = figures(summary)
-    assert set(drawn) == {"surface", "curves", "cost"}
-    for png, svg in drawn.values():
-        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    assert set(drawn) == {"map", "importance", "surface", "curves", "hours", "cost"}
+    for drawing in drawn.values():
+        pixels = np.asarray(Image.open(io.BytesIO(drawing.png)).convert("L"))
         assert pixels.shape[1] > 800
         assert pixels.std() > 5
-        assert svg.startswith(b"<?xml")
-    assert b"0.15-0.2" in drawn["surface"][1]
-    assert b"stopped" in drawn["surface"][1]
+        assert drawing.svg.startswith("<svg")
+        assert "currentColor" in drawing.svg
+    assert "0.15-0.2" in drawn["surface"].svg
+    assert "stopped" in drawn["surface"].svg
+
+
+def test_ids_are_unique_over_the_page_and_references_lead_somewhere(summary):
+    text = render_page(content(summary))
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+
+
+def test_marks_say_what_they_are_and_lead_to_their_runs(summary):
+    links = Links(
+        tracking_uri="u", experiment="e", experiment_id="1", base_url="http://h", trial_run_ids={"t4": "abc"}
+    )
+    svg = figures(summary, links)["curves"].svg
+    assert 'href="http://h/#/experiments/1/runs/abc"' in svg
+    assert re.search(r'data-key="t4"><title>target scale .*seed 0: 62\.0 % \(finished\)</title>', svg)
 
 
 def test_figures_of_one_axis_many_values_and_nothing_finished_are_drawn_or_left_out():
@@ -186,9 +211,12 @@ def test_the_markdown_note_escapes_its_table(summary):
     assert sum(line.startswith("|") for line in note.splitlines()) == 2 + len(summary.trials)
 
 
-def test_the_front_keeps_what_nothing_beats_on_both():
-    assert pareto_front([(1, 5), (2, 4), (2, 7), (3, 7), (0.5, 1)]) == [(0.5, 1), (1, 5), (2, 7)]
-    assert pareto_front([]) == []
+def test_the_front_keeps_what_nothing_beats_on_both(summary):
+    front = summary.front()
+    assert [result.device_hours for result in front] == sorted(result.device_hours for result in front)
+    assert [result.mean for result in front] == sorted(result.mean for result in front)
+    others = [result for result in summary.verdict.ranking if result not in front]
+    assert all(any(f.mean >= o.mean and f.device_hours <= o.device_hours for f in front) for o in others)
 
 
 def test_a_point_reads_without_its_section():

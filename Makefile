@@ -31,11 +31,12 @@ test: $(STAMP) ## Environment, then the whole test suite (PYTEST_ARGS='-m "not s
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
-check: $(STAMP) ## Lint, format check, types, import layers
+check: $(STAMP) ## Lint, format check, types, import layers, manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python infra/validate.py
 
 .PHONY: format
 format: $(STAMP) ## Format and fix what can be fixed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -211,24 +210,29 @@ def stop(
     click.echo(f"{state.job_id} {said}")
 
 
-@jobs.command(hidden=True)
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--sweep-id", required=True)
-@click.option("--ray-address", default="auto")
-def drive(file: str, sweep_id: str, ray_address: str) -> None:
-    """Be the driver of a submitted sweep: begin it, or go on with it, on the cluster this runs in."""
+@jobs.command()
+@config_argument
+@click.option(
+    "--sweep-id", help="Begin, or go on with, the sweep of this id; default: one that follows from FILE."
+)
+@click.option(
+    "--ray-address", default="auto", show_default=True, help="The Ray cluster this machine is part of."
+)
+def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_address: str) -> None:
+    """Be the driver of a sweep, on a node of the cluster: what `submit`, Slurm and KubeRay run."""
     from orchestrator.cli.commands import _run
     from orchestrator.config import load_config
+    from orchestrator.jobs.submission import sweep_id_of
 
+    config = load_config(file, overrides)
     _run(
-        load_config(file),
-        sweep_id=sweep_id,
+        config,
+        sweep_id=sweep_id or sweep_id_of(config),
         address=ray_address,
         num_cpus=None,
         dry_run=False,
         as_json=False,
     )
-    sys.stdout.flush()
 
 
 def _connect(address: str, token_file: str | None, ca_file: str | None, allow_insecure: bool) -> JobsClient:

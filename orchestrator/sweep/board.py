@@ -1,37 +1,48 @@
-"""The sweep's board: the one place where trials report and hear whether to go on.
+"""The sweep's board: the one place where slots get trials, trials report, and both hear whether to go on.
 
 A plain object, run as a Ray actor on the driver's node. It journals a report and its decision before it answers, so
 that no trial acts on a decision that a crash could forget. Stopping is cooperative: a trial that is told to stop
-writes its checkpoint and returns by itself, and its placement group goes with it.
+writes its checkpoint and returns by itself; its slot then takes the next.
 """
 
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import open_store
 from orchestrator.sweep.journal import Journal
+from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import SweepRecord, fold
-from orchestrator.sweep.scheduler import decide_at_rung
+from orchestrator.sweep.scheduler import decide_at_rung, rungs_images
+from orchestrator.sweep.space import make_trial
+from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
 from orchestrator.train.reporting import Decision, TrialReport
+from orchestrator.train.slot import Assignment, Outcome
 
 
 class Board:
-    """Journals what trials do and decides at the rungs."""
+    """Journals what trials do, hands them to slots and decides at the rungs."""
 
-    def __init__(self, run_uri: str, config: RunConfig) -> None:
+    def __init__(self, run_uri: str, config: RunConfig, shards_uri: str = "") -> None:
+        self._run_uri, self._config, self._shards_uri = run_uri, config, shards_uri
         self._journal = Journal(open_store(run_uri, config.storage))
         self._events: list[Mapping[str, Any]] = list(self._journal)
         self._record: SweepRecord = fold(self._events)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
         plan = plan_run(config)
         self._total_images = plan.images_at(plan.total_steps)
+        self._rungs = rungs_images(config.sweep.asha, config.train.images)
+        self._queue = TrialQueue(max_failures=config.train.max_failures)
         self._stop_reason: str | None = None
         self._groups: dict[str, set[str]] = {}
+        self._progress: set[str] = set()
+
+    # The driver's side
 
     def append(self, kind: str, **fields: Any) -> None:
         """Journal an event of the driver's."""
@@ -48,8 +59,12 @@ class Board:
         return self._record
 
     def stop_all(self, reason: str) -> None:
-        """Ask every trial to checkpoint and return at its next report."""
+        """Ask every trial to checkpoint and return at its next report, and every slot to end."""
         self._stop_reason = reason
+
+    def expect(self, num_trials: int | None) -> None:
+        """How many trials will still be submitted; slots end when the last has been taken. None: not known yet."""
+        self._queue.expected = num_trials
 
     def plan_trial(
         self, trial_id: str, index: int | None, point: Mapping[str, Any], seed: int, name: str
@@ -67,31 +82,77 @@ class Board:
             total_images=self._total_images,
         )
 
-    def attempt_started(
-        self, trial_id: str, attempt_id: str, num_gpus: float, num_cpus: float
-    ) -> tuple[str, list[str]]:
-        """Open an attempt; returns the trial's state before it and the placement groups earlier attempts left."""
-        state = self._record.trials[trial_id].state
-        if not self._record.trials[trial_id].done and self._stop_reason is None:
-            self.append(
-                "attempt_started",
-                trial_id=trial_id,
-                attempt_id=attempt_id,
-                num_gpus=num_gpus,
-                num_cpus=num_cpus,
-            )
-        return ("interrupted" if self._stop_reason else state), sorted(self._groups.pop(trial_id, set()))
+    def submit(
+        self, trial_id: str, index: int | None, point: Mapping[str, Any], seed: int, name: str
+    ) -> None:
+        """Plan a trial and have a slot run it; one that is done already is not run again."""
+        self.plan_trial(trial_id, index, point, seed, name)
+        self._queue.submit(trial_id, is_needed=not self._record.trials[trial_id].done)
 
-    def worker_started(self, trial_id: str, attempt_id: str, placement_group_id: str | None) -> None:
-        """Remember a worker group's placement group, so that it can be freed should its trial die."""
+    def outcome(self, trial_id: str) -> float | None:
+        """The ranking metric of a trial that is done or will not be run now; None while it waits or runs.
+
+        A search must hear something of a trial that failed: the worst value that any trial has reached.
+        """
+        trial = self._record.trials[trial_id]
+        if not trial.done and self._stop_reason is None:
+            return None
+        value = trial.metrics.get(self._metric, math.nan)
+        if trial.state != "failed" and math.isfinite(value):
+            return value
+        values = [other.metrics.get(self._metric, math.nan) for other in self._record.trials.values()]
+        return min((value for value in values if math.isfinite(value)), default=0.0)
+
+    # The slots' side
+
+    def slot_opened(self, slot_id: str, num_gpus: float, num_cpus: float) -> None:
+        """Resources are allocated to a slot from now on."""
+        self._progress.discard(slot_id)
+        self.append("slot_started", slot_id=slot_id, num_gpus=num_gpus, num_cpus=num_cpus)
+
+    def slot_started(self, slot_id: str, placement_group_id: str | None) -> None:
+        """A slot's workers are up, for the first time or again; a trial that it still holds was lost with them."""
         if placement_group_id is not None:
-            self._groups.setdefault(trial_id, set()).add(placement_group_id)
+            self._groups.setdefault(slot_id, set()).add(placement_group_id)
+        self._drop_held(slot_id, "its workers died")
 
-    def attempt_ended(self, trial_id: str, attempt_id: str) -> None:
-        """Close an attempt: its workers are gone."""
-        self._groups.pop(trial_id, None)
-        if attempt_id in self._record.trials[trial_id].attempts:
-            self.append("attempt_ended", trial_id=trial_id, attempt_id=attempt_id)
+    def slot_closed(self, slot_id: str, error: str = "") -> tuple[bool, list[str]]:
+        """A slot's workers are gone for good.
+
+        Returns whether any trial reported from it since it was opened, and the placement groups it may have left.
+        """
+        self._drop_held(slot_id, error or "its workers died")
+        self.append("slot_ended", slot_id=slot_id, error=error)
+        return slot_id in self._progress, sorted(self._groups.pop(slot_id, set()))
+
+    def next_trial(self, slot_id: str) -> Assignment:
+        """What a slot does next; a trial that it gets has its attempt opened."""
+        if self._stop_reason is not None or self._queue.exhausted:
+            return Assignment(kind="end")
+        attempt_id = uuid.uuid4().hex[:8]
+        trial_id = self._queue.take(slot_id, attempt_id)
+        if trial_id is None:
+            return Assignment(kind="wait")
+        slot = self._record.slots.get(slot_id)
+        self.append(
+            "attempt_started",
+            trial_id=trial_id,
+            attempt_id=attempt_id,
+            slot_id=slot_id,
+            num_gpus=slot.num_gpus if slot else 0.0,
+            num_cpus=slot.num_cpus if slot else 0.0,
+        )
+        return Assignment(kind="run", job=self._job(trial_id), attempt_id=attempt_id)
+
+    def attempt_ended(self, trial_id: str, attempt_id: str, outcome: Outcome) -> None:
+        """Close an attempt and decide whether its trial is tried again; the first word on an attempt stands."""
+        if not self._queue.release(attempt_id):
+            return
+        self.append("attempt_ended", trial_id=trial_id, attempt_id=attempt_id, error=outcome.error)
+        if self._record.trials[trial_id].done or self._stop_reason is not None:
+            return
+        if outcome.permanent or not self._queue.retry(trial_id):
+            self.trial_ended(trial_id, "failed", outcome.error or "it returned before its end")
 
     def trial_ended(self, trial_id: str, state: str, reason: str) -> None:
         """Journal how a trial ended; the first word stands."""
@@ -116,15 +177,29 @@ class Board:
             reason=decision.reason,
             **fields,
         )
+        self._progress.update(
+            slot for slot, held in self._queue.held.items() if held.attempt_id == attempt_id
+        )
         if report.final:
             self.trial_ended(report.trial_id, "finished", "")
         elif decision.action == "stop" and self._stop_reason is None:
             self.trial_ended(report.trial_id, "stopped", decision.reason)
         return decision
 
-    def result(self, trial_id: str) -> dict[str, float]:
-        """The newest value of every metric of a trial."""
-        return dict(self._record.trials[trial_id].metrics)
+    def _drop_held(self, slot_id: str, error: str) -> None:
+        held = self._queue.held.get(slot_id)
+        if held is not None:
+            self.attempt_ended(held.trial_id, held.attempt_id, Outcome(error=error))
+
+    def _job(self, trial_id: str) -> TrialJob:
+        trial = self._record.trials[trial_id]
+        return TrialJob(
+            trial_id=trial_id,
+            config=make_trial(self._config, trial.point, trial.seed, trial.index).config,
+            shards_uri=self._shards_uri,
+            run_uri=self._run_uri,
+            rungs_images=self._rungs,
+        )
 
     def _decide(self, report: TrialReport) -> Decision:
         if self._stop_reason is not None and not report.final:

@@ -25,6 +25,7 @@ _WORKER_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a banner whatever its verbosity
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
@@ -99,7 +100,8 @@ def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
         ClusterError: Not even one fits.
     """
     need = trial_resources(config, cluster)
-    wanted = {"CPU": need.num_cpus + cluster.driver_share().get("CPU", 0.0), "GPU": need.num_gpus}
+    spare = 2 * cluster.driver_share().get("CPU", 0.0)  # a trial's own, and the one queued ahead
+    wanted = {"CPU": need.num_cpus + spare, "GPU": need.num_gpus}
     fits = min(
         math.floor(cluster.resources.get(name, 0.0) / amount + 1e-9)
         for name, amount in wanted.items()

@@ -22,11 +22,29 @@ class Attempt:
     started: float
     last_seen: float
     ended: float | None = None
+    slot_id: str = ""
+    error: str = ""
 
     @property
     def seconds(self) -> float:
         """Time the workers have been allocated."""
         return max(0.0, (self.ended if self.ended is not None else self.last_seen) - self.started)
+
+
+@dataclass
+class Slot:
+    """One slot: a worker group's resources and the times it held them, in Unix seconds."""
+
+    slot_id: str
+    num_gpus: float
+    num_cpus: float
+    periods: list[list[float]] = field(default_factory=list)
+    is_open: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Time the resources were held, with and without a trial."""
+        return sum(max(0.0, end - start) for start, end in self.periods)
 
 
 @dataclass
@@ -77,12 +95,16 @@ class SweepRecord:
     data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
     state: Literal["running", "finished", "interrupted", "failed"] = "running"
     started_ms: int = 0
     ended_ms: int | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Fold one event in; events may be applied again without effect, and unknown kinds are passed over."""
+        """Fold the next event in; unknown kinds are passed over."""
+        for slot in self.slots.values():
+            if slot.is_open and event["kind"] != "sweep_resumed":
+                slot.periods[-1][1] = max(slot.periods[-1][1], event["time_ms"] / 1000)
         handler = getattr(self, f"_on_{event['kind']}", None)
         if handler is not None:
             handler(event)
@@ -104,6 +126,8 @@ class SweepRecord:
 
     def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = "running", None
+        for slot in self.slots.values():
+            slot.is_open = False
 
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = event["state"], event["time_ms"]
@@ -121,6 +145,19 @@ class SweepRecord:
             ),
         )
 
+    def _on_slot_started(self, event: Mapping[str, Any]) -> None:
+        now = event["time_ms"] / 1000
+        slot = Slot(slot_id=event["slot_id"], num_gpus=event["num_gpus"], num_cpus=event["num_cpus"])
+        slot = self.slots.setdefault(slot.slot_id, slot)
+        slot.num_gpus, slot.num_cpus = event["num_gpus"], event["num_cpus"]
+        slot.periods.append([now, now])
+        slot.is_open = True
+
+    def _on_slot_ended(self, event: Mapping[str, Any]) -> None:
+        slot = self.slots[event["slot_id"]]
+        slot.periods[-1][1] = event["time_ms"] / 1000
+        slot.is_open = False
+
     def _on_attempt_started(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]
         now = event["time_ms"] / 1000
@@ -132,6 +169,7 @@ class SweepRecord:
                 num_cpus=event["num_cpus"],
                 started=now,
                 last_seen=now,
+                slot_id=event.get("slot_id", ""),
             ),
         )
         trial.state, trial.reason = "running", ""
@@ -139,6 +177,7 @@ class SweepRecord:
     def _on_attempt_ended(self, event: Mapping[str, Any]) -> None:
         attempt = self.trials[event["trial_id"]].attempts[event["attempt_id"]]
         attempt.ended = attempt.last_seen = event["time_ms"] / 1000
+        attempt.error = event.get("error", "")
 
     def _on_report(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]

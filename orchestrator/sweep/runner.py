@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import secrets
@@ -19,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from ray import tune
-from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.config import dump, flatten
-from orchestrator.config.models import Choice, RunConfig
+from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, prepare_data
 from orchestrator.errors import TrainingError
 from orchestrator.storage import open_store
@@ -32,14 +28,13 @@ from orchestrator.sweep.board import Board
 from orchestrator.sweep.cluster import Cluster, max_concurrent_trials, ray_cluster, trial_resources
 from orchestrator.sweep.follower import Follower, Observer
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.scheduler import rungs_images
-from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial, plan_sweep
-from orchestrator.sweep.trial import METRIC, SweepJob, run_trial
+from orchestrator.sweep.search import Search
+from orchestrator.sweep.slots import Slots
+from orchestrator.sweep.space import SweepPlan, plan_sweep
 from orchestrator.tracking import RunStatus, Tracker, open_tracker
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.5
-_TRIAL_RESTARTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,22 +90,29 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
         _scratch() as scratch,
         ray_cluster(request.address, num_cpus=request.num_cpus) as cluster,
     ):
-        sweep = SweepJob(
-            config=config,
-            shards_uri=shards.uri,
-            run_uri=uri,
-            rungs_images=rungs_images(config.sweep.asha, config.train.images),
-            resources=trial_resources(config, cluster),
-            scratch_dir=scratch,
-        )
-        concurrency = max_concurrent_trials(config, cluster)
-        board = _start_board(sweep, sweep_id, plan, shards, cluster)
+        board = _start_board(config, uri, sweep_id, plan, shards, cluster)
         if request.on_started is not None:
             request.on_started(
                 SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
             )
         follower = Follower(config, tracker, observer)
-        state = _Driver(sweep, plan, board, follower, concurrency, cluster).run()
+        concurrency = max_concurrent_trials(config, cluster)
+        slots = Slots(
+            board=board,
+            resources=trial_resources(config, cluster),
+            num_slots=concurrency,
+            scratch_dir=scratch,
+            max_failures=config.train.max_failures,
+        )
+        search = Search(
+            config=config,
+            plan=plan,
+            board=board,
+            concurrency=concurrency,
+            driver_share=cluster.driver_share(),
+            scratch_dir=scratch,
+        )
+        state = _Driver(search, slots, board, follower).run()
         ray.get(board.append.remote("sweep_ended", state=state))
         follower.follow(ray.get(board.events.remote(follower.num_seen)))
         record = follower.record
@@ -140,39 +142,42 @@ def environment(cluster: Cluster) -> dict[str, Any]:
 
 
 class _Driver:
-    """Runs the phases of a sweep in Tune while the main thread follows the board and hears the keyboard."""
+    """Runs the search while the main thread follows the board and hears the keyboard."""
 
-    def __init__(
-        self,
-        sweep: SweepJob,
-        plan: SweepPlan,
-        board: Any,
-        follower: Follower,
-        concurrency: int,
-        cluster: Cluster,
-    ) -> None:
-        self.sweep, self.plan, self.board, self.follower = sweep, plan, board, follower
-        self.concurrency, self.cluster = concurrency, cluster
+    def __init__(self, search: Search, slots: Slots, board: Any, follower: Follower) -> None:
+        self.search, self.slots, self.board, self.follower = search, slots, board, follower
         self.error: BaseException | None = None
         self.interrupted = False
 
     def run(self) -> str:
-        """Carry the sweep to its end; returns `finished` or `interrupted`."""
-        worker = threading.Thread(target=self._tune, name="tune", daemon=True)
+        """Carry the sweep to its end; returns `finished` or `interrupted`.
+
+        Raises:
+            TrainingError: No slot could be kept up.
+        """
+        worker = threading.Thread(target=self._work, name="search", daemon=True)
         with _sigterm_as_interrupt():
             worker.start()
             while worker.is_alive():
                 try:
                     worker.join(_POLL_S)
-                    self.follower.follow(ray.get(self.board.events.remote(self.follower.num_seen)))
+                    self._follow()
                 except KeyboardInterrupt:
                     if self.interrupted:
                         raise
                     self._interrupt()
-        self.follower.follow(ray.get(self.board.events.remote(self.follower.num_seen)))
+        self._follow()
         if self.error is not None:
             raise self.error
+        if self.slots.lost:
+            reason = next(iter(self.slots.errors.values()))
+            raise TrainingError(f"no worker group could be kept up; the last error: {reason}")
         return "interrupted" if self.interrupted else "finished"
+
+    def _follow(self) -> None:
+        self.follower.follow(ray.get(self.board.events.remote(self.follower.num_seen)))
+        if self.slots.lost:
+            ray.get(self.board.stop_all.remote("no slot is left"))
 
     def _interrupt(self) -> None:
         self.interrupted = True
@@ -181,75 +186,23 @@ class _Driver:
             "stopping: every running trial writes its checkpoint and returns; Ctrl-C again stops at once"
         )
 
-    def _tune(self) -> None:
+    def _work(self) -> None:
         try:
-            if self.plan.trials:
-                self._grid(self.plan.trials)
-            else:
-                self._search()
+            self.slots.start()
+            self.search.run()
+            self.slots.join()
         except BaseException as err:  # handed to the main thread, which raises it
             self.error = err
 
-    def _grid(self, trials: tuple[TrialPlan, ...]) -> None:
-        listed = [
-            json.dumps({"point": trial.point, "seed": trial.seed, "index": trial.index}) for trial in trials
-        ]
-        self._fit({"trial": tune.grid_search(listed)}, num_samples=1, searcher=None)
 
-    def _search(self) -> None:
-        """Optuna proposes points under the first seed; the other seeds then repeat what it found."""
-        config = self.sweep.config
-        space: dict[str, BaseDistribution] = {
-            key: CategoricalDistribution(list(range(len(axis.choices))))
-            if isinstance(axis, Choice)
-            else FloatDistribution(0.0, 1.0)
-            for key, axis in config.sweep.space.items()
-        }
-        searcher = OptunaSearch(space=space, metric=METRIC, mode="max", seed=config.sweep.search_seed)
-        self._fit({}, num_samples=config.sweep.num_trials or 1, searcher=searcher)
-        record: SweepRecord = ray.get(self.board.record.remote())
-        repeats = [
-            make_trial(config, trial.point, seed, len(record.trials) + number)
-            for number, (trial, seed) in enumerate(
-                (trial, seed) for seed in config.sweep.seeds[1:] for trial in record.in_order()
-            )
-            if trial.state == "finished"
-        ]
-        if repeats and not self.interrupted:
-            self._grid(tuple(repeats))
-
-    def _fit(self, space: dict[str, Any], *, num_samples: int, searcher: OptunaSearch | None) -> None:
-        trainable = tune.with_resources(
-            tune.with_parameters(run_trial, sweep=self.sweep, board=self.board), self.cluster.driver_share()
-        )
-        tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                num_samples=num_samples,
-                search_alg=searcher,
-                max_concurrent_trials=self.concurrency,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=self.sweep.scratch_dir,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=_TRIAL_RESTARTS),
-            ),
-        ).fit()
-
-
-def _start_board(sweep: SweepJob, sweep_id: str, plan: SweepPlan, shards: ShardSet, cluster: Cluster) -> Any:
+def _start_board(
+    config: RunConfig, uri: str, sweep_id: str, plan: SweepPlan, shards: ShardSet, cluster: Cluster
+) -> Any:
     """The board's actor, on the driver's node, with the sweep and its known trials journaled."""
     node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    board = (
-        ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(sweep.run_uri, sweep.config)
-    )
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(uri, config, shards.uri)
     if ray.get(board.events.remote()):
         ray.get(board.append.remote("sweep_resumed", environment=environment(cluster)))
     else:
@@ -257,8 +210,8 @@ def _start_board(sweep: SweepJob, sweep_id: str, plan: SweepPlan, shards: ShardS
             board.append.remote(
                 "sweep_started",
                 sweep_id=sweep_id,
-                name=sweep.config.name,
-                config=dump(sweep.config),
+                name=config.name,
+                config=dump(config),
                 environment=environment(cluster),
                 data={"uri": shards.uri, "digest": shards.digest},
                 notes=list(plan.notes),

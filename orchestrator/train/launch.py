@@ -1,4 +1,4 @@
-"""Ray Train's side of one trial: a TorchTrainer over `train.num_workers` workers.
+"""Ray Train's side of a slot: a TorchTrainer over `train.num_workers` workers.
 
 Checkpoints, metrics and decisions pass through our own doors (`checkpoint`, the board), so Ray Train keeps no state of
 its own that a resume would need: after any failure the workers find the newest verified checkpoint themselves.
@@ -6,6 +6,7 @@ its own that a resume would need: after any failure the workers find the newest 
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from orchestrator.errors import OrchestratorError, TrainingError
-from orchestrator.train.loop import TrialJob
-from orchestrator.train.worker import train_worker
+from orchestrator.errors import TrainingError
+from orchestrator.train.slot import error_text, slot_worker
 
 HEALTH_CHECK_INTERVAL_S = "0.1"
 """`RAY_TRAIN_HEALTH_CHECK_INTERVAL_S`: Ray's default of 2 s adds seconds to the end of every trial."""
@@ -23,7 +23,7 @@ HEALTH_CHECK_INTERVAL_S = "0.1"
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResources:
-    """What each worker of a trial holds; GPUs may be a fraction of one."""
+    """What each worker of a slot, and so of a trial, holds; GPUs may be a fraction of one."""
 
     num_workers: int
     cpus_per_worker: float
@@ -44,36 +44,34 @@ class TrialResources:
         return {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if self.gpus_per_worker else {})
 
 
-def fit_trial(
-    job: TrialJob, *, board: Any, attempt_id: str, resources: TrialResources, scratch_dir: str
+def fit_slot(
+    slot_id: str, *, board: Any, resources: TrialResources, scratch_dir: str, max_failures: int
 ) -> None:
-    """Run a trial's workers to their end, restarting them after failures.
+    """Run a slot's workers until the board has no more trials, restarting them after failures.
 
     `scratch_dir` is where Ray Train writes its own book-keeping, which nothing reads again.
 
     Raises:
-        TrainingError: The workers failed more than `train.max_failures` times.
+        TrainingError: The workers failed more than `max_failures` times.
     """
     trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job, "board": board, "attempt_id": attempt_id},
+        slot_worker,
+        train_loop_config={"slot_id": slot_id, "board": board},
         scaling_config=ScalingConfig(
             num_workers=resources.num_workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=resources.per_worker(),
         ),
         run_config=RunConfig(
-            name=f"{job.trial_id}-{attempt_id}",
+            name=f"{slot_id}-{uuid.uuid4().hex[:8]}",
             storage_path=scratch_dir,
-            failure_config=FailureConfig(
-                max_failures=job.config.train.max_failures, controller_failure_limit=3
-            ),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=3),
         ),
     )
     try:
         trainer.fit()
     except (TrainingFailedError, RayActorError, RayTaskError) as err:
-        raise TrainingError(f"trial {job.trial_id}: {_root_cause(err)}") from None
+        raise TrainingError(_root_cause(err)) from None
 
 
 def _root_cause(error: BaseException) -> str:
@@ -86,7 +84,4 @@ def _root_cause(error: BaseException) -> str:
         if not isinstance(inner, BaseException) or inner is error:
             break
         error = inner
-    if isinstance(error, OrchestratorError):
-        return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+    return error_text(error)

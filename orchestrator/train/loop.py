@@ -22,15 +22,16 @@ from torch.nn.parallel import DistributedDataParallel
 from jepa_core.masks import MaskSampler, PatchGrid, build_sampler, mask_metrics
 from jepa_core.step import TrainState, create_state, prepare_images, train_step
 from orchestrator.config.models import RunConfig
-from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, open_shards
+from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples
 from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
-from orchestrator.train.checkpoint import load_latest, save_checkpoint
+from orchestrator.train.checkpoint import Checkpoint, load_latest, save_checkpoint
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate, load_probe_data
+from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate
 from orchestrator.train.plan import RunPlan, Stop, plan_run
 from orchestrator.train.reporting import Decision, Reporter, Row, TrialReport
+from orchestrator.train.reuse import DataCache
 
 _log = logging.getLogger(__name__)
 
@@ -89,12 +90,13 @@ class Meter:
 class Run:
     """One run on one rank: state, data and doors, built once; `train` carries it to its end or to a stop."""
 
-    def __init__(self, job: TrialJob, reporter: Reporter, rank: Rank) -> None:
+    def __init__(self, job: TrialJob, reporter: Reporter, rank: Rank, cache: DataCache | None = None) -> None:
+        cache = cache if cache is not None else DataCache()
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
         self.plan: RunPlan = plan_run(self.config, job.rungs_images)
         self.store = job.checkpoint_store()
-        self.shards: ShardSet = open_shards(job.shards_uri, self.config.data, self.config.storage)
-        self.probes: ProbeData | None = load_probe_data(self.config, self.shards)
+        self.shards: ShardSet = cache.shards(job.shards_uri, self.config)
+        self.probes: ProbeData | None = cache.probes(self.config, self.shards)
         self.state: TrainState = new_state(self.config, self.plan.total_steps, rank)
         grid = self.state.objective.context_encoder.grid
         self.grid = PatchGrid(grid.rows, grid.columns)
@@ -103,7 +105,9 @@ class Run:
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
-        if self._resume() or self._begin():
+        checkpoint = self.rank.broadcast(load_latest(self.store) if self.rank.index == 0 else None)
+        is_over = self._begin() if checkpoint is None else self._resume(checkpoint)
+        if is_over:
             return
         stops = self.plan.stops_after(self.state.step)
         model = self._model()
@@ -162,16 +166,12 @@ class Run:
         row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
         return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
 
-    def _resume(self) -> bool:
-        """Load the newest checkpoint and repeat its report; returns whether nothing is left to do.
+    def _resume(self, found: Checkpoint) -> bool:
+        """Load a checkpoint and repeat its report; returns whether nothing is left to do.
 
         The report of a checkpoint may have been lost with its process, so it is kept inside the checkpoint and sent
         again: rows are idempotent and a rung that was decided before is answered as before.
         """
-        found = load_latest(self.store) if self.rank.index == 0 else None
-        found = self.rank.broadcast(found)
-        if found is None:
-            return False
         fingerprint = run_fingerprint(self.config, self.shards.digest)
         if found.meta["fingerprint"] != fingerprint:
             raise CheckpointError(

@@ -11,32 +11,40 @@ from orchestrator.sweep.board import Board
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.record import fold
 from orchestrator.train.reporting import Row, TrialReport
+from orchestrator.train.slot import Outcome
 
+METRIC = "probe/linear/mean"
 CONFIG = RunConfig(
     train=TrainConfig(images=6400, batch_size=64),
-    sweep=SweepConfig(metric="m", asha=AshaConfig(first_rung_images=640, reduction_factor=2)),
+    sweep=SweepConfig(metric=METRIC, asha=AshaConfig(first_rung_images=640, reduction_factor=2)),
 )
 
 
 def _report(
     trial_id: str, images: int, value: float, *, rung: int | None = None, final: bool = False
 ) -> TrialReport:
-    row = Row(images=images, timestamp_ms=images, metrics={"m": value})
+    row = Row(images=images, timestamp_ms=images, metrics={METRIC: value})
     return TrialReport(trial_id=trial_id, images=images, rows=(row,), rung=rung, final=final)
 
 
 def _board(folder: Path, *trials: str) -> Board:
+    """A board whose trials run, each on a slot of its own; attempts are found through `_attempt`."""
     board = Board(str(folder), CONFIG)
     for number, trial in enumerate(trials):
-        board.plan_trial(trial, number, {"masks.num_target_blocks": number}, 0, trial)
-        board.attempt_started(trial, f"{trial}-1", 0.0, 2.0)
+        board.submit(trial, number, {"masks.num_target_blocks": number + 1}, 0, trial)
+        board.slot_opened(f"slot-{trial}", 0.0, 2.0)
+        assert board.next_trial(f"slot-{trial}").kind == "run"
     return board
+
+
+def _attempt(board: Board, trial: str) -> str:
+    return list(board.record().trials[trial].attempts)[-1]
 
 
 def test_a_trial_below_the_cut_is_stopped_and_the_reason_is_kept(tmp_path: Path) -> None:
     board = _board(tmp_path, "a", "b")
-    assert board.report(_report("a", 640, 60.0, rung=640), "a-1").action == "continue"
-    assert board.report(_report("b", 640, 50.0, rung=640), "b-1").action == "stop"
+    assert board.report(_report("a", 640, 60.0, rung=640), _attempt(board, "a")).action == "continue"
+    assert board.report(_report("b", 640, 50.0, rung=640), _attempt(board, "b")).action == "stop"
     trial = board.record().trials["b"]
     assert trial.state == "stopped"
     assert "50.00" in trial.reason
@@ -44,45 +52,117 @@ def test_a_trial_below_the_cut_is_stopped_and_the_reason_is_kept(tmp_path: Path)
 
 def test_a_rung_is_decided_once_even_after_a_restart(tmp_path: Path) -> None:
     board = _board(tmp_path, "a", "b")
-    assert board.report(_report("a", 640, 50.0, rung=640), "a-1").action == "continue"
-    board.report(_report("b", 640, 60.0, rung=640), "b-1")
+    assert board.report(_report("a", 640, 50.0, rung=640), _attempt(board, "a")).action == "continue"
+    board.report(_report("b", 640, 60.0, rung=640), _attempt(board, "b"))
     again = Board(str(tmp_path), CONFIG)
-    assert again.report(_report("a", 640, 50.0, rung=640), "a-2").action == "continue"
+    assert again.report(_report("a", 640, 50.0, rung=640), "later").action == "continue"
     assert again.record().rung_values(640) == {"a": 50.0, "b": 60.0}
 
 
 def test_the_record_after_a_restart_equals_the_record_before(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
-    board.report(_report("a", 64, 1.0), "a-1")
-    board.report(_report("a", 6400, 2.0, final=True), "a-1")
-    board.attempt_ended("a", "a-1")
+    board.report(_report("a", 64, 1.0), _attempt(board, "a"))
+    board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a"))
+    board.attempt_ended("a", _attempt(board, "a"), Outcome())
     assert Board(str(tmp_path), CONFIG).record() == board.record()
     assert board.record().trials["a"].state == "finished"
 
 
 def test_rows_sent_twice_count_once(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
-    board.report(_report("a", 64, 1.0), "a-1")
-    board.report(_report("a", 64, 7.0), "a-2")
-    assert board.record().trials["a"].history == {64: {"m": 1.0}}
+    board.report(_report("a", 64, 1.0), _attempt(board, "a"))
+    board.report(_report("a", 64, 7.0), _attempt(board, "a"))
+    assert board.record().trials["a"].history == {64: {METRIC: 1.0}}
 
 
 def test_an_interrupted_trial_is_neither_stopped_nor_decided(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
     board.stop_all("interrupted")
-    assert board.report(_report("a", 640, 50.0, rung=640), "a-1").action == "stop"
+    assert board.report(_report("a", 640, 50.0, rung=640), _attempt(board, "a")).action == "stop"
     trial = Board(str(tmp_path), CONFIG).record().trials["a"]
     assert trial.state == "running"
     assert trial.decisions == {}
 
 
-def test_placement_groups_of_a_dead_attempt_are_handed_to_the_next(tmp_path: Path) -> None:
+def test_placement_groups_of_a_dead_slot_are_handed_over_once(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
-    board.worker_started("a", "a-1", "feed")
-    assert board.attempt_started("a", "a-2", 0.0, 2.0) == ("running", ["feed"])
-    board.worker_started("a", "a-2", "beef")
-    board.attempt_ended("a", "a-2")
-    assert board.attempt_started("a", "a-3", 0.0, 2.0) == ("running", [])
+    board.slot_started("slot-a", "feed")
+    board.slot_started("slot-a", "beef")
+    assert board.slot_closed("slot-a", "lost")[1] == ["beef", "feed"]
+    assert board.slot_closed("slot-a", "lost")[1] == []
+
+
+def test_a_trial_whose_workers_died_goes_to_the_next_free_slot(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    board.slot_started("slot-a", "feed")
+    job = board.next_trial("slot-x").job
+    assert job is not None
+    assert job.trial_id == "a"
+
+
+def test_a_trial_that_fails_too_often_is_failed_with_its_last_error(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    for _ in range(CONFIG.train.max_failures + 1):
+        board.attempt_ended("a", _attempt(board, "a"), Outcome(error="no space left"))
+        board.next_trial("slot-a")
+    trial = board.record().trials["a"]
+    assert (trial.state, trial.reason) == ("failed", "no space left")
+    assert len(trial.attempts) == CONFIG.train.max_failures + 1
+
+
+def test_a_failure_for_good_is_not_tried_again(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.attempt_ended("a", _attempt(board, "a"), Outcome(error="no such split", permanent=True))
+    assert board.record().trials["a"].state == "failed"
+    assert board.next_trial("slot-a").kind == "wait"
+
+
+def test_slots_end_when_the_last_expected_trial_has_been_taken(tmp_path: Path) -> None:
+    board = Board(str(tmp_path), CONFIG)
+    board.expect(2)
+    board.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    assert board.next_trial("slot-0").kind == "run"
+    assert board.next_trial("slot-1").kind == "wait"
+    board.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    assert board.next_trial("slot-1").kind == "run"
+    assert board.next_trial("slot-2").kind == "end"
+
+
+def test_a_trial_that_is_done_is_not_run_again(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a"))
+    again = Board(str(tmp_path), CONFIG)
+    again.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    assert again.next_trial("slot-0").kind == "wait"
+    assert again.outcome("a") == 2.0
+
+
+def test_the_search_hears_of_a_failed_trial_as_of_the_worst(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a", "b")
+    board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a"))
+    assert board.outcome("b") is None
+    board.attempt_ended("b", _attempt(board, "b"), Outcome(error="lost", permanent=True))
+    assert board.outcome("b") == 2.0
+
+
+def test_an_interrupted_sweep_sends_its_slots_home(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    board.stop_all("interrupted")
+    board.attempt_ended("a", _attempt(board, "a"), Outcome())
+    assert board.next_trial("slot-a").kind == "end"
+    assert board.record().trials["a"].state == "running"
+
+
+def test_slot_time_without_a_trial_is_counted(tmp_path: Path) -> None:
+    events = [
+        {"kind": "slot_started", "time_ms": 0, "slot_id": "l", "num_gpus": 1.0, "num_cpus": 2.0},
+        {"kind": "slot_ended", "time_ms": 60_000, "slot_id": "l", "error": ""},
+        {"kind": "slot_started", "time_ms": 100_000, "slot_id": "l", "num_gpus": 1.0, "num_cpus": 2.0},
+        {"kind": "sweep_resumed", "time_ms": 900_000},
+    ]
+    assert fold(events).slots["l"].seconds == pytest.approx(60.0)
 
 
 def test_core_hours_count_every_attempt() -> None:

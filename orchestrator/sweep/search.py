@@ -1,0 +1,109 @@
+"""Ray Tune's part of a sweep: it proposes points, keeps a number of trials going, and hears their values.
+
+Tune's trials are thin (`trial`): the board hands the work to the slots. Tune's own state is scratch; a sweep that goes
+on proposes anew, and the board answers at once for every trial that is done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from orchestrator.config.models import Choice, RunConfig
+from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial
+from orchestrator.sweep.trial import METRIC, run_trial
+
+_TRIAL_RESTARTS = 3
+_QUEUED_AHEAD = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Proposes the trials of one sweep; `concurrency` is the number of slots."""
+
+    config: RunConfig
+    plan: SweepPlan
+    board: Any
+    concurrency: int
+    driver_share: dict[str, float]
+    scratch_dir: str
+
+    def run(self) -> None:
+        """Propose every trial and wait until the board has answered for all of them."""
+        if self.plan.trials:
+            self._listed(self.plan.trials, is_last=True)
+            return
+        sweep = self.config.sweep
+        self._propose(sweep.num_trials or 1, is_last=len(sweep.seeds) == 1)
+        repeats = self._repeats(ray.get(self.board.record.remote()))
+        if repeats:
+            self._listed(repeats, is_last=True)
+        ray.get(self.board.expect.remote(0))
+
+    def _listed(self, trials: Sequence[TrialPlan], *, is_last: bool) -> None:
+        """Trials that are known beforehand; one more than there are slots is asked for, so that none waits."""
+        listed = [
+            json.dumps({"point": trial.point, "seed": trial.seed, "index": trial.index}) for trial in trials
+        ]
+        ray.get(self.board.expect.remote(len(trials) if is_last else None))
+        self._fit(
+            {"trial": tune.grid_search(listed)},
+            num_samples=1,
+            searcher=None,
+            concurrency=min(len(trials), self.concurrency + _QUEUED_AHEAD),
+        )
+
+    def _propose(self, num_trials: int, *, is_last: bool) -> None:
+        """Optuna proposes points under the first seed."""
+        space: dict[str, BaseDistribution] = {
+            key: CategoricalDistribution(list(range(len(axis.choices))))
+            if isinstance(axis, Choice)
+            else FloatDistribution(0.0, 1.0)
+            for key, axis in self.config.sweep.space.items()
+        }
+        searcher = OptunaSearch(space=space, metric=METRIC, mode="max", seed=self.config.sweep.search_seed)
+        ray.get(self.board.expect.remote(num_trials if is_last else None))
+        self._fit({}, num_samples=num_trials, searcher=searcher, concurrency=self.concurrency)
+
+    def _repeats(self, record: SweepRecord) -> list[TrialPlan]:
+        """What the other seeds repeat: every finished trial of the first."""
+        first, *others = self.config.sweep.seeds
+        found = [trial for trial in record.in_order() if trial.seed == first and trial.state == "finished"]
+        return [
+            make_trial(self.config, trial.point, seed, len(record.trials) + number)
+            for number, (seed, trial) in enumerate((seed, trial) for seed in others for trial in found)
+        ]
+
+    def _fit(
+        self, space: dict[str, Any], *, num_samples: int, searcher: OptunaSearch | None, concurrency: int
+    ) -> None:
+        trainable = tune.with_resources(
+            tune.with_parameters(run_trial, config=self.config, board=self.board), self.driver_share
+        )
+        tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                num_samples=num_samples,
+                search_alg=searcher,
+                max_concurrent_trials=concurrency,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=self.scratch_dir,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=_TRIAL_RESTARTS),
+            ),
+        ).fit()

@@ -1,0 +1,90 @@
+"""The driver's side of the slots: one thread each, which keeps a Ray Train worker group up while there are trials.
+
+A slot whose workers die is restarted by Ray Train; one whose controller dies, or that fails again and again, is
+started anew here, and the placement group that it may have left behind is freed first. A slot that fails several
+times in a row without any trial's report between is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, PlacementGroupID, remove_placement_group
+
+from orchestrator.errors import TrainingError
+from orchestrator.train.launch import TrialResources, fit_slot
+
+_log = logging.getLogger(__name__)
+_FRUITLESS_STARTS = 3
+
+
+@dataclass
+class Slots:
+    """The worker groups of a sweep."""
+
+    board: Any
+    resources: TrialResources
+    num_slots: int
+    scratch_dir: str
+    max_failures: int
+    errors: dict[str, str] = field(default_factory=dict)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Open every slot."""
+        for number in range(self.num_slots):
+            thread = threading.Thread(
+                target=self._keep, args=(f"slot-{number}",), name=f"slot-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether every slot was given up."""
+        return len(self.errors) == self.num_slots
+
+    def join(self) -> None:
+        """Wait until the slots have ended by themselves."""
+        for thread in self._threads:
+            thread.join()
+
+    def _keep(self, slot_id: str) -> None:
+        fruitless = 0
+        while True:
+            error = self._run_once(slot_id)
+            had_reports, groups = ray.get(self.board.slot_closed.remote(slot_id, error))
+            for group in groups:
+                free_placement_group(group)
+            if not error:
+                return
+            _log.warning("%s: %s", slot_id, error)
+            fruitless = 1 if had_reports else fruitless + 1
+            if fruitless >= _FRUITLESS_STARTS:
+                self.errors[slot_id] = error
+                return
+
+    def _run_once(self, slot_id: str) -> str:
+        """Run the slot's workers until they end; returns the error they ended with, or nothing."""
+        resources = self.resources
+        ray.get(self.board.slot_opened.remote(slot_id, resources.num_gpus, resources.num_cpus))
+        try:
+            fit_slot(
+                slot_id,
+                board=self.board,
+                resources=resources,
+                scratch_dir=self.scratch_dir,
+                max_failures=self.max_failures,
+            )
+        except TrainingError as err:
+            return str(err)
+        return ""
+
+
+def free_placement_group(group_id: str) -> None:
+    """Free a placement group by its id in hexadecimal; one that is gone already is no error."""
+    remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))

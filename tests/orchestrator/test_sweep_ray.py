@@ -1,0 +1,130 @@
+"""Sweeps on a real local Ray: slots, early stopping, killed workers. One Ray serves all tests of this file."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from tiny_sweeps import Remembering, tiny_config
+
+from orchestrator.config import apply_overrides
+from orchestrator.data import prepare_data
+from orchestrator.sweep.cluster import ray_cluster
+from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.runner import SweepRequest, run_sweep
+from orchestrator.sweep.space import plan_sweep
+from orchestrator.train.checkpoint import load_latest
+from orchestrator.train.distributed import Rank
+from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.reporting import ListReporter
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_cluster(num_cpus=2):
+        yield
+
+
+def _run(config: Any, observer: Remembering | None = None, sweep_id: str = "s") -> SweepRecord:
+    return run_sweep(SweepRequest(config=config, observer=observer or Remembering(), sweep_id=sweep_id))
+
+
+def _live_placement_groups() -> list[str]:
+    table = ray.util.placement_group_table()
+    return [group for group, facts in table.items() if facts["state"] != "REMOVED"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_two_trials_of_two_workers_share_two_cpus_and_a_stopped_one_makes_room(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        num_images=100,
+        train__num_workers=2,
+        train__cpus_per_worker=0.5,
+        probe__test_images=60,
+        sweep__space={"optimizer.learning_rate": {"choices": [0.001, 0.002, 1.0, 1.1]}},
+        sweep__asha={"first_rung_images": 192, "reduction_factor": 4},
+    )
+    record = _run(config)
+    assert [trial.state for trial in record.in_order()] == ["finished", "finished", "stopped", "stopped"]
+    slots = {next(iter(trial.attempts.values())).slot_id for trial in record.in_order()}
+    assert slots == {"slot-0", "slot-1"}
+    assert _live_placement_groups() == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_worker_goes_on_from_its_checkpoint_and_ends_bit_identical(tmp_path: Path) -> None:
+    def kill_once(event: Any, record: SweepRecord) -> None:
+        if event["kind"] == "report" and event["images"] == 320 and not killed:
+            killed.append(_kill_a_worker())
+
+    killed: list[int] = []
+    config = tiny_config(
+        tmp_path, sweep__space={"masks.num_target_blocks": {"choices": [3]}}, sweep__max_concurrent_trials=1
+    )
+    (trial,) = _run(config, Remembering(kill_once)).in_order()
+    assert len(killed) == 1
+    assert (trial.state, len(trial.attempts)) == ("finished", 2)
+    assert _live_placement_groups() == []
+    uri = str(tmp_path / "runs/s")
+    job = TrialJob(
+        trial_id=trial.trial_id, config=config, shards_uri=prepare_data(config).uri, run_uri=f"{uri}-quiet"
+    )
+    Run(replace(job, config=apply_overrides(config, trial.point)), ListReporter(), Rank()).train()
+    killed_end, quiet_end = (
+        load_latest(replace(job, run_uri=uri).checkpoint_store()),
+        load_latest(job.checkpoint_store()),
+    )
+    assert killed_end is not None
+    assert quiet_end is not None
+    assert all(torch.equal(value, quiet_end.tensors[name]) for name, value in killed_end.tensors.items())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_trial_that_cannot_be_kept_fails_alone_and_its_slot_goes_on(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        sweep__space={"masks.num_target_blocks": {"choices": [1, 2]}},
+        train__max_failures=1,
+        sweep__max_concurrent_trials=1,
+    )
+    first = plan_sweep(config).trials[0].trial_id
+    blocked = tmp_path / "runs/s/trials" / first
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder must be")
+    broken, sound = _run(config).in_order()
+    assert (broken.state, sound.state) == ("failed", "finished")
+    assert first in broken.reason
+    assert len(broken.attempts) == 2
+
+
+def _kill_a_worker() -> int:
+    """Kill one training worker of the Ray that this process started; returns its process id."""
+    for pid in _descendants(os.getpid()):
+        if b"TrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+            return pid
+    raise AssertionError("no training worker is running")
+
+
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found, frontier = [], [root]
+    while frontier:
+        below = [child for pid in frontier for child in children.get(pid, [])]
+        found += below
+        frontier = below
+    return found

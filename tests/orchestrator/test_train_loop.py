@@ -1,0 +1,85 @@
+"""The loop in one process: a run that goes on ends as one that was never stopped, with a slot's cache and without."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_sweeps import tiny_config
+
+from orchestrator.data import prepare_data
+from orchestrator.errors import CheckpointError
+from orchestrator.train.checkpoint import load_latest
+from orchestrator.train.distributed import Rank
+from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.reporting import ListReporter
+from orchestrator.train.reuse import DataCache
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loop")
+
+
+def _job(folder: Path, trial_id: str, **overrides: object) -> TrialJob:
+    config = tiny_config(folder, **overrides)
+    return TrialJob(
+        trial_id=trial_id, config=config, shards_uri=prepare_data(config).uri, run_uri=str(folder / "runs/s")
+    )
+
+
+def _final_weights(job: TrialJob) -> dict[str, torch.Tensor]:
+    found = load_latest(job.checkpoint_store())
+    assert found is not None
+    return dict(found.tensors)
+
+
+def _assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_a_run_stopped_at_a_checkpoint_ends_bit_identical(folder: Path) -> None:
+    whole, parts = _job(folder, "whole"), _job(folder, "parts")
+    Run(whole, ListReporter(), Rank()).train()
+    Run(parts, ListReporter(stop_at_images=160), Rank()).train()
+    rest = ListReporter()
+    Run(parts, rest, Rank()).train()
+    assert [report.images for report in rest.reports] == [160, 320, 480, 640]
+    _assert_equal(_final_weights(parts), _final_weights(whole))
+
+
+def test_a_trial_is_the_same_whatever_ran_before_it_in_the_process(folder: Path) -> None:
+    alone, second = _job(folder, "alone"), _job(folder, "second")
+    Run(alone, ListReporter(), Rank()).train()
+    cache = DataCache()
+    other = _job(folder, "first", masks__num_target_blocks=2, train__seed=7)
+    Run(other, ListReporter(), Rank(), cache).train()
+    Run(second, ListReporter(), Rank(), cache).train()
+    _assert_equal(_final_weights(second), _final_weights(alone))
+
+
+def test_probe_images_are_decoded_once_for_trials_that_share_them(folder: Path) -> None:
+    cache = DataCache()
+    first = Run(_job(folder, "a"), ListReporter(), Rank(), cache)
+    second = Run(_job(folder, "b", train__seed=1), ListReporter(), Rank(), cache)
+    other = Run(_job(folder, "c", probe__test_images=10), ListReporter(), Rank(), cache)
+    assert second.probes is first.probes
+    assert other.probes is not first.probes
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(folder: Path) -> None:
+    job = _job(folder, "changed")
+    Run(job, ListReporter(stop_at_images=160), Rank()).train()
+    changed = replace(job, config=tiny_config(folder, masks__num_target_blocks=2))
+    with pytest.raises(CheckpointError, match="another configuration"):
+        Run(changed, ListReporter(), Rank()).train()
+
+
+def test_a_finished_run_says_its_last_report_again_and_trains_nothing(folder: Path) -> None:
+    job = _job(folder, "done")
+    Run(job, ListReporter(), Rank()).train()
+    again = ListReporter()
+    Run(job, again, Rank()).train()
+    assert [report.final for report in again.reports] == [True]

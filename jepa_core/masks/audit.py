@@ -172,7 +172,7 @@ def audit_geometry(
     if settings.sampler == "reference":
         num_batches = max(num_batches, _BATCHES_FOR_REFERENCE)
     batches = [
-        _Tally.count(layout, sampler.keep(layout, _CPU), grid)
+        _Tally.count(layout, sampler.keep(layout, _CPU).widened(), grid)
         for layout in _layouts(sampler, num_batches, batch_size, seed)
     ]
     return _describe(settings, grid, plan, batches, batch_size)

@@ -142,15 +142,25 @@ class BlockTables:
         return hit
 
     def indices(self, blocks: DrawnBlocks, num_patches: int) -> tuple[Tensor, Tensor]:
-        """The patches of each block, padded with 0: int64 and bool [M, B, T]."""
+        """The patches of each block, padded with 0: int32 and bool [M, B, T]."""
         if len(self.height) * num_patches > MAX_TABLE_ENTRIES:
-            return self.rectangles(blocks).indices(self.grid, num_patches)
+            index, valid = self.rectangles(blocks).indices(self.grid, num_patches)
+            return index.to(torch.int32), valid
         if num_patches not in self._offsets:
             zero = torch.zeros_like(self.height)
             index, valid = Rectangles(zero, zero, self.height, self.width).indices(self.grid, num_patches)
-            self._offsets[num_patches] = torch.where(valid, index, -self.grid.num_patches), valid
+            padded = torch.where(valid, index, -self.grid.num_patches)
+            self._offsets[num_patches] = padded.to(torch.int32), valid
         offsets, valid = self._offsets[num_patches]
         shape, size = blocks.shape_MB.reshape(-1), (*blocks.shape_MB.shape, num_patches)
         index = offsets.index_select(0, shape).view(size)
-        index += (blocks.place_2MB[0] * self.grid.columns + blocks.place_2MB[1])[..., None]
+        first_MB = blocks.place_2MB[0] * self.grid.columns + blocks.place_2MB[1]
+        index += first_MB.to(torch.int32)[..., None]
         return index.clamp_(min=0), valid.index_select(0, shape).view(size)
+
+    def indices_of_one(self, blocks: DrawnBlocks, shape: int) -> Tensor:
+        """The patches of blocks that all have one shape: int32 [M, B, T], none padded."""
+        rows, columns = (torch.arange(sides[shape], dtype=torch.int32) for sides in self._sides)
+        offsets_T = (rows[:, None] * self.grid.columns + columns).flatten().to(self.device)
+        first_MB = blocks.place_2MB[0] * self.grid.columns + blocks.place_2MB[1]
+        return first_MB.to(torch.int32)[..., None] + offsets_T

@@ -106,7 +106,6 @@ class ExactSampler(MaskSampler):
         if not self.plan.context_always_full:
             valid_CBK = best_CBK < constants.bar_K
             indices_CBK *= valid_CBK
-        indices_CBK = indices_CBK.to(torch.int64)
         return MaskBatch(indices_CBK, layout.target_indices_MBT, valid_CBK, layout.target_valid_MBT)
 
     def draw_blocks(self, keys_B: Tensor) -> DrawnBlocks:

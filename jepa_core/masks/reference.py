@@ -43,7 +43,12 @@ class ReferenceSampler(MaskSampler):
         self._tables = BlockTables([plan.targets, plan.contexts], grid, _CPU)
         shapes = plan.targets.shapes + plan.contexts.shapes
         self._sides = [(height, width) for height, width, _ in shapes]
+        self._num_places = [
+            torch.tensor([grid.rows - height, grid.columns - width])[:, None, None]
+            for height, width in self._sides
+        ]
         self._target_streams = streams(0, settings.num_target_blocks)[:, None]
+        self._only_places: dict[int, Tensor] = {}
 
     def layout(
         self, sample_ids_B: Tensor, epochs_B: Tensor, *, seed: int, step: int, device: torch.device
@@ -58,8 +63,6 @@ class ReferenceSampler(MaskSampler):
         context_shape = int(self.plan.contexts.cells[context_cell]) + len(self.plan.targets.shapes)
         targets = self._place(mix(self._target_streams + keys_B), target_shape)
         hit_MBN = self._tables.membership(targets)
-        height, width = self._sides[target_shape]
-        indices_MBT, _ = self._tables.indices(targets, height * width)
         covered_BN = union(hit_MBN)
         contexts = [
             self._place_context(keys_B, hit_MBN, covered_BN, context_shape, block)
@@ -67,7 +70,7 @@ class ReferenceSampler(MaskSampler):
         ]
         inside, available, relaxed = (list(parts) for parts in zip(*contexts, strict=True))
         return Layout(
-            target_indices_MBT=indices_MBT,
+            target_indices_MBT=self._tables.indices_of_one(targets, target_shape),
             target_valid_MBT=None,
             covered_BN=covered_BN,
             inside_CBN=torch.stack(inside),
@@ -79,12 +82,14 @@ class ReferenceSampler(MaskSampler):
     def keep(self, layout: Layout, device: torch.device) -> MaskBatch:
         """Cut every context to the smallest of the batch, in raster order."""
         num_blocks, batch_size, num_patches = layout.available_CBN.shape
-        counts = count_true(layout.available_CBN).view(-1, 1)
-        num_kept = int(counts.min())
-        nth = counts.cumsum(0) - counts + torch.arange(num_kept)
-        # NumPy finds the places four times as fast as torch does.
-        kept = torch.from_numpy(np.flatnonzero(layout.available_CBN.numpy())).take(nth)
-        kept -= torch.arange(len(counts))[:, None] * num_patches
+        first_R = np.arange(num_blocks * batch_size) * num_patches
+        # In NumPy, which finds the places four times as fast as torch does; R counts context blocks of all images.
+        places = np.flatnonzero(layout.available_CBN.numpy())
+        starts_R = np.searchsorted(places, first_R)
+        num_kept = int(np.diff(starts_R, append=len(places)).min())
+        kept_RK = places[starts_R[:, None] + np.arange(num_kept)]
+        kept_RK -= first_R[:, None]
+        kept = torch.from_numpy(kept_RK)
         masks = MaskBatch(kept.view(num_blocks, batch_size, num_kept), layout.target_indices_MBT)
         return masks if device == _CPU else masks.to(device, non_blocking=True)
 
@@ -95,10 +100,8 @@ class ReferenceSampler(MaskSampler):
 
     def _place(self, draws: Tensor, shape: int) -> DrawnBlocks:
         """Blocks of one shape, by its number in the tables, at places drawn with the published, exclusive bound."""
-        height, width = self._sides[shape]
-        top = below(low_bits(draws, 31), self.grid.rows - height)
-        left = below(low_bits(draws >> 31, 31), self.grid.columns - width)
-        return DrawnBlocks(torch.full_like(draws, shape), torch.stack([top, left]))
+        place_2MB = below(low_bits(torch.stack([draws, draws >> 31]), 31), self._num_places[shape])
+        return DrawnBlocks(torch.full_like(draws, shape), place_2MB)
 
     def _place_context(
         self, keys_B: Tensor, hit_MBN: Tensor, covered_BN: Tensor, shape: int, block: int
@@ -111,8 +114,10 @@ class ReferenceSampler(MaskSampler):
         num_regions = 0 if self.settings.allow_overlap else len(hit_MBN)
         free_BN = ~covered_BN if num_regions else torch.ones_like(covered_BN)
         stream = _CONTEXT_STREAM * (block + 1)
-        inside_BN, found_B = self._attempt(keys_B, free_BN, shape, stream)
-        available_BN = inside_BN & free_BN
+        inside_BN, available_BN, found_B = self._attempt(keys_B, free_BN, shape, stream)
+        if bool(found_B.all()):
+            return inside_BN, available_BN, ~found_B
+        inside_BN = inside_BN.clone()
         pending_P = (~found_B).nonzero().squeeze(-1)
         for level in range(1, num_regions + 1):
             if not len(pending_P):
@@ -120,31 +125,39 @@ class ReferenceSampler(MaskSampler):
             regions = hit_MBN[: num_regions - level, pending_P]
             free_PN = ~union(regions) if len(regions) else torch.ones_like(covered_BN[pending_P])
             stream += NUM_ATTEMPTS
-            block_PN, found_P = self._attempt(keys_B[pending_P], free_PN, shape, stream)
-            inside_BN[pending_P], available_BN[pending_P] = block_PN, block_PN & free_PN
+            inside_PN, available_PN, found_P = self._attempt(keys_B[pending_P], free_PN, shape, stream)
+            inside_BN[pending_P], available_BN[pending_P] = inside_PN, available_PN
             pending_P = pending_P[~found_P]
         return inside_BN, available_BN, ~found_B
 
     def _attempt(
         self, keys_P: Tensor, free_PN: Tensor, shape: int, first_stream: int
-    ) -> tuple[Tensor, Tensor]:
-        """The first of 20 places that holds enough free patches: the block [P, N], and whether there is one [P].
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first of 20 places that holds enough free patches.
 
-        A block that fits in one place only is tried once.
+        Returns the block [P, N], its free patches [P, N], and whether there was such a place [P]. A block that fits in
+        one place only is tried once.
         """
         least, (height, width) = self.settings.min_context_patches, self._sides[shape]
         if self.grid.rows - height == self.grid.columns - width == 1:
-            block_PN = self._tables.membership(self._place(torch.zeros(1, 1, dtype=torch.int64), shape))[0]
-            block_PN = block_PN.repeat(len(keys_P), 1)
-            return block_PN, count_true(block_PN & free_PN) >= least
-        block_PN = self._tables.membership(self._place(mix(streams(first_stream, 1) + keys_P)[None], shape))[
-            0
-        ]
-        found_P = count_true(block_PN & free_PN) >= least
+            block_PN = self._only_place(shape).expand(len(keys_P), -1)
+            available_PN = block_PN & free_PN
+            return block_PN, available_PN, count_true(available_PN) >= least
+        first = self._place(mix(streams(first_stream, 1) + keys_P)[None], shape)
+        block_PN = self._tables.membership(first)[0]
+        available_PN = block_PN & free_PN
+        found_P = count_true(available_PN) >= least
         if bool(found_P.all()):
-            return block_PN, found_P
+            return block_PN, available_PN, found_P
         draws = mix(streams(first_stream, NUM_ATTEMPTS)[:, None] + keys_P)
         blocks_APN = self._tables.membership(self._place(draws, shape))
         enough_AP = count_true(blocks_APN & free_PN) >= least
-        first_P = enough_AP.to(torch.int8).argmax(0)
-        return blocks_APN[first_P, torch.arange(len(keys_P))], enough_AP.any(0)
+        block_PN = blocks_APN[enough_AP.to(torch.int8).argmax(0), torch.arange(len(keys_P))]
+        return block_PN, block_PN & free_PN, enough_AP.any(0)
+
+    def _only_place(self, shape: int) -> Tensor:
+        """The patches of a block that fits in one place only: bool [N]."""
+        if shape not in self._only_places:
+            block = self._place(torch.zeros(1, 1, dtype=torch.int64), shape)
+            self._only_places[shape] = self._tables.membership(block)[0, 0]
+        return self._only_places[shape]

@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from jepa_core.sharding import local_parts
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmaSettings:
@@ -28,8 +30,9 @@ class EmaSettings:
 def update_ema(target: nn.Module, source: nn.Module, momentum: float) -> None:
     """Move every parameter of `target` to momentum * target + (1 - momentum) * source, all in a few kernels.
 
-    Both modules must have the same parameters in the same order.
+    Both modules must have the same parameters in the same order; sharded ones must be sharded alike.
 
     Source: I-JEPA (arXiv 2301.08243), section 3; momentum schedule in appendix A.1.
     """
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), 1.0 - momentum)
+    targets, sources = local_parts(list(target.parameters())), local_parts(list(source.parameters()))
+    torch._foreach_lerp_(targets, sources, 1.0 - momentum)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_core.attention import attention_mask
+from jepa_core.blocks import call
 from jepa_core.masks import PatchGrid
 from jepa_core.positions import sincos_positions
 from jepa_core.weights import build_untouched, initialise, part_generator
@@ -64,12 +65,13 @@ def nearest_multiple(value: int, step: int) -> int:
 
 
 class Encoder(nn.Module):
-    """A ViT over all patches of an image or over some of them."""
+    """A ViT over all patches of an image or over some of them; `checkpointing` is set by `execution`."""
 
     position_ND: Tensor
 
     def __init__(self, vit: Any, grid: PatchGrid) -> None:
         super().__init__()
+        self.checkpointing = False
         self.grid = grid
         self.width: int = vit.embed_dim
         self.depth: int = len(vit.blocks)
@@ -100,7 +102,7 @@ class Encoder(nn.Module):
         tokens = self.norm_pre(tokens)
         mask = attention_mask(valid_RK)
         for block in self.blocks:
-            tokens = block(tokens, attn_mask=mask)
+            tokens = call(block, tokens, mask, checkpointing=self.checkpointing)
         features: Tensor = self.norm(tokens)
         return features
 

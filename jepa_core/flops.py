@@ -19,7 +19,10 @@ _BACKWARD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDims:
-    """Dimensions that decide the cost of a step; `patch_values` is channels times patch area."""
+    """Dimensions that decide the cost of a step; `patch_values` is channels times patch area.
+
+    `shared_context` is the predictor that runs the context once, which is another method and counted as such.
+    """
 
     num_patches: int
     patch_values: int
@@ -28,6 +31,7 @@ class ModelDims:
     predictor_width: int
     predictor_depth: int
     mlp_ratio: float = 4.0
+    shared_context: bool = False
 
     @classmethod
     def of(cls, encoder: Encoder, predictor: Predictor) -> ModelDims:
@@ -42,6 +46,7 @@ class ModelDims:
             predictor_width=predictor.mask_token.shape[-1],
             predictor_depth=len(predictor.blocks),
             mlp_ratio=block.mlp.fc1.out_features / encoder.width,
+            shared_context=predictor.context == "shared",
         )
 
 
@@ -76,12 +81,12 @@ def flops_per_image(
     embed = 2 * dims.num_patches * dims.patch_values * dims.width
     target = embed + dims.depth * block_flops(dims.num_patches, dims.width, dims.mlp_ratio)
     context = dims.depth * block_flops(context_patches, dims.width, dims.mlp_ratio)
-    tokens = context_patches + target_patches
-    in_out = 2 * (
-        num_context_blocks * context_patches + num_context_blocks * num_target_blocks * target_patches
+    in_out = 2 * num_context_blocks * (context_patches + num_target_blocks * target_patches)
+    predictor = (
+        num_context_blocks
+        * dims.predictor_depth
+        * _predictor_block_flops(dims, context_patches, target_patches, num_target_blocks)
     )
-    pairs = num_target_blocks * num_context_blocks
-    predictor = pairs * dims.predictor_depth * block_flops(tokens, dims.predictor_width, 4.0)
     predictor += in_out * dims.width * dims.predictor_width
     return StepFlops(
         target_encoder=target,
@@ -93,3 +98,12 @@ def flops_per_image(
 def block_flops(tokens: float, width: int, mlp_ratio: float) -> float:
     """Operations of one transformer block's forward pass over a sequence of `tokens`."""
     return (8 + 4 * mlp_ratio) * tokens * width**2 + 4 * tokens**2 * width
+
+
+def _predictor_block_flops(dims: ModelDims, context: float, target: float, blocks: int) -> float:
+    """Operations of one predictor block's forward pass for one context block."""
+    width = dims.predictor_width
+    if not dims.shared_context:
+        return blocks * block_flops(context + target, width, 4.0)
+    pairs = context**2 + blocks * target * (context + target)
+    return 24 * (context + blocks * target) * width**2 + 4 * pairs * width

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from jepa_core.schedules import cosine, warmup_cosine
+
+OptimizerKernel = Literal["auto", "fused", "foreach", "loop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +72,12 @@ class OptimizerSettings:
         return max(1, int(self.schedule_stretch * total_steps))
 
 
-def build_optimizer(objective: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+def build_optimizer(
+    objective: nn.Module, settings: OptimizerSettings, *, kernel: OptimizerKernel = "auto"
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters: weight decay on matrices, none on biases and one-dimensional parameters.
 
-    The kernel is fused where the device has one. `set_rates` sets learning rate and weight decay before each step.
+    The `auto` kernel is fused where the device has one. `set_rates` sets the rates before each step.
     """
     trainable = [
         (name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad
@@ -85,15 +89,17 @@ def build_optimizer(objective: nn.Module, settings: OptimizerSettings) -> torch.
         {"params": plain, "decayed": False, "weight_decay": 0.0},
     ]
     check_groups(objective, [group["params"] for group in groups])
-    fused = all(parameter.device.type in ("cpu", "cuda") for _, parameter in trainable)
+    if kernel == "auto":
+        known = all(parameter.device.type in ("cpu", "cuda") for _, parameter in trainable)
+        kernel = "fused" if known else "foreach"
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,
         weight_decay=settings.weight_decay,
-        fused=fused,
-        foreach=None if fused else True,
+        fused=kernel == "fused",
+        foreach=kernel == "foreach",
     )
 
 

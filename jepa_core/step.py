@@ -7,21 +7,24 @@ waits for the device. Leaves out data, masks, probes and the loop around it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from jepa_core.attention import choose_attention
 from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
+from jepa_core.execution import ExecutionSettings, micro_batches, pad_masks, prepare_module
 from jepa_core.masks import MaskBatch
 from jepa_core.objectives import IJepaSettings, Objective, build_objective
 from jepa_core.optim import OptimizerSettings, build_optimizer, set_rates
+from jepa_core.parallel import gradients_stay_local, shard
+from jepa_core.phases import PhaseTimer
 from jepa_core.predictor import PredictorSettings
 from jepa_core.schedules import linear
+from jepa_core.sharding import like, load_whole, whole
 
 Precision = Literal["float32", "bfloat16", "float64"]
 
@@ -36,6 +39,7 @@ class TrainState:
     ema_settings: EmaSettings
     total_steps: int
     precision: Precision = "float32"
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     step: int = 0
 
     @property
@@ -46,12 +50,15 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on exactly: `tensors`, a flat dict, and `meta`, which is JSON-able.
 
-        The tensors are the live ones: save or copy them before the next step.
+        The tensors are the live ones: save or copy them before the next step. Where they are sharded they are
+        gathered, and every rank must call this.
         """
-        tensors = {f"objective/{name}": value.detach() for name, value in self.objective.state_dict().items()}
+        tensors = {
+            f"objective/{name}": whole(value.detach()) for name, value in self.objective.state_dict().items()
+        }
         for name, parameter in self._trainable():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = value.detach()
+                tensors[f"optimizer/{key}/{name}"] = whole(value.detach())
         return {"tensors": tensors, "meta": {"step": self.step, "total_steps": self.total_steps}}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -77,7 +84,7 @@ class TrainState:
             key.removeprefix("objective/"): v for key, v in tensors.items() if key.startswith("objective/")
         }
         try:
-            self.objective.load_state_dict(found, strict=True)
+            load_whole(self.objective, found)
         except RuntimeError as err:
             raise ValueError(f"the state is of another model: {err}") from err
 
@@ -93,7 +100,15 @@ class TrainState:
             raise ValueError("the state's optimiser part is incomplete")
         order = [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
         packed = self.optimizer.state_dict()
-        packed["state"] = {index: found[name] for index, name in enumerate(order) if found[name]}
+        parameters = dict(self._trainable())
+        packed["state"] = {
+            index: {
+                key: like(value, parameters[name]) if value.ndim else value
+                for key, value in found[name].items()
+            }
+            for index, name in enumerate(order)
+            if found[name]
+        }
         self.optimizer.load_state_dict(packed)
 
 
@@ -108,10 +123,13 @@ def create_state(
     seed: int,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
+    execution: ExecutionSettings | None = None,
+    distributed: bool = False,
 ) -> TrainState:
     """The untrained state of a run: a function of the settings and the seed, the same on every device.
 
-    The global random state is neither used nor changed.
+    The global random state is neither used nor changed. `distributed` says that this is one of several processes of
+    an initialised group, among which `execution.parallel: fsdp` shards the state.
 
     Raises:
         ValueError: The settings do not fit each other.
@@ -121,24 +139,33 @@ def create_state(
     module = build_objective(encoder=encoder, predictor=predictor, objective=objective, seed=seed)
     dtype = torch.float64 if precision == "float64" else torch.float32
     module.to(device=device, dtype=dtype)
-    choose_attention(module, device, low_precision=precision == "bfloat16")
+    execution = execution or ExecutionSettings()
+    prepare_module(module, execution, device, low_precision=precision == "bfloat16")
+    if distributed and execution.parallel == "fsdp":
+        shard(module)
     return TrainState(
         objective=module,
-        optimizer=build_optimizer(module, optimizer),
+        optimizer=build_optimizer(module, optimizer, kernel=execution.optimizer),
         optimizer_settings=optimizer,
         ema_settings=ema,
         total_steps=total_steps,
         precision=precision,
+        execution=execution,
     )
 
 
 def train_step(
-    state: TrainState, images_BCHW: Tensor, masks: MaskBatch, *, model: nn.Module | None = None
+    state: TrainState,
+    images_BCHW: Tensor,
+    masks: MaskBatch,
+    *,
+    model: nn.Module | None = None,
+    timer: PhaseTimer | None = None,
 ) -> dict[str, Tensor]:
     """Train on one batch of normalised images and return scalars that stay on the device.
 
-    `model` is the objective wrapped for data-parallel training, when it is. Order: schedules, loss, gradient,
-    optimiser, target encoder.
+    `model` is the objective wrapped for data-parallel training, when it is; `timer` is told of the phases. Order:
+    schedules, loss, gradient, optimiser, target encoder.
 
     Source: I-JEPA (arXiv 2301.08243), section 3; order of the published implementation.
     """
@@ -148,21 +175,53 @@ def train_step(
         learning_rate=rates["train/learning_rate"],
         weight_decay=rates["train/weight_decay"],
     )
-    with autocast(images_BCHW.device, state.precision):
-        loss = (state.objective if model is None else model)(images_BCHW, masks)
-    loss.backward()
-    metrics = {"train/loss": loss.detach()}
+    masks = pad_masks(masks, state.execution.pad_tokens_to)
+    loss = _accumulate(state, images_BCHW, masks, model=model or state.objective, timer=timer)
+    metrics = {"train/loss": loss}
     clip_norm = state.optimizer_settings.gradient_clip_norm
     if clip_norm is not None:
         trainable = [parameter for _, parameter in state._trainable()]
-        metrics["train/gradient_norm"] = nn.utils.clip_grad_norm_(trainable, clip_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.objective.update_target(rates["train/momentum"])
+        metrics["train/gradient_norm"] = whole(nn.utils.clip_grad_norm_(trainable, clip_norm))
+    with _phase(timer, "optimizer"):
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+    with _phase(timer, "ema"):
+        state.objective.update_target(rates["train/momentum"])
     state.step += 1
     for name, value in rates.items():
         metrics[name] = torch.full((), value, dtype=torch.float64, device=loss.device)
     return metrics
+
+
+def _accumulate(
+    state: TrainState, images_BCHW: Tensor, masks: MaskBatch, *, model: nn.Module, timer: PhaseTimer | None
+) -> Tensor:
+    """The gradient of the batch's loss, micro-batch by micro-batch; returns the loss.
+
+    Each micro-batch counts by its share of the terms that the loss is a mean of, so the sum is the whole batch's.
+    """
+    parts = micro_batches(images_BCHW, masks, state.execution.accumulation_steps)
+    num_terms = state.objective.num_terms(masks)
+    losses = []
+    for number, (images, part) in enumerate(parts, start=1):
+        with gradients_stay_local(model, number < len(parts)):
+            with autocast(images.device, state.precision):
+                loss = model(images, part)
+            if len(parts) > 1:
+                loss = loss * _share(state.objective.num_terms(part), num_terms, loss.dtype)
+            with _phase(timer, "backward"):
+                loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+
+def _share(part: int | Tensor, batch: int | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A micro-batch's share of its batch, in the loss's precision."""
+    return part.to(dtype) / batch if isinstance(part, Tensor) else part / batch
+
+
+def _phase(timer: PhaseTimer | None, name: str) -> AbstractContextManager[None]:
+    return nullcontext() if timer is None else timer.phase(name)
 
 
 def rates_at(state: TrainState, step: int) -> dict[str, float]:

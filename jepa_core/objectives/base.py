@@ -27,6 +27,10 @@ class Objective(nn.Module, ABC):
     def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """The loss of a batch of normalised images: a scalar on their device, computed without waiting for it."""
 
+    def num_terms(self, masks: MaskBatch) -> int | Tensor:
+        """How many equal terms the loss of these masks is a mean of: the weight of a micro-batch in its batch."""
+        return masks.target_indices_MBT.shape[1]
+
     @abstractmethod
     def update_target(self, momentum: float) -> None:
         """Move what follows the trained weights; called after each optimiser step with the scheduled momentum."""

@@ -82,6 +82,11 @@ class IJepa(Objective):
         predictions: Tensor = self.predictor(context_CxB_KD, masks)
         return predictions
 
+    def num_terms(self, masks: MaskBatch) -> int | Tensor:
+        """The valid targets of all pairs."""
+        valid = masks.target_valid_MBT
+        return masks.target_indices_MBT.numel() if valid is None else valid.sum()
+
     def update_target(self, momentum: float) -> None:
         """Move the target encoder towards the context encoder."""
         update_ema(self.target_encoder, self.context_encoder, momentum)

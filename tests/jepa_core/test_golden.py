@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
+from jepa_core.execution import ExecutionSettings
 from jepa_core.interop import from_reference
 from jepa_core.masks import MaskBatch
 from jepa_core.objectives import IJepaSettings
@@ -40,7 +41,9 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return json.loads(bytes(arrays.pop("meta"))), arrays
 
 
-def new_state(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainState:
+def new_state(
+    meta: dict[str, Any], arrays: dict[str, np.ndarray], execution: ExecutionSettings | None = None
+) -> TrainState:
     encoder, predictor, optimizer = meta["encoder"], meta["predictor"], meta["optimizer"]
     state = create_state(
         encoder=EncoderSettings(
@@ -70,6 +73,7 @@ def new_state(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainState
         total_steps=optimizer["iterations_per_epoch"] * optimizer["num_epochs"],
         seed=0,
         precision="float64",
+        execution=execution,
     )
     for part, name in PARTS.items():
         getattr(state.objective, name).load_state_dict(ours(arrays, f"init/{part}/", part), strict=True)
@@ -106,6 +110,32 @@ def assert_close(found: Tensor, expected: Tensor | np.ndarray, what: str) -> Non
     assert worst <= RELATIVE, f"{what}: relative difference {worst:.2e}"
 
 
+EXACT_MODES = {
+    "default": {},
+    "fused-attention": {"attention": "fused"},
+    "written-out-attention": {"attention": "written_out"},
+    "loop-optimizer": {"optimizer": "loop"},
+    "foreach-optimizer": {"optimizer": "foreach"},
+    "accumulation": {"accumulation_steps": 2},
+    "checkpointing": {"activation_checkpointing": True},
+    "padded-tokens": {"pad_tokens_to": 8},
+    "captured-graph": {"compile": "blocks", "compile_backend": "aot_eager"},
+    "all-at-once": {
+        "compile": "blocks",
+        "compile_backend": "aot_eager",
+        "activation_checkpointing": True,
+        "accumulation_steps": 2,
+        "pad_tokens_to": 16,
+        "attention": "written_out",
+    },
+}
+modes = pytest.mark.parametrize(
+    "mode",
+    [
+        *(pytest.param(ExecutionSettings(**mode), id=name) for name, mode in EXACT_MODES.items()),
+        pytest.param(ExecutionSettings(compile="blocks"), id="compiled", marks=pytest.mark.slow),
+    ],
+)
 golden = pytest.mark.parametrize("path", golden_files(), ids=lambda path: path.stem)
 
 
@@ -146,9 +176,11 @@ def test_every_gradient_of_the_first_step_is_the_published_one(path: Path, fused
 
 
 @golden
-def test_all_steps_end_with_the_published_weights(path: Path) -> None:
+@modes
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, while it traces a block
+def test_all_steps_end_with_the_published_weights(path: Path, mode: ExecutionSettings) -> None:
     meta, arrays = load(path)
-    state = new_state(meta, arrays)
+    state = new_state(meta, arrays, mode)
     for step, expected in enumerate(meta["per_step"]):
         metrics = train_step(state, *batch(arrays, step))
         for ours_name, theirs in (

@@ -1,0 +1,109 @@
+"""How a step is computed: attention kernel, compilation, checkpointing, micro-batches, optimiser kernel, sharding.
+
+None of these settings changes what a step computes, beyond rounding: the golden test holds in each of them. Owns the
+settings and setting a built objective up; `step` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from jepa_core.attention import AttentionKernel, choose_attention
+from jepa_core.blocks import compile_blocks
+from jepa_core.encoder import Encoder
+from jepa_core.masks import MaskBatch
+from jepa_core.optim import OptimizerKernel
+from jepa_core.predictor import Predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+    """How a step is computed; nothing here changes what it computes, beyond rounding.
+
+    `attention` is `fused` (scaled_dot_product_attention), `written_out`, or `auto`: the faster on the device.
+    `optimizer` is AdamW's kernel: `auto` is fused on CPU and CUDA and foreach elsewhere; `loop` is torch's plain
+    one. `accumulation_steps` splits each worker's batch into that many micro-batches whose gradients add up to the
+    batch's. `activation_checkpointing` computes each block's activations again in the backward pass, for about a third
+    more arithmetic and a fraction of the memory. `compile` compiles the blocks with `compile_backend`; off by
+    default on every device. `pad_tokens_to` pads the token counts of blocks up to a multiple, so that a sampler whose
+    counts vary asks for few shapes; 1 pads nothing. `parallel` is what several workers do: `ddp` keeps whole copies,
+    `fsdp` shards parameters, gradients and optimiser state (FSDP2).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    attention: AttentionKernel = "auto"
+    optimizer: OptimizerKernel = "auto"
+    accumulation_steps: int = 1
+    activation_checkpointing: bool = False
+    compile: Literal["off", "blocks"] = "off"
+    compile_backend: str = "inductor"
+    pad_tokens_to: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+
+    def __post_init__(self) -> None:
+        for key in ("accumulation_steps", "pad_tokens_to"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} must be at least 1, not {getattr(self, key)}")
+
+
+def prepare_module(
+    module: nn.Module, settings: ExecutionSettings, device: torch.device | str, *, low_precision: bool
+) -> None:
+    """Set the encoders and predictors inside `module` up; parameters and their names stay as they are."""
+    choose_attention(module, device, low_precision=low_precision, kernel=settings.attention)
+    for part in module.modules():
+        if not isinstance(part, (Encoder, Predictor)):
+            continue
+        part.checkpointing = settings.activation_checkpointing
+        if settings.compile == "blocks":
+            _compile(part, settings.compile_backend)
+
+
+def pad_masks(masks: MaskBatch, multiple: int) -> MaskBatch:
+    """The same masks with block lengths padded up to a multiple; the loss is that of the unpadded ones."""
+    if multiple == 1:
+        return masks
+    context, context_valid = _pad(masks.context_indices_CBK, masks.context_valid_CBK, multiple)
+    target, target_valid = _pad(masks.target_indices_MBT, masks.target_valid_MBT, multiple)
+    return MaskBatch(context, target, context_valid, target_valid)
+
+
+def micro_batches(images_BCHW: Tensor, masks: MaskBatch, parts: int) -> Sequence[tuple[Tensor, MaskBatch]]:
+    """Split a batch into at most `parts` micro-batches whose sizes differ by one at most."""
+    parts = min(parts, len(images_BCHW))
+    if parts == 1:
+        return [(images_BCHW, masks)]
+    names = ("context_indices_CBK", "target_indices_MBT", "context_valid_CBK", "target_valid_MBT")
+    pieces: dict[str, Sequence[Any]] = {
+        name: [None] * parts
+        if getattr(masks, name) is None
+        else getattr(masks, name).tensor_split(parts, dim=1)
+        for name in names
+    }
+    images = images_BCHW.tensor_split(parts)
+    return [
+        (images[part], replace(masks, **{name: pieces[name][part] for name in names}))
+        for part in range(parts)
+    ]
+
+
+def _pad(indices: Tensor, valid: Tensor | None, multiple: int) -> tuple[Tensor, Tensor | None]:
+    missing = -indices.shape[-1] % multiple
+    if missing == 0:
+        return indices, valid
+    valid = torch.ones_like(indices, dtype=torch.bool) if valid is None else valid
+    return nn.functional.pad(indices, (0, missing)), nn.functional.pad(valid, (0, missing))
+
+
+def _compile(part: Encoder | Predictor, backend: str) -> None:
+    compile_blocks(part.blocks, backend)
+    if isinstance(part, Predictor):
+        part.tail = torch.compile(part.tail, backend=backend)
+        part.shared = torch.compile(part.shared, backend=backend)
+        part.shared_tail = torch.compile(part.shared_tail, backend=backend)

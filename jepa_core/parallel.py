@@ -1,0 +1,68 @@
+"""Several processes on one run: an objective under DDP, or sharded by FSDP2.
+
+Called by `step` and by the loop around it. Needs an initialised process group only where something is wrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from jepa_core.encoder import Encoder
+from jepa_core.predictor import Predictor
+
+
+def shard(module: nn.Module) -> None:
+    """Shard parameters over the default process group, in place: encoders block by block, a predictor as a whole.
+
+    Must come before the optimiser is built. Every rank must run every forward pass the same number of times; see
+    `gathered` for inference.
+    """
+    mesh = init_device_mesh(next(module.parameters()).device.type, (dist.get_world_size(),))
+    for part in list(module.modules()):
+        if isinstance(part, Encoder):
+            for block in part.blocks:
+                fully_shard(block, mesh=mesh)
+        if isinstance(part, (Encoder, Predictor)):
+            fully_shard(part, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def wrap(objective: nn.Module) -> nn.Module:
+    """What `train_step` calls in one of several processes: the objective itself if it is sharded, else under DDP."""
+    if isinstance(objective, FSDPModule):
+        return objective
+    return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def gradients_stay_local(model: nn.Module, local: bool) -> AbstractContextManager[Any]:
+    """The context of one micro-batch's forward and backward passes: `local` leaves averaging to a later one."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(not local)
+        return nullcontext()
+    return model.no_sync() if local and isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Keep the whole parameters of a sharded module here meanwhile, so that ranks may run it unequally often.
+
+    For inference. Every rank must enter and leave it.
+    """
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in sharded:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()

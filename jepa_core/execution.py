@@ -7,7 +7,7 @@ settings and setting a built objective up; `step` carries it out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,28 +23,26 @@ from jepa_core.predictor import Predictor
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSettings:
-    """How a step is computed; nothing here changes what it computes, beyond rounding.
-
-    `attention` is `fused` (scaled_dot_product_attention), `written_out`, or `auto`: the faster on the device.
-    `optimizer` is AdamW's kernel: `auto` is fused on CPU and CUDA and foreach elsewhere; `loop` is torch's plain
-    one. `accumulation_steps` splits each worker's batch into that many micro-batches whose gradients add up to the
-    batch's. `activation_checkpointing` computes each block's activations again in the backward pass, for about a third
-    more arithmetic and a fraction of the memory. `compile` compiles the blocks with `compile_backend`; off by
-    default on every device. `pad_tokens_to` pads the token counts of blocks up to a multiple, so that a sampler whose
-    counts vary asks for few shapes; 1 pads nothing. `parallel` is what several workers do: `ddp` keeps whole copies,
-    `fsdp` shards parameters, gradients and optimiser state (FSDP2).
-    """
+    """How a step is computed; nothing here changes what it computes, beyond rounding."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     attention: AttentionKernel = "auto"
+    """`fused` (scaled_dot_product_attention), `written_out`, or `auto`: the faster on the device."""
     optimizer: OptimizerKernel = "auto"
+    """AdamW's kernel; `auto` is fused on CPU and CUDA and foreach elsewhere, `loop` is torch's plain one."""
     accumulation_steps: int = 1
+    """Micro-batches that each worker's batch is split into; their gradients add up to the batch's."""
     activation_checkpointing: bool = False
+    """Compute each block's activations again in the backward pass: more arithmetic, less memory."""
     compile: Literal["off", "blocks"] = "off"
+    """`blocks` compiles the transformer blocks with torch.compile."""
     compile_backend: str = "inductor"
+    """Backend of torch.compile."""
     pad_tokens_to: int = 1
+    """Pad token counts of blocks up to a multiple, so that counts that vary ask for few shapes; 1 pads nothing."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several workers do: `ddp` keeps whole copies, `fsdp` shards the whole state (FSDP2)."""
 
     def __post_init__(self) -> None:
         for key in ("accumulation_steps", "pad_tokens_to"):
@@ -71,7 +69,13 @@ def pad_masks(masks: MaskBatch, multiple: int) -> MaskBatch:
         return masks
     context, context_valid = _pad(masks.context_indices_CBK, masks.context_valid_CBK, multiple)
     target, target_valid = _pad(masks.target_indices_MBT, masks.target_valid_MBT, multiple)
-    return MaskBatch(context, target, context_valid, target_valid)
+    return replace(
+        masks,
+        context_indices_CBK=context,
+        target_indices_MBT=target,
+        context_valid_CBK=context_valid,
+        target_valid_MBT=target_valid,
+    )
 
 
 def micro_batches(images_BCHW: Tensor, masks: MaskBatch, parts: int) -> Sequence[tuple[Tensor, MaskBatch]]:
@@ -79,16 +83,14 @@ def micro_batches(images_BCHW: Tensor, masks: MaskBatch, parts: int) -> Sequence
     parts = min(parts, len(images_BCHW))
     if parts == 1:
         return [(images_BCHW, masks)]
-    names = ("context_indices_CBK", "target_indices_MBT", "context_valid_CBK", "target_valid_MBT")
-    pieces: dict[str, Sequence[Any]] = {
-        name: [None] * parts
-        if getattr(masks, name) is None
-        else getattr(masks, name).tensor_split(parts, dim=1)
-        for name in names
-    }
     images = images_BCHW.tensor_split(parts)
+    pieces: dict[str, Sequence[Any]] = {}
+    for field in fields(masks):
+        value = getattr(masks, field.name)
+        if value is not None:
+            pieces[field.name] = value.tensor_split(parts, dim=0 if field.name.endswith("_B") else 1)
     return [
-        (images[part], replace(masks, **{name: pieces[name][part] for name in names}))
+        (images[part], replace(masks, **{name: cut[part] for name, cut in pieces.items()}))
         for part in range(parts)
     ]
 

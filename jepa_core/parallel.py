@@ -52,10 +52,15 @@ def gradients_stay_local(model: nn.Module, local: bool) -> AbstractContextManage
 
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
-    """Keep the whole parameters of a sharded module here meanwhile, so that ranks may run it unequally often.
+    """Keep the whole parameters of a sharded objective here meanwhile, so that ranks may run it unequally often.
 
-    For inference. Every rank must enter and leave it.
+    For inference with it or its parts. Every rank must enter and leave it.
     """
+    if isinstance(module, FSDPModule):
+        # Otherwise a part that runs before the objective ever has is taken for the root, and training fails.
+        state = module._get_fsdp_state()
+        if state._is_root is None:
+            state._lazy_init()
     sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in sharded:
         part.set_reshard_after_forward(False, recurse=False)

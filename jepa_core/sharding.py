@@ -22,6 +22,11 @@ def is_sharded(value: Tensor) -> TypeGuard[DTensor]:
     return isinstance(value, DTensor)
 
 
+def has_shards(module: nn.Module) -> bool:
+    """Whether any parameter of `module` is sharded: then every rank must take part in reading its state."""
+    return any(is_sharded(parameter) for parameter in module.parameters())
+
+
 def whole(value: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded; every rank must call it then."""
     return value.full_tensor() if is_sharded(value) else value

@@ -23,6 +23,7 @@ from pydantic import (
 
 from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
+from jepa_core.execution import ExecutionSettings
 from jepa_core.masks import MaskSettings
 from jepa_core.objectives.ijepa import IJepaSettings
 from jepa_core.optim import OptimizerSettings
@@ -297,6 +298,7 @@ class RunConfig(Section):
     objective: IJepaSettings = IJepaSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     ema: EmaSettings = EmaSettings()
+    execution: ExecutionSettings = ExecutionSettings()
     train: TrainConfig = TrainConfig()
     probe: ProbeConfig = ProbeConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from jepa_core.encoder import Encoder
 from jepa_core.health import health_metrics
+from jepa_core.parallel import gathered
 from jepa_core.probes import knn_probe, linear_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
@@ -94,6 +95,11 @@ def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig
 
 def evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
     """Probe the target encoder. Every rank must call it; rank 0 gets the result, the others an empty one."""
+    with gathered(state.objective):
+        return _evaluate(state, probes, config=config, rank=rank)
+
+
+def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
     started = time.monotonic()
     encoder = state.objective.target_encoder
     train = extract_features(encoder, probes.train.images_uint8_NCHW, config=config, rank=rank)

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from jepa_core.masks import MaskSampler, PatchGrid, build_sampler, mask_metrics
+from jepa_core.parallel import wrap
+from jepa_core.sharding import has_shards
 from jepa_core.step import TrainState, create_state, prepare_images, train_step
 from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples
@@ -27,6 +28,7 @@ from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
 from orchestrator.train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate
 from orchestrator.train.plan import RunPlan, Stop, plan_run
@@ -60,6 +62,7 @@ class Meter:
     """Sums of a run's metrics since the last report: on the device for the step's, in seconds for the clock's."""
 
     rank: Rank
+    costs: StepCosts | None = None
     names: tuple[str, ...] = ()
     total_N: Tensor | None = None
     num_steps: int = 0
@@ -82,6 +85,11 @@ class Meter:
             elapsed_s = max(1e-9, time.monotonic() - self.started_s)
             out["train/images_per_s"] = self.num_steps * batch_size / elapsed_s
             out["data/wait_fraction"] = min(1.0, self.wait_s / elapsed_s)
+            if self.costs is not None:
+                rate = out["train/images_per_s"]
+                out |= self.costs.take(out, num_steps=self.num_steps, images_per_s=rate)
+        elif self.costs is not None:
+            self.costs.discard()
         self.names, self.total_N, self.num_steps = (), None, 0
         self.started_s, self.wait_s = time.monotonic(), 0.0
         return out
@@ -101,7 +109,8 @@ class Run:
         grid = self.state.objective.context_encoder.grid
         self.grid = PatchGrid(grid.rows, grid.columns)
         self.sampler: MaskSampler = build_sampler(self.config.masks, self.grid)
-        self.meter = Meter(rank)
+        self.costs = StepCosts(self.state, self.config, rank)
+        self.meter = Meter(rank, self.costs)
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
@@ -133,9 +142,7 @@ class Run:
                     return
 
     def _model(self) -> torch.nn.Module:
-        if self.rank.world_size == 1:
-            return self.state.objective
-        return DistributedDataParallel(self.state.objective, broadcast_buffers=False)
+        return self.state.objective if self.rank.world_size == 1 else wrap(self.state.objective)
 
     def _step(self, batch: Batch, model: torch.nn.Module) -> None:
         device = self.rank.device
@@ -147,7 +154,7 @@ class Run:
             step=self.state.step,
             device=device,
         )
-        metrics = train_step(self.state, images, masks, model=model)
+        metrics = train_step(self.state, images, masks, model=model, timer=self.costs.timer)
         self.meter.add({**metrics, **mask_metrics(masks, self.grid)})
 
     def _begin(self) -> bool:
@@ -216,9 +223,12 @@ class Run:
         return decision
 
     def _save(self, report: TrialReport) -> None:
-        if self.rank.index != 0:
+        started_s = time.monotonic()
+        if self.rank.index != 0 and not has_shards(self.state.objective):
             return
         saved = self.state.state_dict()
+        if self.rank.index != 0:
+            return
         save_checkpoint(
             self.store,
             step=self.state.step,
@@ -230,6 +240,7 @@ class Run:
             },
             keep=self.config.train.keep_checkpoints,
         )
+        self.costs.keep_for_next("time/checkpoint_s", time.monotonic() - started_s)
 
     def _deliver(self, report: TrialReport) -> Decision:
         """Rank 0 reports; every rank hears the decision."""
@@ -249,6 +260,8 @@ def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:
         seed=config.train.seed,
         device=rank.device,
         precision=rank.precision,
+        execution=config.execution,
+        distributed=rank.world_size > 1,
     )
 
 

@@ -120,20 +120,21 @@ EXACT_MODES = {
     "checkpointing": {"activation_checkpointing": True},
     "padded-tokens": {"pad_tokens_to": 8},
     "captured-graph": {"compile": "blocks", "compile_backend": "aot_eager"},
-    "all-at-once": {
-        "compile": "blocks",
-        "compile_backend": "aot_eager",
-        "activation_checkpointing": True,
-        "accumulation_steps": 2,
-        "pad_tokens_to": 16,
-        "attention": "written_out",
-    },
 }
+ALL_AT_ONCE = ExecutionSettings(
+    compile="blocks",
+    compile_backend="aot_eager",
+    activation_checkpointing=True,
+    accumulation_steps=2,
+    pad_tokens_to=16,
+    attention="written_out",
+)
 modes = pytest.mark.parametrize(
     "mode",
     [
         *(pytest.param(ExecutionSettings(**mode), id=name) for name, mode in EXACT_MODES.items()),
         pytest.param(ExecutionSettings(compile="blocks"), id="compiled", marks=pytest.mark.slow),
+        pytest.param(ALL_AT_ONCE, id="all-at-once", marks=pytest.mark.slow),
     ],
 )
 golden = pytest.mark.parametrize("path", golden_files(), ids=lambda path: path.stem)

@@ -41,8 +41,17 @@ def train(state: TrainState, steps: range, *, rank: int | None = None) -> list[f
     return losses
 
 
+@torch.no_grad()
+def infer(state: TrainState, rank: int) -> Tensor:
+    """Run the target encoder unequally often."""
+    with gathered(state.objective):
+        for _ in range(1 + rank):
+            features: Tensor = state.objective.target_encoder(tiny_images(dtype=torch.float64))
+    return features
+
+
 def run_rank(rank: int, folder: str, settings: dict[str, Any]) -> None:
-    """One of the processes: train, save, go on from the saved state, and run the target encoder unequally often."""
+    """One of the processes: train, save, go on from the saved state, with inference before and after."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=NUM_RANKS)
     execution = ExecutionSettings(**settings)
@@ -52,10 +61,9 @@ def run_rank(rank: int, folder: str, settings: dict[str, Any]) -> None:
     saved["meta"] = first.state_dict()["meta"]
     state = new_state(execution, distributed=True)
     state.load_state_dict(saved)
+    infer(state, rank)
     losses += train(state, range(1, STEPS), rank=rank)
-    with gathered(state.objective.target_encoder), torch.no_grad():
-        for _ in range(1 + rank):
-            features = state.objective.target_encoder.eval()(tiny_images(dtype=torch.float64))
+    features = infer(state, rank)
     tensors = state.state_dict()["tensors"]
     torch.save({"losses": losses, "features": features, **tensors}, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()

@@ -1,0 +1,70 @@
+"""What training costs, as metrics of every run: operations, utilisation, seconds by phase, memory.
+
+Called by the loop's meter when it reports. Images a second and the data-wait share are the meter's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jepa_core.accounting import model_flops_utilisation, take_peak_memory_bytes
+from jepa_core.flops import ModelDims, flops_per_image
+from jepa_core.objectives import IJepa
+from jepa_core.phases import PHASES, PhaseTimer
+from jepa_core.step import TrainState
+from orchestrator.config.models import RunConfig
+from orchestrator.train.distributed import Rank
+
+
+class StepCosts:
+    """Figures of the steps between two reports, for one rank."""
+
+    def __init__(self, state: TrainState, config: RunConfig, rank: Rank) -> None:
+        self.config, self.rank = config, rank
+        objective = state.objective
+        self.dims = (
+            ModelDims.of(objective.context_encoder, objective.predictor)
+            if isinstance(objective, IJepa)
+            else None
+        )
+        self.timer = PhaseTimer(rank.device)
+        self.timer.attach(objective)
+        self._later: dict[str, float] = {}
+
+    def keep_for_next(self, name: str, seconds: float) -> None:
+        """Remember what is known only after a report was sent, such as the seconds of its checkpoint."""
+        self._later[name] = seconds
+
+    def discard(self) -> None:
+        """Forget what was timed since the last report."""
+        self.timer.drain()
+
+    def take(self, means: Mapping[str, float], *, num_steps: int, images_per_s: float) -> dict[str, float]:
+        """The figures, given the steps' mean metrics, and start anew.
+
+        Phases are seconds a step on this rank; `images_per_s` is of all ranks together.
+        """
+        seconds = self.timer.drain()
+        out = {f"time/{name}_s": seconds.get(name, 0.0) / num_steps for name in PHASES}
+        out["memory/peak_bytes"] = take_peak_memory_bytes(self.rank.device)
+        out |= self._later
+        self._later = {}
+        if self.dims is not None and "masks/context_patches" in means:
+            out |= self._operations(means, images_per_s / self.rank.world_size)
+        return out
+
+    def _operations(self, means: Mapping[str, float], images_per_s: float) -> dict[str, float]:
+        assert self.dims is not None
+        flops = flops_per_image(
+            self.dims,
+            context_patches=means["masks/context_patches"],
+            target_patches=means["masks/target_patches"],
+            num_target_blocks=self.config.masks.num_target_blocks,
+            num_context_blocks=self.config.masks.num_context_blocks,
+        ).total
+        out = {
+            "train/gigaflop_per_image": flops / 1e9,
+            "train/gigaflop_per_s": flops * images_per_s / 1e9,
+        }
+        share = model_flops_utilisation(flops, images_per_s, self.rank.device, self.rank.precision)
+        return out if share is None else out | {"train/mfu": share}

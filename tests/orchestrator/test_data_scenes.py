@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from orchestrator.config.models import DataConfig
 from orchestrator.data.raycast import Camera, Scene, Solid, render, solid_at_pixels
 from orchestrator.data.scenes import (
     CLASS_NAMES,
@@ -16,6 +17,7 @@ from orchestrator.data.scenes import (
     labels_of,
     render_scene,
 )
+from orchestrator.data.sources import ScenesSource
 
 NUM_SCENES = 600
 
@@ -154,3 +156,9 @@ def test_an_object_throws_a_shadow_on_the_ground() -> None:
 def test_more_objects_than_fit_are_never_asked_for() -> None:
     counts = {len(build_scene(9, index).solids) for index in range(60)}
     assert counts == set(range(1, MAX_OBJECTS + 1))
+
+
+def test_the_number_of_rendering_processes_changes_nothing() -> None:
+    data = DataConfig(scenes_train_images=160, scenes_test_images=100, scenes_image_size_px=16)
+    alone, together = (ScenesSource(data=data, processes=number) for number in (1, 2))
+    assert list(alone.samples("train")) == list(together.samples("train"))

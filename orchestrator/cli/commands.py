@@ -69,6 +69,7 @@ def train(
         config,
         {
             "sweep.space": {},
+            "sweep.points": [],
             "sweep.search": "grid",
             "sweep.num_trials": None,
             "sweep.seeds": seeds,

@@ -14,7 +14,7 @@ from orchestrator.config.load import (
 )
 from orchestrator.config.models import RunConfig
 from orchestrator.config.schema import explain, json_schema, reference_markdown
-from orchestrator.config.space import axis_value, grid_points, grid_size, pair_around
+from orchestrator.config.space import axis_value, grid_points, grid_size, pair_around, searched_keys
 
 __all__ = [
     "RunConfig",
@@ -31,5 +31,6 @@ __all__ = [
     "pair_around",
     "parse_config",
     "reference_markdown",
+    "searched_keys",
     "to_data",
 ]

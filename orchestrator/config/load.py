@@ -16,8 +16,10 @@ from orchestrator.config import yaml12
 from orchestrator.config.faults import Problem, key_path, key_text
 from orchestrator.config.fields import section_types
 from orchestrator.config.models import RunConfig
+from orchestrator.config.point_rules import check_points
 from orchestrator.config.rules import check_run
 from orchestrator.config.settle import is_set, non_finite, settle, without
+from orchestrator.config.space import searched_keys
 from orchestrator.config.sweep_rules import check_search as check_search_rules
 from orchestrator.config.sweep_rules import check_space_keys
 from orchestrator.config.uris import mask_secrets
@@ -72,7 +74,8 @@ def apply_overrides(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     problems = [
         bad for key, value in values.items() for bad in _assign(document, key_path(key), _plain(value), place)
     ]
-    is_point = all(key == "train.seed" or key in config.sweep.space for key in values)
+    searched = searched_keys(config.sweep)
+    is_point = all(key == "train.seed" or key in searched for key in values)
     return _validate(document, problems, check_search=not is_point)
 
 
@@ -181,6 +184,7 @@ def _validate(document: Document, problems: Sequence[Problem], *, check_search: 
     if check_search:
         found += check_space_keys(list(_space(document.data)))
         found += check_search_rules(config, faulty)
+        found += check_points(config, faulty)
     found += check_run(config, faulty, leave_out=searched)
     if not found:
         return config

@@ -265,11 +265,27 @@ class AshaConfig(Section):
     """One in this many goes on at a rung, and rungs grow by this factor."""
 
 
+class ListedPoint(Section):
+    """One point of an explicit list."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}\z")]
+    """What the point is called in tables and in MLflow."""
+    set: dict[str, Any] = Field(default_factory=dict, max_length=32)
+    """Dotted key -> value; what is not set stands as it does outside the sweep."""
+    published: float | None = None
+    """A published value of the ranking metric, to stand beside the measured one."""
+
+
 class SweepConfig(Section):
     """Which keys are searched, how, and what stops a trial early."""
 
     space: dict[str, TaggedAxis] = Field(default_factory=dict, max_length=32)
     """Dotted key -> axis: `choices`, `uniform`, `log_uniform`, `int_uniform`, `center` or `center_ratio`."""
+    points: Annotated[tuple[ListedPoint, ...], Field(max_length=1000)] = ()
+    """Points to run as they are listed, in place of `space`: each a `name`, a `set` of keys and maybe a
+    `published` value."""
+    published_source: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,300}\z")] | None = None
+    """Where the published values come from and what exactly was measured there."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """How points are chosen; a grid takes every combination of `choices`."""
     num_trials: int | None = Field(default=None, ge=1, le=100_000)

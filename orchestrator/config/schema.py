@@ -25,6 +25,7 @@ from orchestrator.config.models import (
     CenteredRatio,
     Choice,
     IntUniform,
+    ListedPoint,
     LogUniform,
     RunConfig,
     Uniform,
@@ -68,7 +69,8 @@ def json_schema() -> dict[str, Any]:
         for name, text in attribute_docstrings(kind).items():
             definition.get("properties", {}).get(name, {}).setdefault("description", text)
     axes = [key for key in settings() if is_sweepable(key)]
-    schema["$defs"]["SweepConfig"]["properties"]["space"]["propertyNames"] = {"enum": axes}
+    for section, name in (("SweepConfig", "space"), ("ListedPoint", "set")):
+        schema["$defs"][section]["properties"][name]["propertyNames"] = {"enum": axes}
     return schema
 
 
@@ -131,7 +133,8 @@ def _first_line(kind: type[Any]) -> str:
 
 def _nested() -> dict[str, Setting]:
     """The settings of sections within sections."""
-    return {row.key: row for row in rows_of(AshaConfig, "sweep.asha")}
+    rows = [*rows_of(AshaConfig, "sweep.asha"), *rows_of(ListedPoint, "sweep.points[]")]
+    return {row.key: row for row in rows}
 
 
 def _table(rows: Iterable[Setting]) -> str:

@@ -34,6 +34,11 @@ def grid_size(sweep: SweepConfig) -> int:
     return math.prod(len(_choices(key, axis)) for key, axis in sweep.space.items())
 
 
+def searched_keys(sweep: SweepConfig) -> tuple[str, ...]:
+    """The dotted keys that a sweep varies: its axes, or what its listed points set."""
+    return tuple(sweep.space) or tuple(dict.fromkeys(key for point in sweep.points for key in point.set))
+
+
 def grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
     """Every combination of the choices, the last axis varying fastest, capped at `num_trials`.
 

@@ -53,7 +53,7 @@ def is_sweepable(key: str) -> bool:
 
 def check_space_keys(keys: Sequence[str]) -> list[Problem]:
     """The keys of a search space exist and may be searched."""
-    return [bad for key in keys if (bad := _check_space_key(key))]
+    return [bad for key in keys if (bad := check_searched_key(key, ("sweep", "space", key)))]
 
 
 def check_search(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
@@ -71,8 +71,8 @@ def check_search(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
     return found
 
 
-def _check_space_key(key: str) -> Problem | None:
-    path: KeyPath = ("sweep", "space", key)
+def check_searched_key(key: str, path: KeyPath) -> Problem | None:
+    """A key that a sweep varies exists and may be searched; `path` is where it is written."""
     if key not in settings():
         near = nearest_key(key)
         remedy = (
@@ -215,10 +215,10 @@ def _placed(
 
 def _section_problems(config: RunConfig, point: Mapping[str, Any]) -> list[Problem]:
     """What the sections of a point's keys say to it."""
-    return _at_point(config, point)[1]
+    return at_point(config, point)[1]
 
 
-def _at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, list[Problem]]:
+def at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, list[Problem]]:
     """The configuration at a point, section by section, and the problems of its sections."""
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
@@ -236,5 +236,5 @@ def _at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, l
 def _rule_problems(
     config: RunConfig, check: Callable[[RunConfig], list[Problem]], point: Mapping[str, Any]
 ) -> list[Problem]:
-    there, problems = _at_point(config, point)
+    there, problems = at_point(config, point)
     return [] if problems else check(there)

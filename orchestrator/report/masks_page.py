@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.report.masks_sweep import LEGEND, audit_rows
-from orchestrator.report.trials import point_text
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit
 
 _LOW, _HIGH = np.array([244.0, 248.0, 251.0]), np.array([8.0, 62.0, 92.0])
@@ -82,7 +81,7 @@ def _geometry(geometry: GeometryAudit, most_target: float, most_context: float) 
         f"{audit.num_samples:,} images sampled{trials}"
     )
     return (
-        f"<h2>{html.escape(point_text(geometry.point))}</h2>"
+        f"<h2>{html.escape(geometry.name)}</h2>"
         f'<p class="soft">{html.escape(caption)}</p><div class="row">'
         + _heat_map("target", audit.target_coverage, most_target)
         + _heat_map("context", audit.context_coverage, most_context)

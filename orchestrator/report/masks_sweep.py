@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, load_images
 from orchestrator.report.masks_picture import preview
-from orchestrator.report.trials import point_text
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit
 
 Pixels = NDArray[np.uint8]
@@ -59,7 +58,7 @@ def _row(geometry: GeometryAudit) -> list[str]:
         padding / places,
     )
     return [
-        point_text(geometry.point),
+        geometry.name,
         f"{audit.context_patches.mean:.1f}",
         f"{audit.context_patches.sd:.1f}",
         *(f"{share:.3f}" for share in shares),
@@ -92,7 +91,7 @@ def previews(audit: SweepAudit, images_of: Callable[[int], Pixels], *, most: int
             geometry.audit.settings,
             geometry.audit.grid,
             images_of(geometry.config.encoder.image_size_px),
-            title=point_text(geometry.point),
+            title=geometry.name,
             seed=geometry.config.train.seed,
             batch_size=geometry.audit.batch_size,
         )
@@ -101,7 +100,7 @@ def previews(audit: SweepAudit, images_of: Callable[[int], Pixels], *, most: int
 
 def picture_name(index: int, geometry: GeometryAudit) -> str:
     """The name of a geometry's picture: its number and its point."""
-    text = re.sub(r"[^A-Za-z0-9.]+", "-", point_text(geometry.point))
+    text = re.sub(r"[^A-Za-z0-9.]+", "-", geometry.name)
     return f"{index:03d}-{text[:100].strip('-.')}"
 
 

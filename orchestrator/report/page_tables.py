@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.report.matched import BUDGETS, MatchedResult
 from orchestrator.report.realised import ASPECT, CONTEXT, TARGET, TARGETS
 from orchestrator.report.summary import Summary
-from orchestrator.report.trials import TrialSummary, point_text
+from orchestrator.report.trials import TrialSummary
 from orchestrator.report.verdict import GeometryResult, StoppedResult
 from orchestrator.report.words import figure_text
 from orchestrator.tracking import Links
@@ -150,7 +150,7 @@ def _health_rows(
         if result is not None and math.isfinite(result.rivals_low):
             rivals = f"{result.value:.1f}; finished {result.rivals_low:.1f} to {result.rivals_high:.1f}"
         cells = [
-            _linked(f"{point_text(trial.point)}, seed {trial.seed}", trial.trial_id, links, text=True),
+            _linked(f"{trial.title}, seed {trial.seed}", trial.trial_id, links, text=True),
             _cell(trial.state, css="text"),
             _cell(f"{trial.images:,}", value=trial.images),
             _cell(rivals, css="text"),

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from orchestrator.report.summary import Summary
 from orchestrator.report.surface_plots import draw_importance, draw_map
 from orchestrator.report.svg import INK, Tips, inline
-from orchestrator.report.trials import TrialSummary, point_text, value_text
+from orchestrator.report.trials import TrialSummary, value_text
 from orchestrator.report.verdict import GeometryResult
 from orchestrator.tracking import Links
 
@@ -252,7 +252,7 @@ def _draw_learning(
         (line,) = axes.plot(
             across, values, color=_colour(result), linewidth=1.8 if tied else 1, zorder=3 if tied else 2
         )
-        text = f"{point_text(trial.point)}, seed {trial.seed}: {values[-1]:.1f} % ({trial.state})"
+        text = f"{trial.title}, seed {trial.seed}: {values[-1]:.1f} % ({trial.state})"
         tips.tag(line, text, key=trial.trial_id)
         if result is None:
             axes.plot(across[-1:], values[-1:], "x", color=_OTHER, markersize=6)

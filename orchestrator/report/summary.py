@@ -16,7 +16,6 @@ from orchestrator.report.matched import MatchedResult, compare
 from orchestrator.report.trials import (
     TrialSummary,
     group_geometries,
-    point_text,
     trial_summaries,
     value_text,
 )
@@ -41,6 +40,7 @@ class Summary:
     findings: Findings | None = None
     matched: tuple[MatchedResult, ...] = ()
     """The best geometry against each other one at equal images, FLOPs and device hours."""
+    published_source: str = ""
 
     def lines(self) -> list[str]:
         """The verdict in sentences."""
@@ -54,13 +54,15 @@ class Summary:
             *(f"- {line}" for line in self.lines()),
             "",
             self.cost_line(),
+            *([f"Published: {self.published_source}"] if self.published_source else []),
         ]
         return "\n".join(parts)
 
     def markdown(self) -> str:
         """The same as Markdown, verdict first: the note on the sweep's MLflow run."""
         lines = [f"# {self.sweep_id}", "", *(f"- {line}" for line in self.lines())]
-        return "\n".join([*lines, "", self.cost_line(), "", *_markdown_table(self.rows()), ""])
+        source = [f"Published: {self.published_source}", ""] if self.published_source else []
+        return "\n".join([*lines, "", self.cost_line(), "", *source, *_markdown_table(self.rows()), ""])
 
     def csv(self) -> str:
         """One line a trial with every metric's newest value."""
@@ -69,11 +71,15 @@ class Summary:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(
-            ["trial_id", "name", "state", "seed", *axes, "images", "gpu_hours", "cpu_core_hours", *keys]
+            [
+                *("trial_id", "name", "state", "seed", *axes),
+                *("published", "images", "gpu_hours", "cpu_core_hours", *keys),
+            ]
         )
         for trial in self.trials:
             point = [value_text(trial.point.get(axis, "")) for axis in axes]
-            costs = [trial.images, trial.gpu_hours, trial.cpu_core_hours]
+            published = trial.published if math.isfinite(trial.published) else ""
+            costs = [published, trial.images, trial.gpu_hours, trial.cpu_core_hours]
             metrics = [trial.metrics.get(key, "") for key in keys]
             writer.writerow([trial.trial_id, trial.name, trial.state, trial.seed, *point, *costs, *metrics])
         return buffer.getvalue()
@@ -94,6 +100,7 @@ class Summary:
             "seconds": self.seconds,
         }
         head = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
+        head["published_source"] = self.published_source
         extra = {
             "surface": None if self.findings is None else _surface_json(self.findings),
             "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
@@ -127,18 +134,25 @@ class Summary:
         """The table: a header and one row a trial, best first, then those that did not finish."""
         labels = list(dict.fromkeys(label for trial in self.trials for label in trial.accuracies))
         gpus = self.gpu_hours > 0
-        head = ["#", "geometry", "seed", "state", "images", self.metric, "gain", *labels]
+        published = ["published"] if self.has_published else []
+        head = ["#", "geometry", "seed", "state", "images", self.metric, *published, "gain", *labels]
         places = self._places()
         rows = [[*head, "GPU hours" if gpus else "core hours"]]
         for trial in self._in_order():
             accuracies = [trial.accuracies.get(label, math.nan) for label in labels]
             hours = trial.gpu_hours if gpus else trial.cpu_core_hours
             state = trial.state if trial.state != "stopped" else "stopped early"
-            cells = [places.get(trial.trial_id, ""), point_text(trial.point), str(trial.seed), state]
+            cells = [places.get(trial.trial_id, ""), trial.title, str(trial.seed), state]
             cells += [f"{trial.images:,}", _figure(trial.value)]
+            cells += [_figure(trial.published)] if published else []
             cells += [_figure(trial.value - trial.untrained_value, sign=True), *map(_figure, accuracies)]
             rows.append([*cells, f"{hours:.3f}"])
         return rows
+
+    @property
+    def has_published(self) -> bool:
+        """Whether any point carries a published value to stand beside the measured one."""
+        return any(math.isfinite(trial.published) for trial in self.trials)
 
     def row_trial_ids(self) -> list[str]:
         """The trial of each row below the header."""
@@ -171,6 +185,8 @@ _TRIAL_KEYS = (
     "pixels",
     "gpu_hours",
     "cpu_core_hours",
+    "label",
+    "published",
 )
 
 
@@ -193,6 +209,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         seconds=max(0, ended_ms - record.started_ms) / 1000,
         findings=None if verdict.noise is None else explore(config, geometries, verdict.noise),
         matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
+        published_source=config.sweep.published_source or "",
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.config.models import RunConfig
 from orchestrator.report.compute import FlopsCounter
 from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.space import listed_point
 
 State = Literal["pending", "running", "finished", "stopped", "failed"]
 Hits = NDArray[np.bool_]
@@ -51,6 +52,13 @@ class TrialSummary:
     health: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     flops_per_image: float = math.nan
     num_attempts: int = 1
+    label: str = ""
+    published: float = math.nan
+
+    @property
+    def title(self) -> str:
+        """What the trial's point is called: its listed name, or its values."""
+        return self.label or point_text(self.point)
 
     @property
     def device_hours(self) -> float:
@@ -104,8 +112,7 @@ def group_geometries(trials: Sequence[TrialSummary]) -> list[Geometry]:
         if trial.comparable:
             groups.setdefault(point_key(trial.point), []).append(trial)
     geometries = [
-        Geometry(name=point_text(group[0].point), point=group[0].point, trials=tuple(group))
-        for group in groups.values()
+        Geometry(name=group[0].title, point=group[0].point, trials=tuple(group)) for group in groups.values()
     ]
     return sorted(geometries, key=lambda geometry: -geometry.mean)
 
@@ -142,6 +149,7 @@ def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> Tria
     metric = config.sweep.metric
     curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
     baseline = metric.removeprefix("probe/")
+    listed = listed_point(config, trial.point)
     return TrialSummary(
         trial_id=trial.trial_id,
         name=trial.name or trial.trial_id,
@@ -169,6 +177,8 @@ def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> Tria
         },
         flops_per_image=flops.per_image(trial.point, trial.metrics),
         num_attempts=len(trial.attempts),
+        label="" if listed is None else listed.name,
+        published=math.nan if listed is None or listed.published is None else listed.published,
     )
 
 

@@ -23,7 +23,7 @@ from orchestrator.report.noise import (
     mean_error,
     pool_noise,
 )
-from orchestrator.report.trials import Geometry, TrialSummary, group_geometries, point_text
+from orchestrator.report.trials import Geometry, TrialSummary, group_geometries
 
 Against = Literal["above", "level", "below", "unknown"]
 
@@ -243,7 +243,7 @@ def _stopped(trial: TrialSummary, trials: Sequence[TrialSummary]) -> StoppedResu
     at = max(measured, default=0)
     rivals = [other.curve[at] for other in trials if other.comparable and at in other.curve]
     return StoppedResult(
-        name=f"{point_text(trial.point)}, seed {trial.seed}" if trial.point else trial.name,
+        name=f"{trial.title}, seed {trial.seed}" if trial.point else trial.name,
         trial_id=trial.trial_id,
         seed=trial.seed,
         state=trial.state,

@@ -25,7 +25,7 @@ from jepa_core.masks import (
     unused_fields,
 )
 from jepa_core.objectives import Objective, build_objective
-from orchestrator.config import apply_overrides, axis_value
+from orchestrator.config import apply_overrides, axis_value, searched_keys
 from orchestrator.config.models import Choice, RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.sweep.space import SweepPlan, patch_grid, point_name, point_of_fractions
@@ -101,8 +101,11 @@ class SweepAudit:
         for geometry in self.geometries:
             for warning in geometry.audit.warnings:
                 geometries_of.setdefault(warning, []).append(geometry.name)
+        total = len(self.geometries)
         return tuple(
-            warning if len(names) == len(self.geometries) else f"{'; '.join(names)}: {warning}"
+            warning
+            if len(names) == total
+            else f"{'; '.join(names) if len(names) < 3 else f'{len(names)} of {total} geometries'}: {warning}"
             for warning, names in geometries_of.items()
         )
 
@@ -127,7 +130,7 @@ def audit_sweep(config: RunConfig, plan: SweepPlan) -> SweepAudit:
     for variant in variants:
         groups.setdefault(_audit_key(variant.config), []).append(variant)
     dims: dict[Hashable, ModelDims] = {}
-    geometries = [_audited(group, dims) for group in list(groups.values())[:MAX_GEOMETRIES]]
+    geometries = [_audited(config, group, dims) for group in list(groups.values())[:MAX_GEOMETRIES]]
     notes = [*_axis_notes(config, variants), *_fixed_notes(geometries), *_coupling_notes(config, geometries)]
     if len(groups) > MAX_GEOMETRIES:
         notes.append(f"{len(groups):,} geometries, the first {MAX_GEOMETRIES} are audited")
@@ -182,7 +185,7 @@ def _audit_key(config: RunConfig) -> Hashable:
     )
 
 
-def _audited(group: Sequence[_Variant], dims: dict[Hashable, ModelDims]) -> GeometryAudit:
+def _audited(sweep: RunConfig, group: Sequence[_Variant], dims: dict[Hashable, ModelDims]) -> GeometryAudit:
     config, point = group[0].config, group[0].point
     model = (config.encoder, config.predictor, config.objective)
     if model not in dims:
@@ -199,7 +202,7 @@ def _audited(group: Sequence[_Variant], dims: dict[Hashable, ModelDims]) -> Geom
     )
     trial_ids = tuple(trial_id for variant in group for trial_id in variant.trial_ids)
     return GeometryAudit(
-        name=point_name(point),
+        name=point_name(sweep, point),
         point=dict(point),
         config=config,
         trial_ids=trial_ids,
@@ -280,7 +283,7 @@ def _coupling_notes(config: RunConfig, geometries: Sequence[GeometryAudit]) -> l
 def _axis_figures(config: RunConfig, geometries: Sequence[GeometryAudit]) -> dict[str, list[float]]:
     """The axes whose values are numbers or pairs of numbers, one number a geometry: the pair's middle."""
     figures = {}
-    for key in config.sweep.space:
+    for key in searched_keys(config.sweep):
         values = [_number(geometry.point.get(key)) for geometry in geometries]
         if all(math.isfinite(value) for value in values):
             figures[key] = values

@@ -15,12 +15,13 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import Survey, survey_source
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep, skeleton
 from orchestrator.sweep.scheduler import rungs_images
-from orchestrator.sweep.space import SweepPlan, plan_sweep, point_name
+from orchestrator.sweep.space import SweepPlan, listed_point, plan_sweep, point_name
 from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
 
 _FLOAT32_BYTES = 4
 _OPTIMIZER_TENSORS = 2
+_MAX_NOTES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,7 @@ class PlanDescription:
         sweep, train = self.config.sweep, self.config.train
         rungs = rungs_images(sweep.asha, train.images)
         lines = [
-            f"{self.config.name}: {num_trials(self.config, self.plan)} trials by {sweep.search} search over "
-            + (", ".join(sweep.space) or "nothing"),
+            f"{self.config.name}: {num_trials(self.config, self.plan)} trials {_searched(self.config)}",
             f"data         {self.data.text()}",
             f"each trial   {self._images():,} images in batches of {train.batch_size}, "
             f"{train.num_workers} workers with {train.cpus_per_worker:g} CPUs and {train.gpus_per_worker} GPUs",
@@ -128,6 +128,7 @@ class PlanDescription:
     def _rows(self) -> list[list[str]]:
         """The trials with what their masks come to; samples of the space where a search proposes its own points."""
         head = ["trial", "geometry", "seed"]
+        published = [listed_point(self.config, trial.point) for trial in self.plan.trials]
         figures = ["context", "of grid", "target", "all targets", "GFLOP/image"]
         if not self.plan.trials:
             rows = [["sample", each.name, "-", *_figures(each)] for each in self.audit.geometries]
@@ -135,14 +136,20 @@ class PlanDescription:
         rows = []
         for trial in self.plan.trials:
             geometry = self.audit.of_trial(trial.trial_id)
-            cells = [trial.trial_id, point_name(trial.point), str(trial.seed)]
+            cells = [trial.trial_id, point_name(self.config, trial.point), str(trial.seed)]
             rows.append([*cells, *(_figures(geometry) if geometry else ["-"] * len(figures))])
+        if any(point is not None and point.published is not None for point in published):
+            figures.append("published")
+            for row, point in zip(rows, published, strict=True):
+                row.append("-" if point is None or point.published is None else f"{point.published:.1f}")
         return [[*head, *figures], *rows]
 
     def _remarks(self) -> list[str]:
         changed = differences(self.config)
         settings = [f"  {key}: {value}" for key, value in changed.items()]
-        notes = [f"note: {note}" for note in self.notes]
+        notes = [f"note: {note}" for note in self.notes[:_MAX_NOTES]]
+        more = len(self.notes) - len(notes)
+        notes += [f"and {more} more notes: `orchestrator masks audit FILE` prints all"] if more > 0 else []
         title = "settings that differ from the defaults (`orchestrator config show FILE` prints all):"
         return [*([""] if notes else []), *notes, "", title, *(settings or ["  none"])]
 
@@ -228,8 +235,19 @@ def differences(config: RunConfig) -> dict[str, Any]:
     """The settings that are not the defaults, by dotted key."""
     defaults = flatten(default_config())
     return {
-        key: value for key, value in flatten(config).items() if key not in defaults or defaults[key] != value
+        key: value
+        for key, value in flatten(config).items()
+        if key != "sweep.points" and (key not in defaults or defaults[key] != value)
     }
+
+
+def _searched(config: RunConfig) -> str:
+    sweep = config.sweep
+    if sweep.points:
+        return f"at {len(sweep.points)} listed points"
+    return (
+        f"by {sweep.search} search over {', '.join(sweep.space)}" if sweep.space else "of one configuration"
+    )
 
 
 def _figures(geometry: GeometryAudit) -> list[str]:

@@ -237,7 +237,9 @@ def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
             sweep_id,
             name=sweep_id,
             params={
-                key: value for key, value in flatten(config).items() if not key.startswith("sweep.space")
+                key: value
+                for key, value in flatten(config).items()
+                if not key.startswith(("sweep.space", "sweep.points"))
             },
             tags={"orchestrator.sweep": sweep_id},
         )

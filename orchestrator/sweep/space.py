@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from jepa_core.masks import PatchGrid, geometry_key
-from orchestrator.config import apply_overrides, axis_value, grid_points
-from orchestrator.config.models import Choice, RunConfig
+from orchestrator.config import apply_overrides, axis_value, flatten, grid_points, searched_keys
+from orchestrator.config.models import Choice, ListedPoint, RunConfig
 
 Point = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def plan_sweep(config: RunConfig) -> SweepPlan:
     notes: list[str] = []
     if config.sweep.search == "optuna":
         return SweepPlan(trials=())
-    points = grid_points(config.sweep) if config.sweep.search == "grid" else _random_points(config)
+    points = _points(config)
     points, merged = _merge_equal_geometries(config, points)
     notes += merged
     cap = config.sweep.num_trials
@@ -62,28 +62,62 @@ def plan_sweep(config: RunConfig) -> SweepPlan:
     return SweepPlan(trials=tuple(trials), notes=tuple(notes))
 
 
+def _points(config: RunConfig) -> list[dict[str, Any]]:
+    if config.sweep.points:
+        return [full_point(config, point) for point in config.sweep.points]
+    return grid_points(config.sweep) if config.sweep.search == "grid" else _random_points(config)
+
+
+def full_point(config: RunConfig, point: ListedPoint) -> dict[str, Any]:
+    """A listed point with every key that any of them sets, so that all have the same axes."""
+    settings = flatten(config)
+    return {key: point.set.get(key, settings[key]) for key in searched_keys(config.sweep)}
+
+
+def listed_point(config: RunConfig, point: Point) -> ListedPoint | None:
+    """The listed point that this is; None where it comes of a search."""
+    if not config.sweep.points:
+        return None
+    settings, wanted = _plain(flatten(config)), _plain(point)
+    for each in config.sweep.points:
+        listed = _plain(each.set)
+        if all(listed.get(key, settings[key]) == value for key, value in wanted.items()):
+            return each
+    return None
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return plain
+
+
 def make_trial(config: RunConfig, point: Point, seed: int, index: int) -> TrialPlan:
     """The trial at one point under one seed."""
-    plain = json.loads(json.dumps(dict(point)))
+    plain = _plain(point)
     basis = json.dumps({"point": plain, "seed": seed}, sort_keys=True)
     return TrialPlan(
         trial_id="t" + hashlib.sha256(basis.encode()).hexdigest()[:8],
         index=index,
         point=plain,
         seed=seed,
-        name=trial_name(plain, seed),
+        name=trial_name(config, plain, seed),
         config=apply_overrides(config, {**point, "train.seed": seed}),
     )
 
 
-def trial_name(point: Point, seed: int) -> str:
+def trial_name(config: RunConfig, point: Point, seed: int) -> str:
     """A readable name: the point's and the seed."""
-    return ", ".join([point_name(point), f"seed {seed}"] if point else [f"seed {seed}"])
+    return ", ".join([point_name(config, point), f"seed {seed}"] if point else [f"seed {seed}"])
 
 
-def point_name(point: Point) -> str:
-    """A point in words: the last part of every key and its value."""
-    parts = [f"{key.rsplit('.', 1)[-1]} {format_value(value)}" for key, value in point.items()]
+def point_name(config: RunConfig, point: Point) -> str:
+    """A point in words: its listed name, or the last part of every key and its value."""
+    listed = listed_point(config, point)
+    if listed is not None:
+        return listed.name
+    parts = [
+        f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {format_value(value)}" for key, value in point.items()
+    ]
     return ", ".join(parts) or "base configuration"
 
 
@@ -134,7 +168,8 @@ def _merge_equal_geometries(
         key = (geometry_key(trial_config.masks, patch_grid(trial_config)), others)
         if key in kept:
             notes.append(
-                f"merged: {point_name(point)} masks the same integer blocks as {point_name(kept[key])}"
+                f"merged: {point_name(config, point)} masks the same integer blocks as "
+                f"{point_name(config, kept[key])}"
             )
         else:
             kept[key] = point

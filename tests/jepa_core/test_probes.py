@@ -62,6 +62,15 @@ def test_features_that_never_vary_change_nothing():
     assert torch.equal(without.correct_N, with_constant.correct_N)
 
 
+def test_features_given_three_times_are_fitted_like_one_under_a_third_of_the_penalty():
+    (train, train_labels), (test, test_labels) = blobs(), blobs(seed=1)
+    once = linear_probe(train, train_labels, test, test_labels, num_classes=4, l2=(1e-3,))
+    thrice = linear_probe(
+        train.repeat(1, 3), train_labels, test.repeat(1, 3), test_labels, num_classes=4, l2=(3e-3,)
+    )
+    assert (once.correct_N != thrice.correct_N).double().mean() < 0.005
+
+
 def test_collapsed_features_reach_the_share_of_the_commonest_class():
     labels = torch.tensor([0, 0, 0, 1])
     same = torch.ones(4, 3)

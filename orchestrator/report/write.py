@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig, StorageConfig
-from orchestrator.errors import NotFoundError
+from orchestrator.errors import NotFoundError, OrchestratorError, TrackingError
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
 from orchestrator.report.summary import Summary, summarize
+from orchestrator.report.winner import MODEL_FOLDER, model_files, recommend, setting_text
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
-from orchestrator.tracking import Links, MetricRow, Tracker
+from orchestrator.tracking import Links, MetricRow, Tracker, find_tracker
 
 if TYPE_CHECKING:
     from orchestrator.sweep.runner import SweepStart  # it brings Ray, which a report does not need
+    from orchestrator.tracking.mlflow import MlflowTracker
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +75,63 @@ def log_report(record: SweepRecord, tracker: Tracker, uri: str) -> None:
         tracker.log_artifact(None, f"report/{name}", data)
     tracker.set_tags(None, {_NOTE_TAG: summary.markdown()})
     _log_outcome(record, summary, tracker)
+    _register(config, summary, tracker, uri)
 
 
-def write_report(config: RunConfig, record: SweepRecord, uri: str) -> str:
-    """Write the report of a sweep again; returns where the page is."""
+def write_report(config: RunConfig, record: SweepRecord, uri: str) -> Summary:
+    """Write the report of a sweep again, as `report/report.html` and its siblings, and put it on its MLflow run.
+
+    A store that does not know the sweep, or does not answer, leaves the page without links and is warned of.
+    """
+    tracker = _tracker_of(config, record, uri)
+    links = None if tracker is None else tracker.links()
+    summary = summarize(config, record)
     store = open_store(uri, config.storage)
-    for name, data in _files(config, record, summarize(config, record), store, None).items():
+    for name, data in _files(config, record, summary, store, links).items():
         store.write(f"report/{name}", data)
-    return f"{uri}/report/report.html"
+        if tracker is not None:
+            tracker.log_artifact(None, f"report/{name}", data)
+    if tracker is not None:
+        tracker.set_tags(None, {_NOTE_TAG: summary.markdown()})
+    return summary
+
+
+def runs_root(uri: str) -> str:
+    """The folder of all runs, from one sweep's; a bucket keeps its default store in the local `runs`."""
+    return "runs" if "://" in uri and not uri.startswith("file:") else uri.rstrip("/").rpartition("/")[0]
+
+
+def _tracker_of(config: RunConfig, record: SweepRecord, uri: str) -> MlflowTracker | None:
+    try:
+        return find_tracker(
+            config.tracking, runs_root(uri), config.tracking.experiment or config.name, record.sweep_id
+        )
+    except TrackingError as error:
+        logger.warning("the report has no links: %s", error)
+        return None
+
+
+def _register(config: RunConfig, summary: Summary, tracker: Tracker, uri: str) -> None:
+    """Log the recommended encoder on its trial's run and register it; a sweep without a gain has none."""
+    if summary.verdict.outcome in ("none", "no_gain"):
+        return
+    choice = recommend(summary)
+    try:
+        files = model_files(config, choice, uri)
+    except OrchestratorError:
+        logger.warning("the winner could not be registered", exc_info=True)
+        return
+    for name, data in files.items():
+        tracker.log_artifact(choice.trial.trial_id, name, data)
+    if files:
+        tags = {
+            "orchestrator.sweep_id": summary.sweep_id,
+            "orchestrator.outcome": choice.outcome,
+            "orchestrator.geometry": choice.result.name,
+            "orchestrator.accuracy": f"{choice.trial.value:.4g}",
+            "orchestrator.reason": choice.reason,
+        }
+        tracker.register_model(choice.trial.trial_id, f"{config.name}-encoder", MODEL_FOLDER, tags)
 
 
 def _files(
@@ -97,7 +148,7 @@ def _files(
         data=record.data,
         notes=record.notes,
         links=links,
-        commands=_commands(config, record, store.uri),
+        commands=_commands(summary, store.uri),
     )
     texts = {
         "report.html": render_page(content),
@@ -110,12 +161,26 @@ def _files(
     return files | {f"{name}.png": drawing.png for name, drawing in drawn.items()}
 
 
-def _commands(config: RunConfig, record: SweepRecord, uri: str) -> list[str]:
-    return [
+def _commands(summary: Summary, uri: str) -> list[str]:
+    """The exact commands that repeat the sweep, look at it, and go on from it."""
+    sweep_id, runs = summary.sweep_id, runs_root(uri)
+    lines = [
         f"orchestrator sweep {uri}/config.yaml    # the same sweep again",
-        f"orchestrator report {record.sweep_id}    # this page again, from the journal",
-        "orchestrator ui    # MLflow, to look closer",
+        f"orchestrator report {sweep_id} --runs {runs}    # this page again, from the journal",
+        f"orchestrator ui --runs {runs}    # MLflow, to look closer",
     ]
+    if summary.verdict.best is None:
+        return lines
+    choice = recommend(summary)
+    lines += [
+        f"orchestrator reproduce {sweep_id}/{choice.trial.trial_id} --runs {runs}    # one trial again, and compare",
+        f"orchestrator train --from-best {sweep_id} --runs {runs} --set train.images=...    # the long run",
+    ]
+    if summary.findings is not None and summary.findings.suggestions:
+        point = summary.findings.suggestions[0].point
+        settings = " ".join(f"--set '{key}={setting_text(value)}'" for key, value in point.items())
+        lines.append(f"orchestrator train {uri}/config.yaml {settings}    # what to try next")
+    return lines
 
 
 def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> None:

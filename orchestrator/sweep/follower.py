@@ -10,7 +10,7 @@ from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space import make_trial
-from orchestrator.tracking import MetricRow, RunStatus, Tracker
+from orchestrator.tracking import Dataset, MetricRow, RunStatus, Tracker
 
 _STATUS: dict[str, RunStatus] = {
     "finished": RunStatus.FINISHED,
@@ -49,6 +49,16 @@ class Follower:
                 handler(event)
             self.observer.on_event(event, self.record)
 
+    def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
+        self.tracker.log_dataset(None, self._dataset())
+
+    def _dataset(self) -> Dataset:
+        data = self.record.data
+        profile = {key: value for key, value in data.items() if key not in ("uri", "digest")}
+        return Dataset(
+            name=self.config.data.source, uri=data["uri"], digest=data.get("digest", ""), profile=profile
+        )
+
     def _on_trial_planned(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
         plan = make_trial(self.config, trial.point, trial.seed, trial.index)
@@ -63,6 +73,7 @@ class Follower:
             },
         )
 
+        self.tracker.log_dataset(trial.trial_id, self._dataset())
         settings = json.dumps(flatten(plan.config), indent=2).encode()
         self.tracker.log_artifact(trial.trial_id, "config.json", settings)
 

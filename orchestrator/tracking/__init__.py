@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.config.models import TrackingConfig
-from orchestrator.tracking.base import Links, MetricRow, RunStatus, Tracker, UnavailableError
+from orchestrator.tracking.base import Dataset, Links, MetricRow, RunStatus, Tracker, UnavailableError
 from orchestrator.tracking.memory import MemoryTracker
 from orchestrator.tracking.places import TrackingPlace, find_place, ui_command, ui_environment, ui_url
 from orchestrator.tracking.spool import Destination, SpooledTracker
 
+if TYPE_CHECKING:
+    from orchestrator.tracking.mlflow import MlflowTracker
+
 __all__ = [
+    "Dataset",
     "Links",
     "MemoryTracker",
     "MetricRow",
@@ -20,6 +25,8 @@ __all__ = [
     "UnavailableError",
     "check_reachable",
     "find_place",
+    "find_tracker",
+    "find_trial",
     "open_tracker",
     "ui_command",
     "ui_environment",
@@ -56,6 +63,30 @@ def open_tracker(
         tracking_uri=place.uri, experiment=experiment, base_url=ui_url(place.uri), ui_command=command
     )
     return SpooledTracker(make_destination, spool_dir, links=links)
+
+
+def find_tracker(
+    config: TrackingConfig, runs_uri: str, experiment: str, sweep_id: str
+) -> MlflowTracker | None:
+    """The tracker of a sweep that ran before, without a spool; None when the store does not know it.
+
+    Raises:
+        TrackingError: The store refuses, or cannot be reached.
+    """
+    from orchestrator.tracking import mlflow  # it takes seconds to import
+
+    return mlflow.MlflowTracker.find_sweep(find_place(config, runs_uri), experiment, sweep_id)
+
+
+def find_trial(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str, str | None] | None:
+    """The sweep and the trial behind an MLflow run id; None when it is not one of ours.
+
+    Raises:
+        TrackingError: The store refuses, or cannot be reached.
+    """
+    from orchestrator.tracking import mlflow
+
+    return mlflow.find_trial(find_place(config, runs_uri), run_id)
 
 
 def check_reachable(place: TrackingPlace) -> None:

@@ -57,6 +57,16 @@ class MetricRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The images that a run was trained on: where they are, a digest of their content, and what is known of them."""
+
+    name: str
+    uri: str
+    digest: str
+    profile: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Links:
     """Where a sweep can be looked at.
 
@@ -146,6 +156,17 @@ class Tracker(Protocol):
 
     def set_tags(self, trial_id: str | None, tags: Mapping[str, str]) -> None:
         """Set tags; the newest value stands."""
+        ...
+
+    def log_dataset(self, trial_id: str | None, dataset: Dataset) -> None:
+        """Record what a run was trained on; the same content again has no effect."""
+        ...
+
+    def register_model(self, trial_id: str, name: str, folder: str, tags: Mapping[str, str]) -> None:
+        """Register what was logged under `folder` of a trial as a version of a named model, once.
+
+        The folder holds an encoder as `tracking.encoder_model` writes it.
+        """
         ...
 
     def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import (
+    Dataset,
     Links,
     MetricRow,
     ParameterValue,
@@ -28,6 +29,7 @@ class MemoryRun:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[int, tuple[float, int]]] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    datasets: list[Dataset] = field(default_factory=list)
     status: RunStatus = RunStatus.RUNNING
     started_ms: int | None = None
     ended_ms: int | None = None
@@ -39,6 +41,8 @@ class MemoryTracker:
     def __init__(self) -> None:
         self.runs: dict[str | None, MemoryRun] = {}
         self.sweep_id = ""
+        self.models: dict[str, dict[str, dict[str, str]]] = {}
+        """Model name -> trial -> the tags of its version."""
         self.available = True
         self.calls = 0
 
@@ -83,6 +87,18 @@ class MemoryTracker:
     def set_tags(self, trial_id: str | None, tags: Mapping[str, str]) -> None:
         """Set tags."""
         self._run(trial_id).tags.update(tags)
+
+    def log_dataset(self, trial_id: str | None, dataset: Dataset) -> None:
+        """Keep a data set once."""
+        run = self._run(trial_id)
+        if dataset not in run.datasets:
+            run.datasets.append(dataset)
+
+    def register_model(self, trial_id: str, name: str, folder: str, tags: Mapping[str, str]) -> None:
+        """Keep the tags of a model's version."""
+        if not any(path.startswith(f"{folder}/") for path in self._run(trial_id).artifacts):
+            raise TrackingError(f"nothing was logged under {folder!r} of {trial_id!r}")
+        self.models.setdefault(name, {})[trial_id] = dict(tags)
 
     def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:
         """Close a trial's run."""

@@ -22,6 +22,7 @@ from typing import Any
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import (
     HEADLINE,
+    Dataset,
     Links,
     MetricRow,
     ParameterValue,
@@ -29,6 +30,7 @@ from orchestrator.tracking.base import (
     UnavailableError,
     expand_params,
 )
+from orchestrator.tracking.mlflow_entities import log_dataset, register_encoder
 from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, ui_command, ui_url
 from orchestrator.tracking.views import shared_view, shared_view_tag
 
@@ -79,6 +81,25 @@ class MlflowTracker:
         self._view_shared = False
         self._unread: set[tuple[str | None, str]] = set()
         self._not_finite: dict[str | None, dict[str, str]] = {}
+
+    @classmethod
+    def find_sweep(cls, place: TrackingPlace, experiment: str, sweep_id: str) -> MlflowTracker | None:
+        """The tracker of a sweep that the store knows; None when it does not, and nothing is made.
+
+        Raises:
+            TrackingError: The store refuses, or cannot be reached.
+        """
+        if place.uri.startswith("sqlite:///") and not Path(place.uri.removeprefix("sqlite:///")).exists():
+            return None
+        tracker = cls(place, experiment)
+        with _door(place.uri):
+            client = open_client(place)
+            found = client.get_experiment_by_name(experiment)
+            if found is None or found.lifecycle_stage == "deleted":
+                return None
+            tracker._client, tracker._experiment_id = client, str(found.experiment_id)
+        tracker.select_sweep(sweep_id)
+        return tracker if None in tracker._run_ids else None
 
     def select_sweep(self, sweep_id: str) -> None:
         """Go on with a sweep that was started before, without touching it."""
@@ -154,6 +175,18 @@ class MlflowTracker:
             for start in range(0, len(entities), _PARAMS_PER_BATCH):
                 batch = entities[start : start + _PARAMS_PER_BATCH]
                 self._client.log_batch(run_id, tags=batch, synchronous=True)
+
+    def log_dataset(self, trial_id: str | None, dataset: Dataset) -> None:
+        """Record the images as an MLflow data set, which is found by name and digest."""
+        run_id = self._run_id(trial_id)
+        with _door(self._place.uri):
+            log_dataset(self._client, run_id, dataset)
+
+    def register_model(self, trial_id: str, name: str, folder: str, tags: Mapping[str, str]) -> None:
+        """Register the encoder logged under a folder of a trial's run as a version of a model, once."""
+        run_id = self._run_id(trial_id)
+        with _door(self._place.uri):
+            register_encoder(self._client, run_id, name, folder, tags)
 
     def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:
         """Close a trial's run."""
@@ -322,6 +355,24 @@ def open_client(place: TrackingPlace) -> Any:
     if place.uri.startswith("sqlite:///"):
         Path(place.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=place.uri)
+
+
+def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | None:
+    """The sweep and the trial (None for the sweep itself) behind an MLflow run; None when it is not one of ours.
+
+    Raises:
+        TrackingError: The store refuses, or cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with _door(place.uri):
+        try:
+            tags = open_client(place).get_run(run_id).data.tags
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+    return (tags[SWEEP_TAG], tags.get(TRIAL_TAG)) if SWEEP_TAG in tags else None
 
 
 def check_reachable(place: TrackingPlace) -> None:

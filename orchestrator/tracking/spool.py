@@ -16,12 +16,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import (
+    Dataset,
     Links,
     MetricRow,
     ParameterValue,
@@ -197,6 +198,15 @@ class SpooledTracker:
         """Spool tags."""
         self._put("set_tags", {"trial_id": trial_id, "tags": dict(tags)})
 
+    def log_dataset(self, trial_id: str | None, dataset: Dataset) -> None:
+        """Spool a data set."""
+        self._put("log_dataset", {"trial_id": trial_id, "dataset": asdict(dataset)})
+
+    def register_model(self, trial_id: str, name: str, folder: str, tags: Mapping[str, str]) -> None:
+        """Spool the registration of a model whose files were logged before."""
+        fields = {"trial_id": trial_id, "name": name, "folder": folder, "tags": dict(tags)}
+        self._put("register_model", fields)
+
     def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:
         """Spool the end of a trial."""
         self._put("finish_trial", {"trial_id": trial_id, "status": status}, time_ms=time_ms or _now_ms())
@@ -291,6 +301,8 @@ class SpooledTracker:
             path = self._spool.folder / call["file"]
             if path.exists():  # gone: it was delivered, and the note of it was lost in a crash
                 destination.log_artifact(call["trial_id"], call["path"], path.read_bytes())
+        elif call["call"] == "log_dataset":
+            destination.log_dataset(call["trial_id"], Dataset(**call["dataset"]))
         else:
             arguments = {key: value for key, value in call.items() if key not in ("call", "sweep")}
             if "status" in arguments:

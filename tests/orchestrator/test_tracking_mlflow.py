@@ -14,14 +14,6 @@ from orchestrator.tracking.places import TrackingPlace
 PAIR = {"masks.target_scale": (0.15, 0.2), "train.seed": 0}
 
 
-@pytest.fixture(scope="session")
-def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated MLflow database, made once: migration takes seconds."""
-    folder = tmp_path_factory.mktemp("template")
-    open_client(find_place(TrackingConfig(), str(folder))).search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def place(template_database: Path, tmp_path: Path) -> TrackingPlace:
     shutil.copy(template_database, tmp_path / "mlflow.db")

@@ -1,0 +1,157 @@
+"""The geometry that a sweep recommends, its trial, its settings and its trained encoder.
+
+The highest is recommended when it stands alone; otherwise the cheapest of those that are tied with it, for nothing says
+that another is better. `best`, `train --from-best` and the registered model all take it from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orchestrator.config import apply_overrides
+from orchestrator.config.models import RunConfig
+from orchestrator.errors import NotFoundError
+from orchestrator.report.summary import Summary
+from orchestrator.report.trials import TrialSummary
+from orchestrator.report.verdict import GeometryResult
+from orchestrator.report.words import cost_text
+from orchestrator.storage import open_store
+from orchestrator.tracking.encoder_model import EncoderCard, encoder_files
+from orchestrator.train.checkpoint import load_latest
+
+Pick = Literal["recommended", "highest", "cheapest"]
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """A geometry, the trial of it with the highest accuracy, and why it was taken."""
+
+    sweep_id: str
+    outcome: str
+    result: GeometryResult
+    trial: TrialSummary
+    reason: str
+    metric: str
+
+    def text(self) -> str:
+        """In words, with its settings as a sweep file writes them."""
+        lines = [
+            f"{self.result.name}",
+            f"  {self.metric} {self.result.mean:.1f} % (95 % interval {self.result.low:.1f} to "
+            f"{self.result.high:.1f}), {cost_text(self.result.gpu_hours, self.result.cpu_core_hours)} a trial",
+            f"  {self.reason}",
+            "settings:",
+            *(f"  {key}: {setting_text(value)}" for key, value in self.result.point.items()),
+            f"trials: {', '.join(self.result.trial_ids)} (highest: {self.trial.trial_id})",
+        ]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return {
+            "sweep_id": self.sweep_id,
+            "outcome": self.outcome,
+            "name": self.result.name,
+            "point": dict(self.result.point),
+            "metric": self.metric,
+            "mean": self.result.mean,
+            "low": self.result.low,
+            "high": self.result.high,
+            "gpu_hours": self.result.gpu_hours,
+            "cpu_core_hours": self.result.cpu_core_hours,
+            "trial_ids": list(self.result.trial_ids),
+            "trial_id": self.trial.trial_id,
+            "reason": self.reason,
+        }
+
+
+def recommend(summary: Summary, pick: Pick = "recommended") -> Recommendation:
+    """What a sweep recommends.
+
+    Raises:
+        NotFoundError: No trial finished.
+    """
+    verdict = summary.verdict
+    if verdict.best is None or verdict.cheapest is None:
+        raise NotFoundError(
+            f"sweep {summary.sweep_id}: no trial finished, so there is no best one; go on with "
+            f"`orchestrator sweep FILE --resume {summary.sweep_id}`"
+        )
+    num_tied = len(verdict.tied)
+    result = verdict.best if pick == "highest" else verdict.cheapest
+    if num_tied == 1:
+        reason = "It stands above every other geometry beyond the noise."
+    elif pick == "highest":
+        reason = f"It is the highest; {num_tied - 1} others are within its noise."
+    else:
+        reason = f"It is the cheapest of the {num_tied} that are tied with the highest."
+    if verdict.outcome == "no_gain":
+        reason = "Even the highest is not better than its untrained encoder: it recommends nothing."
+    if verdict.outcome == "alone":
+        reason = "It is the only one that finished: there was nothing to compare it with."
+    trials = [trial for trial in summary.trials if trial.trial_id in result.trial_ids]
+    return Recommendation(
+        sweep_id=summary.sweep_id,
+        outcome=verdict.outcome,
+        result=result,
+        trial=max(trials, key=lambda trial: trial.value),
+        reason=reason,
+        metric=summary.metric,
+    )
+
+
+def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunConfig:
+    """The configuration of one trial, to be run alone.
+
+    Raises:
+        ConfigError: The point no longer keeps every rule.
+    """
+    alone: dict[str, Any] = {
+        "sweep.space": {},
+        "sweep.search": "grid",
+        "sweep.num_trials": None,
+        "sweep.seeds": (seed,),
+        "sweep.asha": None,
+    }
+    return apply_overrides(config, {**point, "train.seed": seed, **alone})
+
+
+def model_files(config: RunConfig, recommendation: Recommendation, uri: str) -> dict[str, bytes]:
+    """The encoder of the recommended trial, out of its newest checkpoint; empty when it has none."""
+    trial = recommendation.trial
+    store = open_store(f"{uri}/trials/{trial.trial_id}/checkpoints", config.storage)
+    checkpoint = load_latest(store)
+    if checkpoint is None:
+        return {}
+    run = apply_overrides(config, {**trial.point, "train.seed": trial.seed})
+    card = EncoderCard(
+        encoder=run.encoder,
+        mean=run.data.mean,
+        std=run.data.std,
+        origin={
+            "sweep_id": recommendation.sweep_id,
+            "trial_id": trial.trial_id,
+            "seed": trial.seed,
+            "point": dict(trial.point),
+            "images": trial.images,
+            "metric": recommendation.metric,
+            "value": trial.value,
+            "accuracies": dict(trial.accuracies),
+            "outcome": recommendation.outcome,
+            "reason": recommendation.reason,
+        },
+    )
+    files = encoder_files(card, checkpoint.tensors)
+    return {f"{MODEL_FOLDER}/encoder/{name}": data for name, data in files.items()}
+
+
+def setting_text(value: Any) -> str:
+    """A value as YAML and `--set` write it."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(setting_text(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

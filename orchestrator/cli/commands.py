@@ -1,22 +1,26 @@
-"""`sweep`, `train`, `report`, `ui` and `doctor`."""
+"""`sweep`, `train` and `doctor`."""
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.main import app, config_argument, emit, json_option, optional_config_argument
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
+    from orchestrator.sweep.record import SweepRecord
 
 
-def run_options(command: Any) -> Any:
+def run_options(*, file_required: bool = True) -> Callable[[Any], Any]:
     """What `sweep` and `train` share beyond the configuration."""
+    return lambda command: _with_run_options(command, file_required=file_required)
+
+
+def _with_run_options(command: Any, *, file_required: bool) -> Any:
     for option in (
         click.option(
             "--address", help="Ray cluster to join (`auto` for the one of this machine); default: start one."
@@ -26,11 +30,11 @@ def run_options(command: Any) -> Any:
         json_option,
     ):
         command = option(command)
-    return config_argument(command)
+    return config_argument(command) if file_required else optional_config_argument(command)
 
 
 @app.command()
-@run_options
+@run_options()
 @click.option("--resume", "sweep_id", metavar="ID", help="Go on with an interrupted or crashed sweep.")
 def sweep(
     file: str,
@@ -49,34 +53,77 @@ def sweep(
 
 
 @app.command()
-@run_options
+@run_options(file_required=False)
 @click.option("--resume", "run_id", metavar="ID", help="Go on with an interrupted or crashed run.")
+@click.option(
+    "--from-best", "from_best", metavar="SWEEP", help="Train what SWEEP recommends; FILE is not needed."
+)
+@click.option("--runs", default="runs", show_default=True, help="Where --from-best looks for SWEEP.")
 def train(
-    file: str,
+    file: str | None,
     overrides: tuple[str, ...],
     run_id: str | None,
+    from_best: str | None,
+    runs: str,
     address: str | None,
     num_cpus: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train the base configuration of FILE alone; its search space is left aside."""
-    from orchestrator.config import apply_overrides, load_config
+    """Train the base configuration of FILE alone; its search space is left aside.
 
-    config = load_config(file, overrides)
-    seeds = (config.train.seed,)
-    config = apply_overrides(
-        config,
-        {
-            "sweep.space": {},
-            "sweep.points": [],
-            "sweep.search": "grid",
-            "sweep.num_trials": None,
-            "sweep.seeds": seeds,
-            "sweep.asha": None,
-        },
-    )
+    With --from-best, train what a sweep recommends, scaled up by --set (train.images, encoder.name, ...), and say
+    first what changes with scale.
+    """
+    from orchestrator.config import load_config
+    from orchestrator.report.winner import trial_config
+
+    if (file is None) == (from_best is None):
+        raise click.UsageError("give either FILE or --from-best SWEEP")
+    if from_best is not None:
+        config = _scaled_up(from_best, runs, overrides)
+    else:
+        config = load_config(str(file), overrides)
+        config = trial_config(config, {}, config.train.seed)
     _run(config, sweep_id=run_id, address=address, num_cpus=num_cpus, dry_run=dry_run, as_json=as_json)
+
+
+def _scaled_up(sweep_id: str, runs: str, overrides: tuple[str, ...]) -> RunConfig:
+    """The configuration of a sweep's recommended geometry with overrides; says on stderr what they change."""
+    from orchestrator.config import dump, parse_config
+    from orchestrator.report import load_sweep, recommend, summarize, trial_config
+    from orchestrator.report.scale import plan_scale
+
+    config, record, _ = load_sweep(runs, sweep_id)
+    choice = recommend(summarize(config, record))
+    small = trial_config(config, choice.trial.point, choice.trial.seed)
+    large = parse_config(dump(small), source=f"best of {sweep_id}", overrides=overrides)
+    plan = plan_scale(small, large, choice.trial, sweep_id)
+    click.echo(f"{choice.result.name}: {choice.reason}", err=True)
+    click.echo(plan.text(), err=True)
+    return large
+
+
+def execute(
+    config: RunConfig, *, sweep_id: str | None, address: str | None, num_cpus: int | None
+) -> SweepRecord:
+    """Run a configuration with live progress and its report; returns what came of it."""
+    from orchestrator.cli.views import watching
+    from orchestrator.report import log_preview, log_report
+    from orchestrator.sweep.runner import SweepRequest, run_sweep
+
+    with watching(config) as observer:
+        return run_sweep(
+            SweepRequest(
+                config=config,
+                observer=observer,
+                sweep_id=sweep_id,
+                address=address,
+                num_cpus=num_cpus,
+                on_started=log_preview,
+                on_ended=log_report,
+            )
+        )
 
 
 def _run(
@@ -88,66 +135,19 @@ def _run(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from orchestrator.cli.views import watching
-    from orchestrator.report import log_preview, log_report, summarize
+    from orchestrator.report import summarize
     from orchestrator.sweep.planning import describe_plan
-    from orchestrator.sweep.runner import SweepRequest, run_sweep
 
     if dry_run:
         plan = describe_plan(config)
         emit(as_json, plan.to_json(), plan.text())
         return
-    with watching(config) as observer:
-        record = run_sweep(
-            SweepRequest(
-                config=config,
-                observer=observer,
-                sweep_id=sweep_id,
-                address=address,
-                num_cpus=num_cpus,
-                on_started=log_preview,
-                on_ended=log_report,
-            )
-        )
+    record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus)
     summary = summarize(config, record)
     emit(as_json, summary.to_json(), summary.text())
     if record.state == "interrupted":
         click.echo(f"go on with: orchestrator sweep FILE --resume {record.sweep_id}", err=True)
         sys.exit(130)
-
-
-@app.command()
-@click.argument("sweep_id")
-@click.option("--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs.")
-@json_option
-def report(sweep_id: str, runs: str, as_json: bool) -> None:
-    """Write the report of a sweep again, from its journal, and print its summary."""
-    from orchestrator.report import load_sweep, summarize, write_report
-
-    config, record, uri = load_sweep(runs, sweep_id)
-    written = write_report(config, record, uri)
-    summary = summarize(config, record)
-    emit(as_json, {**summary.to_json(), "report": written}, f"{summary.text()}\n\nreport: {written}")
-
-
-@app.command()
-@click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
-@click.option("--runs", default="runs", show_default=True, help="Folder of the runs, when no FILE names it.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
-def ui(file: str | None, runs: str, port: int) -> None:
-    """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
-    from orchestrator.config import default_config, load_config
-    from orchestrator.tracking import find_place, ui_command, ui_environment
-
-    config = load_config(file) if file else default_config()
-    root = runs if file is None or "://" in config.storage.uri else config.storage.uri
-    place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
-    if place.remote:
-        click.echo(f"the tracking server is {place.uri}; open it in a browser")
-        return
-    click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
-    command = ui_command(place.uri, port=port)
-    os.execvpe(command[0], command, {**os.environ, **ui_environment()})
 
 
 @app.command()

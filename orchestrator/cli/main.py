@@ -44,6 +44,7 @@ def app_with_commands() -> click.Group:
         job_commands,
         mask_commands,
         plan_commands,
+        report_commands,
     )
 
     return app
@@ -69,14 +70,22 @@ def main() -> None:
 
 def config_argument(command: F) -> F:
     """The YAML file and `--set`, for every command that reads a configuration."""
-    command = click.option(
+    return click.argument("file", type=click.Path(dir_okay=False))(_overrides(command))
+
+
+def optional_config_argument(command: F) -> F:
+    """The same for a command that can do without the file."""
+    return click.argument("file", type=click.Path(dir_okay=False), required=False)(_overrides(command))
+
+
+def _overrides(command: F) -> F:
+    return click.option(
         "--set",
         "overrides",
         metavar="KEY=VALUE",
         multiple=True,
         help="Override a dotted key, e.g. --set train.images=100000. May be given again.",
     )(command)
-    return click.argument("file", type=click.Path(dir_okay=False))(command)
 
 
 def json_option(command: F) -> F:

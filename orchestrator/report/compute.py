@@ -10,6 +10,7 @@ import torch
 
 from jepa_core.encoder import build_encoder
 from jepa_core.flops import ModelDims, flops_per_image
+from jepa_core.masks import PatchGrid, audit_geometry
 from jepa_core.predictor import build_predictor
 from jepa_core.weights import part_generator
 from orchestrator.config import apply_overrides
@@ -25,7 +26,9 @@ class FlopsCounter:
         self._dims: dict[tuple[Any, Any], ModelDims | None] = {}
 
     def per_image(self, point: Mapping[str, Any], metrics: Mapping[str, float]) -> float:
-        """FLOPs of one image's training step at a point; NaN where the patches were not measured."""
+        """FLOPs of one image's training step at a point; NaN where neither they nor the patches were measured."""
+        if "train/gigaflop_per_image" in metrics:
+            return 1e9 * metrics["train/gigaflop_per_image"]
         context, target = metrics.get("masks/context_patches"), metrics.get("masks/target_patches")
         if context is None or target is None:
             return math.nan
@@ -68,3 +71,19 @@ def _model_dims(run: RunConfig) -> ModelDims | None:
         return None
     with torch.no_grad():
         return ModelDims.of(encoder, predictor)
+
+
+def training_flops_per_image(run: RunConfig) -> float:
+    """FLOPs of one image's training step, with the patches that an audit of the masks predicts; 0 when not known."""
+    dims = _model_dims(run)
+    if dims is None:
+        return 0.0
+    grid = PatchGrid(rows=(side := run.encoder.image_size_px // run.encoder.patch_size_px), columns=side)
+    audit = audit_geometry(run.masks, grid, num_samples=256)
+    return flops_per_image(
+        dims,
+        context_patches=audit.context_tokens,
+        target_patches=audit.target_tokens,
+        num_target_blocks=run.masks.num_target_blocks,
+        num_context_blocks=run.masks.num_context_blocks,
+    ).total

@@ -95,33 +95,40 @@ def compare(
     *,
     budgets: Sequence[Budget] = BUDGETS,
     against_best: bool = False,
+    noise_from: Sequence[Geometry] = (),
 ) -> list[MatchedResult]:
     """Every pair of geometries at every budget, or the best with each other one.
 
-    The correction is for all pairs in both cases, since the best is known only after looking.
+    The correction is for all pairs in both cases, since the best is known only after looking. `noise_from` may name
+    more geometries whose seeds tell of the noise.
     """
     pairs = [
         (first, second)
         for first, second in combinations(geometries, 2)
         if not against_best or first is geometries[0]
     ]
-    return [
-        _compare(first, second, geometries, metric, budget) for budget in budgets for first, second in pairs
-    ]
+    pool = _Pool(geometries, noise_from or geometries)
+    return [_compare(first, second, pool, metric, budget) for budget in budgets for first, second in pairs]
 
 
-def _compare(
-    first: Geometry, second: Geometry, geometries: Sequence[Geometry], metric: str, budget: Budget
-) -> MatchedResult:
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """The geometries that are compared, and those that the noise is taken from."""
+
+    compared: Sequence[Geometry]
+    noise_from: Sequence[Geometry]
+
+
+def _compare(first: Geometry, second: Geometry, pool: _Pool, metric: str, budget: Budget) -> MatchedResult:
     ends = [min(_spent(trial, budget, trial.images) for trial in each.trials) for each in (first, second)]
     at = min(ends) if all(math.isfinite(end) and end > 0 for end in ends) else math.nan
-    values = {id(each): _values_at(each, budget, at) for each in geometries}
-    ours, theirs = values[id(first)], values[id(second)]
+    ours, theirs = _values_at(first, budget, at), _values_at(second, budget, at)
     common = {"first": first.name, "second": second.name, "budget": budget, "at": at}
     if ours is None or theirs is None:
         return MatchedResult(**common, word="not measured")  # type: ignore[arg-type]
-    known = [group for group in values.values() if group is not None]
-    noise = pool_differences(known)
+    known = [each for each in pool.compared if _values_at(each, budget, at) is not None]
+    groups = [_values_at(each, budget, at) for each in pool.noise_from]
+    noise = pool_differences([group for group in groups if group is not None])
     confidence = CONFIDENCE if budget == "images" else 1 - (1 - CONFIDENCE) / 2
     critical = critical_range(len(known), noise.freedom, confidence=confidence)
     difference = _mean(ours) - _mean(theirs)

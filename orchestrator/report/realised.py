@@ -82,10 +82,15 @@ def realised_figures(config: RunConfig, point: Mapping[str, Any]) -> dict[str, f
         ConfigError, ValueError: The point breaks a rule, or its geometry cannot be sampled.
     """
     run = apply_overrides(config, point)
-    side = run.encoder.image_size_px // run.encoder.patch_size_px
     batch = max(1, run.train.batch_size // run.train.num_workers)
-    figures = mask_figures(run.masks, PatchGrid(rows=side, columns=side), batch_size=batch)
+    figures = mask_figures(run.masks, patch_grid(run), batch_size=batch)
     return figures | _other_figures(point)
+
+
+def patch_grid(config: RunConfig) -> PatchGrid:
+    """The patch grid of a configuration's encoder."""
+    side = config.encoder.image_size_px // config.encoder.patch_size_px
+    return PatchGrid(rows=side, columns=side)
 
 
 def mask_figures(settings: MaskSettings, grid: PatchGrid, *, batch_size: int) -> dict[str, float]:

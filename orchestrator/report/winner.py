@@ -111,6 +111,7 @@ def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunC
     """
     alone: dict[str, Any] = {
         "sweep.space": {},
+        "sweep.points": [],
         "sweep.search": "grid",
         "sweep.num_trials": None,
         "sweep.seeds": (seed,),

@@ -122,6 +122,7 @@ def test_the_report_shows_the_pictures_of_the_best_and_the_worst_geometry(tmp_pa
     for name in ("000-first", "001-second"):
         (folder / f"{name}.png").write_bytes(name.encode())
     config, record, uri = load_sweep(str(tmp_path), "masks-1")
-    page = Path(write_report(config, record, uri)).read_text()
+    write_report(config, record, uri)
+    page = Path(uri, "report", "report.html").read_text()
     assert base64.b64encode(b"000-first").decode() in page
     assert "lowest: target scale 0.2-0.3" in page

@@ -1,0 +1,137 @@
+"""`report`, `compare`, `best`, `reproduce` and `ui`: what a sweep found, afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.main import app, emit, json_option
+
+
+def runs_option(command: Any) -> Any:
+    """Where sweeps are looked for."""
+    return click.option(
+        "--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs."
+    )(command)
+
+
+@app.command()
+@click.argument("sweep_id", metavar="SWEEP")
+@runs_option
+@json_option
+def report(sweep_id: str, runs: str, as_json: bool) -> None:
+    """Write the report of SWEEP again, from its journal, and print its summary.
+
+    The page, its plots and tables are written to `report/` in the sweep's folder and, where the tracking store knows
+    the sweep, put on its MLflow run, which every figure then links to.
+    """
+    from orchestrator.report import load_sweep, write_report
+
+    config, record, uri = load_sweep(runs, sweep_id)
+    summary = write_report(config, record, uri)
+    written = f"{uri}/report/report.html"
+    emit(as_json, {**summary.to_json(), "report": written}, f"{summary.text()}\n\nreport: {written}")
+
+
+@app.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@runs_option
+@json_option
+def compare(names: tuple[str, ...], runs: str, as_json: bool) -> None:
+    """Compare RUNs at equal images, FLOPs and device hours: who beats whom, what is tied, what cannot be said.
+
+    A RUN is SWEEP/TRIAL (an id or a number), a SWEEP, or an MLflow run id. A trial stands for its geometry with all its
+    seeds. One SWEEP alone is compared within itself: its best against each other geometry.
+    """
+    from orchestrator.report.refs import compare_runs
+
+    comparison = compare_runs(names, runs)
+    emit(as_json, comparison.to_json(), comparison.text())
+
+
+@app.command()
+@click.argument("sweep_id", metavar="SWEEP")
+@runs_option
+@click.option(
+    "--pick",
+    type=click.Choice(["recommended", "highest", "cheapest"]),
+    default="recommended",
+    show_default=True,
+    help="`recommended` is the highest where it stands alone and else the cheapest of the tied.",
+)
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print its whole configuration, to be saved as a file.")
+@json_option
+def best(sweep_id: str, runs: str, pick: Any, as_yaml: bool, as_json: bool) -> None:
+    """Name the geometry that SWEEP recommends, with its settings, accuracy and cost."""
+    from orchestrator.config import dump
+    from orchestrator.report import load_sweep, recommend, summarize, trial_config
+
+    config, record, uri = load_sweep(runs, sweep_id)
+    choice = recommend(summarize(config, record), pick)
+    if as_yaml:
+        click.echo(dump(trial_config(config, choice.trial.point, choice.trial.seed)).rstrip())
+        return
+    checkpoints = f"{uri}/trials/{choice.trial.trial_id}/checkpoints"
+    emit(
+        as_json,
+        {**choice.to_json(), "checkpoints": checkpoints},
+        f"{choice.text()}\ncheckpoints: {checkpoints}\n"
+        f"train it longer: orchestrator train --from-best {sweep_id} --set train.images=...",
+    )
+
+
+@app.command()
+@click.argument("name", metavar="RUN")
+@runs_option
+@click.option("--num-cpus", type=click.IntRange(1), help="CPUs the local Ray may use; default: all.")
+@click.option("--address", help="Ray cluster to join; default: start one.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run; start nothing.")
+@json_option
+def reproduce(
+    name: str, runs: str, num_cpus: int | None, address: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Run a trial again under its own settings and seed, and say whether it comes out the same.
+
+    RUN is SWEEP/TRIAL or an MLflow run id. On a CPU with the same packages every figure is identical. Exits with 6 when
+    probe accuracies differ by more than a point.
+    """
+    from orchestrator.cli.commands import execute
+    from orchestrator.config import dump
+    from orchestrator.report.refs import find_run
+    from orchestrator.report.reproduce import compare_outcomes
+    from orchestrator.report.winner import trial_config
+
+    found = find_run(name, runs)
+    trial = found.the_trial()
+    config = trial_config(found.config, trial.point, trial.seed)
+    if dry_run:
+        click.echo(dump(config).rstrip())
+        return
+    record = execute(config, sweep_id=None, address=address, num_cpus=num_cpus)
+    result = compare_outcomes(trial, record.in_order()[0], then=found.record, now=record)
+    emit(as_json, result.to_json(), result.text())
+    sys.exit({"different": 6, "not comparable": 1}.get(result.sameness, 0))
+
+
+@app.command()
+@click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
+@click.option("--runs", default="runs", show_default=True, help="Folder of the runs, when no FILE names it.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(file: str | None, runs: str, port: int) -> None:
+    """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
+    from orchestrator.config import default_config, load_config
+    from orchestrator.tracking import find_place, ui_command, ui_environment
+
+    config = load_config(file) if file else default_config()
+    root = runs if file is None or "://" in config.storage.uri else config.storage.uri
+    place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
+    if place.remote:
+        click.echo(f"the tracking server is {place.uri}; open it in a browser")
+        return
+    click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
+    command = ui_command(place.uri, port=port)
+    os.execvpe(command[0], command, {**os.environ, **ui_environment()})

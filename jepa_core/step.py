@@ -249,7 +249,8 @@ def prepare_images(
     images_uint8_BCHW: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device | str
 ) -> Tensor:
     """Move uint8 images to the device and normalise them: (image / 255 - mean) / std for each channel, float32."""
-    images = images_uint8_BCHW.to(device, non_blocking=True).to(torch.float32)
+    images = images_uint8_BCHW.to(device, non_blocking=True)
+    images = images.to(torch.float32, memory_format=torch.contiguous_format)  # they may come channels last
     scale = torch.stack([torch.full((1, 1), 1 / (255 * value), device=device) for value in std])
     shift = torch.stack([torch.full((1, 1), -m / s, device=device) for m, s in zip(mean, std, strict=True)])
     return torch.addcmul(shift, images, scale)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.models import DataConfig
-from orchestrator.data.decode import Box, Pixels, channels_first, decode_into, random_box
+from orchestrator.data.decode import Box, Pixels, decode_into, random_box
 from orchestrator.data.order import GlobalOrder, Int64s
 from orchestrator.data.quarantine import BadSample, GoodSamples, Quarantine, ledger_path
 from orchestrator.data.readahead import ReadAhead
@@ -32,7 +32,10 @@ from orchestrator.data.shardset import SampleReader, ShardSet
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One rank's share of a global batch; `keys` are the samples' names in their shards."""
+    """One rank's share of a global batch; `keys` are the samples' names in their shards.
+
+    The images' memory is channels last, as they were decoded: the device reorders it faster.
+    """
 
     images_uint8_BCHW: Tensor
     sample_ids_B: Tensor
@@ -162,7 +165,7 @@ class BatchStream:
             use = functools.partial(self._crop, pixels_BHWC[row], int(epochs[row]))
             used[row], keys[row] = self._samples.take(int(ids[row]), use)
         return Batch(
-            images_uint8_BCHW=channels_first(pixels_BHWC),
+            images_uint8_BCHW=torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2),
             sample_ids_B=torch.from_numpy(used),
             epochs_B=torch.from_numpy(epochs),
             keys=keys,

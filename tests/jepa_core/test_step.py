@@ -234,6 +234,9 @@ def test_images_are_normalised_as_channels_say() -> None:
     found = prepare_images(images, mean, std, "cpu")
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+    channels_last = prepare_images(images.contiguous(memory_format=torch.channels_last), mean, std, "cpu")
+    assert torch.equal(channels_last, found)
+    assert channels_last.is_contiguous()
 
 
 def test_settings_that_do_not_fit_each_other_are_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_data import image_bytes
-from PIL import Image
+from PIL import Image, ImageOps
 
 from orchestrator.data.decode import UndecodableError, central_box, decode_into, random_box
 
@@ -70,6 +70,48 @@ def test_exif_orientation_is_applied(format: str) -> None:
     assert np.abs(out.astype(int) - np.rot90(PIXELS, -1)).mean() < 4
 
 
+def seen(data: bytes) -> np.ndarray:
+    """An image as Pillow shows it: turned, 8-bit RGB."""
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.open(io.BytesIO(image_bytes(3, size=(20, 30)))), "JPEG", quality=95, exif=exif)
+    expected = seen(data)
+    out = np.empty(expected.shape, dtype=np.uint8)
+    decode_into(data, out, lambda width, height: (0, 0, width, height))
+    assert np.abs(out - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"quality": 30}]
+)
+def test_every_kind_of_jpeg_is_decoded_as_pillow_decodes_it(options: dict[str, int]) -> None:
+    data = saved(Image.open(io.BytesIO(image_bytes(3, size=(61, 43)))), "JPEG", **options)
+    out = np.empty((43, 61, 3), dtype=np.uint8)
+    decode_into(data, out, lambda width, height: (0, 0, width, height))
+    assert np.abs(out - seen(data)).max() <= 2
+
+
+def test_a_crop_is_resized_as_pillow_resizes_it() -> None:
+    box = (31, 17, 171, 140)
+    for number in range(5):
+        data = image_bytes(number, size=(200, 150), format="JPEG")
+        out = np.empty((64, 64, 3), dtype=np.uint8)
+        decode_into(data, out, lambda width, height: box)
+        image = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BILINEAR, box=box)
+        assert np.abs(out.astype(int) - np.asarray(image)).max() <= 2
+
+
+def test_a_jpeg_with_bytes_between_its_segments_is_left_to_pillow() -> None:
+    data = image_bytes(5, format="JPEG")
+    out = decode(data[:-2] + b"\0" * 7 + data[-2:])
+    assert np.abs(out.astype(int) - decode(data)).max() <= 2
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"no image", image_bytes(1)[:-40], image_bytes(1, format="JPEG")[:200]]
 )
@@ -82,6 +124,14 @@ def test_damaged_images_are_undecodable(data: bytes) -> None:
 def test_other_formats_are_refused(format: str) -> None:
     with pytest.raises(UndecodableError):
         decode(saved(BASE, format))
+
+
+def test_a_jpeg_bomb_is_refused_before_it_is_decoded() -> None:
+    data = bytearray(image_bytes(5, format="JPEG"))
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(UndecodableError, match=r"60000 x 60000 pixels"):
+        decode(bytes(data))
 
 
 def png_header(width: int, height: int) -> bytes:

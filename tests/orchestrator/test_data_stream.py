@@ -111,7 +111,7 @@ def test_batches_carry_ids_epochs_and_contiguous_bytes(packed: tuple[ShardSet, R
     total = shards.manifest.num_samples("train")
     assert batches[0].images_uint8_BCHW.shape == (8, 3, 16, 16)
     assert batches[0].images_uint8_BCHW.dtype == torch.uint8
-    assert batches[0].images_uint8_BCHW.is_contiguous()
+    assert batches[0].images_uint8_BCHW.is_contiguous(memory_format=torch.channels_last)
     epochs = torch.cat([batch.epochs_B for batch in batches])
     assert torch.bincount(epochs).tolist() == [total, 96 - total]
     ids = torch.cat([batch.sample_ids_B for batch in batches])

@@ -30,7 +30,9 @@ def photo(seed: int, *, width: int = 500, height: int = 375, quality: int = 97) 
         layer = np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), np.float32) - 128
         pixels_HWC += layer * 2.0 ** (-0.55 * (octave - 2))
     out = io.BytesIO()
-    Image.fromarray(np.clip(128 + 0.7 * pixels_HWC, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=quality)
+    Image.fromarray(np.clip(128 + 0.7 * pixels_HWC, 0, 255).astype(np.uint8)).save(
+        out, "JPEG", quality=quality
+    )
     return out.getvalue()
 
 

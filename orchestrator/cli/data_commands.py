@@ -43,17 +43,43 @@ def shards() -> None:
     show_default=True,
     help="A shard holds at most this much, and at most 1,000 images.",
 )
+@click.option(
+    "--reencode",
+    type=click.IntRange(1, 100),
+    metavar="QUALITY",
+    help="Write images as JPEGs of this quality; they are written as they came by default.",
+)
+@click.option(
+    "--shorter-side-px",
+    type=click.IntRange(min=1),
+    help="With --reencode, shrink images to this shorter side.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and write; one a core by default.")
 @place_option
 @json_option
-def pack(source: str, uri: str, shard_size_mb: float, overrides: tuple[str, ...], as_json: bool) -> None:
+def pack(
+    source: str,
+    uri: str,
+    shard_size_mb: float,
+    reencode: int | None,
+    shorter_side_px: int | None,
+    workers: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Write SOURCE as WebDataset shards with a manifest at URI, a folder or an `s3://` prefix.
+
+    What is finished is kept when the command is interrupted; the same command goes on from there.
 
     SOURCE is a folder of images (one sub-folder a class), a folder with the idx files of MNIST or Fashion-MNIST,
     other WebDataset shards (a folder, prefix or pattern like `s3://bucket/train-{000..127}.tar`), or `scenes`.
     """
     from orchestrator.cli.progress import telling
-    from orchestrator.data import pack_dataset
+    from orchestrator.data import PackSettings, Reencode, pack_dataset
 
+    if shorter_side_px is not None and reencode is None:
+        raise click.UsageError("--shorter-side-px changes images: give --reencode QUALITY too")
+    smaller = None if reencode is None else Reencode(shorter_side_px=shorter_side_px, quality=reencode)
     config = _config(source, overrides)
     with telling() as tell:
         pack_dataset(
@@ -61,7 +87,7 @@ def pack(source: str, uri: str, shard_size_mb: float, overrides: tuple[str, ...]
             uri,
             data=config.data,
             storage=config.storage,
-            shard_size_mb=shard_size_mb,
+            settings=PackSettings(shard_size_mb=shard_size_mb, reencode=smaller, workers=workers),
             progress=tell,
         )
     _show(_config(uri, overrides), each=False, as_json=as_json)

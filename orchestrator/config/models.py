@@ -182,6 +182,8 @@ class StorageConfig(Section):
     """S3 region; null is the standard boto3 chain."""
     anonymous: bool = False
     """Read public buckets without credentials."""
+    requester_pays: bool = False
+    """Agree to pay for requests to buckets whose owner does not."""
 
 
 class Choice(Section):

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.data.labelled import LabelledImages, load_images
     from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
-    from orchestrator.data.pack import Progress
+    from orchestrator.data.pack import PackSettings, Progress
     from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
     from orchestrator.data.quarantine import BadSample, check_borne, count_samples, read_ledger
+    from orchestrator.data.reencode import Reencode
     from orchestrator.data.shardset import ShardSet
     from orchestrator.data.stream import Batch, BatchStream
     from orchestrator.data.survey import Survey, survey_source
@@ -32,7 +33,9 @@ __all__ = [
     "LabelInfo",
     "LabelledImages",
     "Manifest",
+    "PackSettings",
     "Progress",
+    "Reencode",
     "ShardFault",
     "ShardInfo",
     "ShardSet",
@@ -56,7 +59,9 @@ _MODULES = {
     "LabelInfo": "manifest",
     "LabelledImages": "labelled",
     "Manifest": "manifest",
+    "PackSettings": "pack",
     "Progress": "pack",
+    "Reencode": "reencode",
     "ShardFault": "verify",
     "ShardInfo": "manifest",
     "ShardSet": "shardset",

@@ -105,6 +105,23 @@ def channels_first(pixels_BHWC: Pixels) -> Tensor:
     return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
 
 
+def decode_rgb(data: bytes) -> Pixels:
+    """Decode an image to RGB [H, W, 3], turned as its EXIF orientation says; valid until the thread's next call.
+
+    Raises:
+        UndecodableError: Another format, damaged, or more than `MAX_PIXELS` pixels.
+    """
+    try:
+        pixels_HWC = _decode_jpeg(data) if data.startswith(_JPEG_START) else None
+        return pixels_HWC if pixels_HWC is not None else _decode_any(data)
+    except UndecodableError:
+        raise
+    except (
+        Exception
+    ) as err:  # Pillow raises many kinds on damaged files: OSError, SyntaxError, struct.error, ...
+        raise UndecodableError(f"{type(err).__name__}: {str(err)[:200]}") from err
+
+
 def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> None:
     """Decode an image, resize the box that `box_of(width, height)` names to the size of `out_HWC`, and write it there.
 
@@ -113,16 +130,7 @@ def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box])
     Raises:
         UndecodableError: Another format, damaged, or more than `MAX_PIXELS` pixels.
     """
-    try:
-        pixels_HWC = _decode_jpeg(data) if data.startswith(_JPEG_START) else None
-        if pixels_HWC is None:
-            pixels_HWC = _decode_any(data)
-    except UndecodableError:
-        raise
-    except (
-        Exception
-    ) as err:  # Pillow raises many kinds on damaged files: OSError, SyntaxError, struct.error, ...
-        raise UndecodableError(f"{type(err).__name__}: {str(err)[:200]}") from err
+    pixels_HWC = decode_rgb(data)
     left, top, right, bottom = box_of(pixels_HWC.shape[1], pixels_HWC.shape[0])
     _resize_into(pixels_HWC[top:bottom, left:right], out_HWC)
 
@@ -130,7 +138,9 @@ def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box])
 def _resize_into(pixels_HWC: Pixels, out_HWC: Pixels) -> None:
     if min(pixels_HWC.strides) < 0:  # a turned image, which torch does not take
         pixels_HWC = np.ascontiguousarray(pixels_HWC)
-    pixels_1CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    pixels_1CHW = (
+        torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    )
     resized_1CHW = F.interpolate(pixels_1CHW, size=out_HWC.shape[:2], mode="bilinear", antialias=True)
     torch.from_numpy(out_HWC).copy_(resized_1CHW[0].permute(1, 2, 0))
 

@@ -1,30 +1,46 @@
 """Writing WebDataset shards: what a source yields goes into tar files, and a manifest is written last.
 
-Packing the same source twice gives the same bytes: members carry no times or owners, and their order is fixed. Images
-are written as they came. Called by `prepare` for data that is not packed yet and by `orchestrator shards pack`.
+Packing the same source twice gives the same bytes, whatever the number of workers and however often it was killed:
+members carry no times or owners, and their order is fixed. Images are written as they came unless told otherwise.
+Several shards are filled, written and uploaded side by side. What is finished is noted beside the shards, so packing
+goes on where it was killed. Called by `prepare` for data that is not packed yet and by `orchestrator shards pack`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.data.cache import hash_file
 from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo, Manifest, ShardInfo
-from orchestrator.errors import DataError
-from orchestrator.storage import Store, atomic_file
+from orchestrator.data.reencode import Reencode, reencoded
+from orchestrator.errors import DataError, NotFoundError
+from orchestrator.storage import LocalStore, Store, remove_leftovers
 
 Progress = Callable[[str], None]
 PackSample = tuple[str, dict[str, bytes]]
 """A key, and the bytes of each member by extension."""
+LoadSample = Callable[[], PackSample]
 
 DEFAULT_SHARD_SIZE_MB = 64.0
+DEFAULT_SHARD_SAMPLES = 1000
+_FINISHED = "packing"
+_MAX_MEMORY_BYTES = 2**30
 _PROGRESS_EVERY_S = 5.0
 _BLOCK_BYTES = 512
+
+
+class OtherPackingError(DataError):
+    """Something else was being packed at a place, and is not finished."""
 
 
 class PackSource(Protocol):
@@ -35,6 +51,10 @@ class PackSource(Protocol):
         """What it is, for messages."""
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of the content, or of what tells that it changed; another one cannot go on where this one stopped."""
+
+    @property
     def labels(self) -> Mapping[str, LabelInfo]:
         """The labels that every sample carries."""
 
@@ -42,41 +62,181 @@ class PackSource(Protocol):
     def num_samples(self) -> Mapping[str, int]:
         """Samples by split; `train` first."""
 
-    def samples(self, split: str) -> Iterator[PackSample]:
-        """The samples of a split, always in the same order, well mixed."""
+    def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:
+        """The samples of a split from the one at `start` on, always in the same order, well mixed.
+
+        Each is read when it is called, from any thread.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackSettings:
+    """How shards are cut and images written: at most so many megabytes and samples a shard."""
+
+    shard_size_mb: float = DEFAULT_SHARD_SIZE_MB
+    shard_samples: int = DEFAULT_SHARD_SAMPLES
+    reencode: Reencode | None = None
+    workers: int | None = None
+    """Threads that read, re-encode and write; None is one a core."""
 
 
 def pack(
     source: PackSource,
     store: Store,
+    settings: PackSettings = PackSettings(),  # noqa: B008  a frozen value
     *,
-    shard_size_mb: float = DEFAULT_SHARD_SIZE_MB,
-    shard_samples: int = 1000,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write a source as shards of at most `shard_size_mb` and `shard_samples`, and the manifest when all are there.
+    """Write a source as shards, and the manifest when all are there; goes on after the shards that are finished.
 
     Raises:
-        DataError: There is a manifest already, or nothing to pack.
+        DataError: There is a manifest already, or there is nothing to pack.
+        OtherPackingError: Another source, or this one otherwise, was being packed here.
         StorageError: The store cannot be written.
     """
     if store.exists(MANIFEST_NAME):
         raise DataError(f"{store.uri}: there are packed shards already; remove them or choose another place")
     if not any(source.num_samples.values()):
         raise DataError(f"{source.name}: there is nothing to pack; check the source")
+    if isinstance(store, LocalStore):
+        remove_leftovers(Path(store.root))
+    finished = _Finished(store, _plan_hash(source, settings))
     told = _Told(progress, f"packing {source.name}", sum(source.num_samples.values()))
-    limit_bytes = max(1, int(shard_size_mb * 1e6))
-    shards: list[ShardInfo] = []
-    for split in source.num_samples:
-        samples = _Peekable(source.samples(split))
-        number = 0
-        while samples:
-            batch = _take(samples, limit_bytes, shard_samples)
-            shards.append(_write_shard(batch, store, split, number, told))
-            number += 1
+    workers = settings.workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers, "pack-read") as readers, ThreadPoolExecutor(workers, "pack-write") as writers:
+        packing = _Packing(source, store, settings, finished, told, readers=readers, writers=writers)
+        try:
+            shards = [shard for split in source.num_samples for shard in packing.split(split)]
+        except BaseException:
+            readers.shutdown(wait=False, cancel_futures=True)
+            writers.shutdown(wait=True, cancel_futures=True)
+            raise
     manifest = Manifest(shards=tuple(shards), labels=dict(source.labels))
     store.write(MANIFEST_NAME, manifest.dump())
+    finished.forget()
     return manifest
+
+
+class _Packing:
+    """Cuts a source into shards and has them written side by side."""
+
+    def __init__(
+        self,
+        source: PackSource,
+        store: Store,
+        settings: PackSettings,
+        finished: _Finished,
+        told: _Told,
+        *,
+        readers: ThreadPoolExecutor,
+        writers: ThreadPoolExecutor,
+    ) -> None:
+        self._source, self._store, self._settings = source, store, settings
+        self._finished, self._told, self._readers, self._writers = finished, told, readers, writers
+        self._limit_bytes = max(1, int(settings.shard_size_mb * 1e6))
+        self._samples_ahead = 4 * (settings.workers or os.cpu_count() or 1)
+        self._shards_ahead = max(1, min(settings.workers or os.cpu_count() or 1, _MAX_MEMORY_BYTES // self._limit_bytes))
+
+    def split(self, split: str) -> list[ShardInfo]:
+        """The shards of a split, finished ones as they are."""
+        shards: list[Future[ShardInfo]] = []
+        samples: _Peekable | None = None
+        start, total = 0, self._source.num_samples[split]
+        while start < total:
+            name = f"{split}-{len(shards):06d}.tar"
+            info = self._finished.shards.get(name)
+            if info is not None:
+                samples, count, future = None, info.num_samples, Future[ShardInfo]()
+                future.set_result(info)
+                self._told.more(count)
+            else:
+                samples = samples or _Peekable(self._loaded(split, start))
+                batch = list(_take(samples, self._limit_bytes, self._settings.shard_samples))
+                count, future = len(batch), self._writers.submit(self._write, batch, name, split)
+            shards.append(future)
+            start += count
+            running = [shard for shard in shards if not shard.done()]
+            if len(running) > self._shards_ahead:
+                running[0].result()
+        return [shard.result() for shard in shards]
+
+    def _loaded(self, split: str, start: int) -> Iterator[PackSample]:
+        """Samples in order, a few of them being read ahead."""
+        loads, ahead = self._source.samples(split, start), deque[Future[PackSample]]()
+        for load in loads:
+            ahead.append(self._readers.submit(self._load, load))
+            if len(ahead) > self._samples_ahead:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _load(self, load: LoadSample) -> PackSample:
+        key, members = load()
+        self._told.more(1)
+        return key, reencoded(members, self._settings.reencode)
+
+    def _write(self, samples: Sequence[PackSample], name: str, split: str) -> ShardInfo:
+        data = tar_bytes(samples)
+        self._store.write(name, data)
+        info = ShardInfo(
+            name=name,
+            split=split,
+            num_samples=len(samples),
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        self._finished.add(info)
+        return info
+
+
+class _Finished:
+    """Which shards are finished: one small object for each beside them, until the manifest is written."""
+
+    def __init__(self, store: Store, plan: str) -> None:
+        self._store, self._plan = store, plan
+        self.shards: dict[str, ShardInfo] = {}
+        for found in store.list(f"{_FINISHED}/"):
+            entry = self._read(found.key)
+            if entry is None:
+                continue
+            if entry["plan"] != plan:
+                raise OtherPackingError(
+                    f"{store.uri}: another source, or this one with other settings, was being packed here; finish "
+                    "that, remove what is there, or choose another place"
+                )
+            info = ShardInfo(**entry["shard"])
+            if _is_there(store, info):
+                self.shards[info.name] = info
+
+    def add(self, info: ShardInfo) -> None:
+        """Note a shard that is written."""
+        text = json.dumps({"plan": self._plan, "shard": asdict(info)}).encode()
+        self._store.write(f"{_FINISHED}/{info.name}.json", text)
+
+    def forget(self) -> None:
+        """Remove the notes: the manifest says all."""
+        for found in self._store.list(f"{_FINISHED}/"):
+            self._store.delete(found.key)
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            entry: dict[str, Any] = json.loads(self._store.read(key))
+        except (NotFoundError, ValueError):
+            return None
+        return entry if {"plan", "shard"} <= entry.keys() else None
+
+
+def _is_there(store: Store, info: ShardInfo) -> bool:
+    try:
+        return store.info(info.name).size_bytes == info.size_bytes
+    except NotFoundError:
+        return False
+
+
+def _plan_hash(source: PackSource, settings: PackSettings) -> str:
+    """What decides every byte that is packed: another plan cannot go on from the shards of this one."""
+    decisive = {name: value for name, value in asdict(settings).items() if name != "workers"}
+    return hashlib.sha256(json.dumps([source.fingerprint, decisive], sort_keys=True).encode()).hexdigest()
 
 
 def secure_webdataset() -> Any:
@@ -104,9 +264,6 @@ class _Peekable:
         self._samples = samples
         self.next: PackSample | None = next(samples, None)
 
-    def __bool__(self) -> bool:
-        return self.next is not None
-
     def pop(self) -> PackSample:
         assert self.next is not None
         sample, self.next = self.next, next(self._samples, None)
@@ -126,58 +283,29 @@ def _take(samples: _Peekable, limit_bytes: int, limit_samples: int) -> Iterator[
         yield samples.pop()
 
 
-def _write_shard(
-    samples: Iterator[PackSample], store: Store, split: str, number: int, told: _Told
-) -> ShardInfo:
-    name = f"{split}-{number:06d}.tar"
-    target = store.local_path(name)
-    if target is not None:
-        with atomic_file(target) as temporary:
-            count = _write_tar(samples, temporary, told)
-        return _shard_info(target, name, split, count)
-    with tempfile.TemporaryDirectory(prefix="orchestrator-pack-") as folder:
-        path = Path(folder, name)
-        count = _write_tar(samples, path, told)
-        store.upload(path, name)
-        return _shard_info(path, name, split, count)
-
-
-def _write_tar(samples: Iterator[PackSample], path: Path, told: _Told) -> int:
-    """Write a tar whose bytes depend on the samples alone; returns how many there were."""
-    count, webdataset = 0, secure_webdataset()
-    with (
-        path.open("wb") as file,
-        webdataset.TarWriter(file, user="", group="", mode=0o444, encoder=False, mtime=0) as writer,
-    ):
+def tar_bytes(samples: Sequence[PackSample]) -> bytes:
+    """A tar whose bytes depend on the samples alone."""
+    webdataset, out = secure_webdataset(), io.BytesIO()
+    with webdataset.TarWriter(out, user="", group="", mode=0o444, encoder=False, mtime=0) as writer:
         for key, members in samples:
             writer.write({"__key__": key, **members})
-            count += 1
-            told.one_more()
-    return count
-
-
-def _shard_info(path: Path, name: str, split: str, num_samples: int) -> ShardInfo:
-    return ShardInfo(
-        name=name,
-        split=split,
-        num_samples=num_samples,
-        size_bytes=path.stat().st_size,
-        sha256=hash_file(path),
-    )
+    return out.getvalue()
 
 
 class _Told:
-    """Tells how far the packing is, every few seconds."""
+    """Tells how far the packing is, every few seconds; used by several threads."""
 
     def __init__(self, progress: Progress | None, what: str, total: int) -> None:
         self._progress, self._what, self._total, self._count = progress, what, total, 0
+        self._lock = threading.Lock()
         self._next_s = time.monotonic() + 1.0
         if progress is not None:
             progress(f"{what}: {total:,} images")
 
-    def one_more(self) -> None:
-        self._count += 1
-        now_s = time.monotonic()
-        if self._progress is not None and now_s >= self._next_s:
-            self._progress(f"{self._what}: {self._count:,} of {self._total:,} images")
-            self._next_s = now_s + _PROGRESS_EVERY_S
+    def more(self, count: int) -> None:
+        with self._lock:
+            self._count += count
+            now_s = time.monotonic()
+            if self._progress is not None and now_s >= self._next_s:
+                self._progress(f"{self._what}: {self._count:,} of {self._total:,} images")
+                self._next_s = now_s + _PROGRESS_EVERY_S

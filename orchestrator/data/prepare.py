@@ -11,7 +11,6 @@ Packing happens once for a source, whoever asks first; it is done in a folder be
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -19,9 +18,9 @@ from pathlib import Path
 
 from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
 from orchestrator.data import foreign, sources
-from orchestrator.data.cache import Cache, file_lock, hash_file
+from orchestrator.data.cache import Cache, file_lock
 from orchestrator.data.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from orchestrator.data.pack import DEFAULT_SHARD_SIZE_MB, PackSource, Progress, pack
+from orchestrator.data.pack import OtherPackingError, PackSettings, PackSource, Progress, pack
 from orchestrator.data.shardset import ShardSet
 from orchestrator.errors import DataError, NotFoundError, StorageError
 from orchestrator.storage import LocalStore, Store, open_store
@@ -84,21 +83,25 @@ def pack_dataset(
     *,
     data: DataConfig | None = None,
     storage: StorageConfig | None = None,
-    shard_size_mb: float = DEFAULT_SHARD_SIZE_MB,
+    settings: PackSettings = PackSettings(),  # noqa: B008  a frozen value
     progress: Progress | None = None,
 ) -> Manifest:
     """Pack `scenes`, a folder of images or idx files, or existing shards (a folder, prefix or pattern) at a URI.
 
+    Goes on after the shards that an earlier attempt has finished.
+
     Raises:
-        DataError: The source cannot be packed, or there are packed shards at `uri` already.
+        DataError: The source cannot be packed, there are packed shards at `uri` already, or it is being packed.
         StorageError: Either place cannot be reached.
     """
     data = data if data is not None else DataConfig()
     storage = storage if storage is not None else StorageConfig()
     store = open_store(uri, storage)
-    return pack(
-        _source_of(source, data, storage, progress), store, shard_size_mb=shard_size_mb, progress=progress
-    )
+    place = hashlib.sha256(store.uri.encode()).hexdigest()[:_NAME_CHARACTERS]
+    with file_lock(open_cache(data).folder / "locks" / f"pack-{place}.lock", wait=False) as is_held:
+        if not is_held:
+            raise DataError(f"{store.uri}: another process is packing here; wait for it")
+        return pack(_source_of(source, data, storage, progress), store, settings, progress=progress)
 
 
 def open_cache(data: DataConfig) -> Cache:
@@ -192,10 +195,14 @@ def _once(cache: Cache, name: str, make: Callable[[Path], None]) -> Path:
         with file_lock(cache.folder / "locks" / f"{name}.lock"):
             if (final / MANIFEST_NAME).is_file():
                 return final
-            for leftover in (final, temporary):
-                shutil.rmtree(leftover, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            make(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.mkdir(parents=True, exist_ok=True)  # one of a killed process is gone on with
+            try:
+                make(temporary)
+            except OtherPackingError:
+                shutil.rmtree(temporary)
+                temporary.mkdir()
+                make(temporary)
             temporary.rename(final)
             return final
     except OSError as err:
@@ -205,26 +212,10 @@ def _once(cache: Cache, name: str, make: Callable[[Path], None]) -> Path:
 
 
 def scenes_name(data: DataConfig) -> str:
-    """Names the packed scenes by everything that decides their bytes: their settings and the renderer."""
-    from orchestrator.data import scenes
-
-    settings = {
-        name: value for name, value in data.model_dump(mode="json").items() if name.startswith("scenes_")
-    }
-    text = json.dumps([settings, hash_file(Path(scenes.__file__))], sort_keys=True)
-    return f"scenes-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_CHARACTERS]}"
+    """Names the packed scenes by everything that decides their bytes."""
+    return f"scenes-{scenes_source(data).fingerprint[:_NAME_CHARACTERS]}"
 
 
 def packed_folder_name(source: sources.ImageFolderSource | sources.IdxSource) -> str:
     """Names the packed form of a folder by what is in it."""
-    if isinstance(source, sources.ImageFolderSource):
-        return f"folder-{source.fingerprint[:_NAME_CHARACTERS]}"
-    return f"folder-{_idx_fingerprint(source.root)[:_NAME_CHARACTERS]}"
-
-
-def _idx_fingerprint(root: Path) -> str:
-    hashed = hashlib.sha256(str(root).encode())
-    for path in sorted(root.glob("*-ubyte*")):
-        status = path.stat()
-        hashed.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return hashed.hexdigest()
+    return f"folder-{source.fingerprint[:_NAME_CHARACTERS]}"

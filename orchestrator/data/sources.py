@@ -6,8 +6,11 @@ shard is like the others. Keys are names inside a tar and are never used as file
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
+import itertools
+import json
 import multiprocessing
 import os
 import re
@@ -21,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import DataConfig
+from orchestrator.data.cache import hash_file
 from orchestrator.data.index import IMAGE_EXTENSIONS
 from orchestrator.data.manifest import LabelInfo
-from orchestrator.data.pack import PackSample
+from orchestrator.data.pack import LoadSample, PackSample
 from orchestrator.data.render import encode_png, render_scenes
 from orchestrator.data.shardset import SampleReader, ShardSet
 from orchestrator.errors import DataError
@@ -75,22 +79,33 @@ class ScenesSource:
         """Scenes by split."""
         return {"train": self.data.scenes_train_images, "test": self.data.scenes_test_images}
 
-    def samples(self, split: str) -> Iterator[PackSample]:
+    @property
+    def fingerprint(self) -> str:
+        """Their settings and the code that renders them."""
+        from orchestrator.data import scenes
+
+        settings = {
+            name: value
+            for name, value in self.data.model_dump(mode="json").items()
+            if name.startswith("scenes_")
+        }
+        text = json.dumps([settings, hash_file(Path(scenes.__file__))], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:
         """Scenes by number; those of the test split are numbered from far away, so they are never trained on."""
-        first = _FIRST_TEST_SCENE if split == "test" else 0
-        end = first + self.num_samples[split]
+        first = (_FIRST_TEST_SCENE if split == "test" else 0) + start
+        end = first - start + self.num_samples[split]
         tasks = [
             (self.data.scenes_seed, start, min(start + _SCENES_PER_TASK, end), self.data.scenes_image_size_px)
             for start in range(first, end, _SCENES_PER_TASK)
         ]
         if self.processes <= 1 or len(tasks) <= 2:
-            for task in tasks:
-                yield from render_scenes(task)
+            yield from map(_loaded, itertools.chain.from_iterable(map(render_scenes, tasks)))
             return
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(self.processes, len(tasks)), mp_context=context) as pool:
-            for scenes in pool.map(render_scenes, tasks):
-                yield from scenes
+            yield from map(_loaded, itertools.chain.from_iterable(pool.map(render_scenes, tasks)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +155,19 @@ class ImageFolderSource:
                 hashed.update(line.encode(errors="surrogateescape"))
         return hashed.hexdigest()
 
-    def samples(self, split: str) -> Iterator[PackSample]:
+    def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:
         """Images as they came, in the order of the hashes of their keys."""
-        numbers = {name: number for number, name in enumerate(self._classes)}
-        for file in self.files[split]:
+        for file in self.files[split][start:]:
+            yield functools.partial(self._load, file)
+
+    def _load(self, file: ImageFile) -> PackSample:
+        try:
             members = {file.path.suffix[1:].lower(): file.path.read_bytes()}
-            if file.label is not None and numbers:
-                members["cls"] = str(numbers[file.label]).encode()
-            yield file.key, members
+        except OSError as err:
+            raise DataError(f"{file.path}: cannot be read ({err.strerror or err}); restore it") from err
+        if file.label is not None and self._numbers:
+            members["cls"] = str(self._numbers[file.label]).encode()
+        return file.key, members
 
     @cached_property
     def files(self) -> dict[str, list[ImageFile]]:
@@ -167,6 +187,10 @@ class ImageFolderSource:
                 "test": [file for file in every if is_held_out(file.key)],
             }
         return {split: sorted(found, key=lambda file: key_hash(file.key)) for split, found in files.items()}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self._classes)}
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:
@@ -198,11 +222,24 @@ class IdxSource:
         """Images by split."""
         return {split: len(labels) for split, (_, labels) in self._arrays.items()}
 
-    def samples(self, split: str) -> Iterator[PackSample]:
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and times."""
+        hashed = hashlib.sha256(str(self.root).encode())
+        for path in sorted(self.root.glob("*-ubyte*")):
+            status = path.stat()
+            hashed.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return hashed.hexdigest()
+
+    def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:
         """Images as PNG, in the files' order, which is mixed already."""
+        for number in range(start, self.num_samples[split]):
+            yield functools.partial(self._load, split, number)
+
+    def _load(self, split: str, number: int) -> PackSample:
         images_NHW, labels_N = self._arrays[split]
-        for number, (pixels_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
-            yield f"{split}-{number:08d}", {"png": encode_png(pixels_HW), "cls": str(int(label)).encode()}
+        members = {"png": encode_png(images_NHW[number]), "cls": str(int(labels_N[number])).encode()}
+        return f"{split}-{number:08d}", members
 
     @cached_property
     def _arrays(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
@@ -242,12 +279,16 @@ class ShardSource:
         """Samples by split."""
         return {split: len(ids) for split, ids in self._ids.items()}
 
-    def samples(self, split: str) -> Iterator[PackSample]:
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the shards."""
+        return self.shards.digest
+
+    def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:
         """Samples shard by shard."""
         reader = SampleReader(self.shards)
-        for sample_id in self._ids[split]:
-            shard, member = reader.locate(sample_id)
-            yield reader.open(shard).members(member)
+        for sample_id in self._ids[split][start:]:
+            yield functools.partial(_load_from, reader, sample_id)
 
     @cached_property
     def _ids(self) -> dict[str, Sequence[int]]:
@@ -264,6 +305,15 @@ class ShardSource:
             "train": [number for number in range(first) if number not in held_out],
             "test": sorted(held_out),
         }
+
+
+def _load_from(reader: SampleReader, sample_id: int) -> PackSample:
+    shard, member = reader.locate(sample_id)
+    return reader.open(shard).members(member)
+
+
+def _loaded(sample: PackSample) -> LoadSample:
+    return lambda: sample
 
 
 def split_name(name: str, held_out: Sequence[str]) -> str:

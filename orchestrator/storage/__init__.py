@@ -15,7 +15,7 @@ from orchestrator.config.models import StorageConfig
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
 from orchestrator.storage.base import ObjectInfo, Store
-from orchestrator.storage.local import LocalStore, atomic_file, sync
+from orchestrator.storage.local import LocalStore, atomic_file, remove_leftovers, sync
 from orchestrator.storage.s3 import S3Store
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Store",
     "atomic_file",
     "open_store",
+    "remove_leftovers",
     "sync",
 ]
 
@@ -48,6 +49,7 @@ def open_store(uri: str, config: StorageConfig | None = None) -> Store:
             endpoint_url=config.endpoint_url,
             region=config.region,
             anonymous=config.anonymous,
+            requester_pays=config.requester_pays,
         )
     if uri.startswith("file://"):
         return LocalStore(str(Path(unquote(urlsplit(uri).path)).resolve()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import random
 import threading
@@ -33,6 +34,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ResponseStreamingError,
 )
+from botocore.parsers import ResponseParserError
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
@@ -44,13 +46,17 @@ if TYPE_CHECKING:
 
 PART_BYTES = 8 * 2**20
 PARTS_IN_FLIGHT = 4
+_SINGLE_PUT_BYTES = 128 * 2**20
+"""A larger file goes up in several parts; a killed upload leaves some at the server until its rules remove them."""
 _MAX_ATTEMPTS = 6
 _MAX_WAIT_S = 8.0
+_CONNECT_LIMIT_S, _SILENCE_LIMIT_S = 10.0, 20.0
 _MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
 _DENIED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _CHANGED = ("412", "PreconditionFailed")
 _Result = TypeVar("_Result")
 _client_lock = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 class _BrokenAnswerError(Exception):
@@ -66,6 +72,7 @@ class S3Store:
     endpoint_url: str | None = None
     region: str | None = None
     anonymous: bool = False
+    requester_pays: bool = False
 
     @property
     def uri(self) -> str:
@@ -76,19 +83,22 @@ class S3Store:
         """The whole object."""
 
         def get() -> bytes:
-            response = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            response = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **self._payer)
             return _body(response, response.get("ContentLength", -1))
 
         return self._retried(key, get)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`."""
-        return self._part(key, start, length) if length else b""
+        data = bytearray(length)
+        if length:
+            self._part_into(key, start, memoryview(data))
+        return bytes(data)
 
     def write(self, key: str, data: bytes) -> None:
         """One PUT: stored whole or not at all."""
         with self._mapped(key, "write"):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **self._payer)
 
     def exists(self, key: str) -> bool:
         """Whether an object is stored under exactly this key."""
@@ -102,7 +112,7 @@ class S3Store:
         """Size and etag of an object."""
 
         def get() -> ObjectInfo:
-            head = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+            head = self._client.head_object(Bucket=self.bucket, Key=self._key(key), **self._payer)
             if "ContentLength" not in head or not head.get("ETag", "").endswith('"'):
                 raise _BrokenAnswerError("the headers broke off")
             return ObjectInfo(key=key, size_bytes=head["ContentLength"], etag=head["ETag"])
@@ -112,22 +122,24 @@ class S3Store:
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Objects whose key begins with `prefix`."""
         root = f"{self.prefix}/" if self.prefix else ""
-        found = []
-        with self._mapped(prefix, "list"):
+
+        def get() -> list[ObjectInfo]:
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=root + prefix
+                Bucket=self.bucket, Prefix=root + prefix, **self._payer
             )
-            for page in pages:
-                for item in page.get("Contents", []):
-                    key = item["Key"].removeprefix(root)
-                    if key and not key.endswith("/"):
-                        found.append(ObjectInfo(key=key, size_bytes=item["Size"], etag=item["ETag"]))
-        return sorted(found, key=lambda info: info.key)
+            items = [item for page in pages for item in page.get("Contents", [])]
+            return [
+                ObjectInfo(key=item["Key"].removeprefix(root), size_bytes=item["Size"], etag=item["ETag"])
+                for item in items
+                if item["Key"] != root and not item["Key"].endswith("/")
+            ]
+
+        return sorted(self._retried(prefix, get, action="list"), key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
         """Remove an object; none there is no error."""
         with self._mapped(key, "delete"):
-            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key), **self._payer)
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object in ranged parts, several in flight, all of the same etag, into a local file."""
@@ -141,9 +153,15 @@ class S3Store:
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a local file, in several parts when it is large; it appears when all of them are there."""
-        transfer = TransferConfig(multipart_chunksize=PART_BYTES, max_concurrency=PARTS_IN_FLIGHT)
+        transfer = TransferConfig(
+            multipart_threshold=_SINGLE_PUT_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=PARTS_IN_FLIGHT,
+        )
         with self._mapped(key, "write"):
-            self._client.upload_file(str(path), self.bucket, self._key(key), Config=transfer)
+            self._client.upload_file(
+                str(path), self.bucket, self._key(key), Config=transfer, ExtraArgs=self._payer
+            )
 
     def child(self, prefix: str) -> S3Store:
         """The store of a longer prefix."""
@@ -154,6 +172,7 @@ class S3Store:
             endpoint_url=self.endpoint_url,
             region=self.region,
             anonymous=self.anonymous,
+            requester_pays=self.requester_pays,
         )
 
     def local_path(self, key: str) -> Path | None:
@@ -165,48 +184,70 @@ class S3Store:
         with _client_lock:
             return _make_client(os.getpid(), self.endpoint_url, self.region, self.anonymous)
 
+    @property
+    def _payer(self) -> dict[str, Any]:
+        return {"RequestPayer": "requester"} if self.requester_pays else {}
+
     def _key(self, key: str) -> str:
         check_key(key, self.uri)
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _download_parts(self, key: str, info: ObjectInfo, descriptor: int) -> None:
         def fetch(start: int) -> None:
-            data = self._part(key, start, min(PART_BYTES, info.size_bytes - start), etag=info.etag)
-            os.pwrite(descriptor, data, start)
+            length = min(PART_BYTES, info.size_bytes - start)
+            part = memoryview(_part_buffers.of_thread())[:length]
+            self._part_into(key, start, part, etag=info.etag)
+            written = 0
+            while written < length:
+                written += os.pwrite(descriptor, part[written:], start + written)
 
+        os.truncate(descriptor, info.size_bytes)  # so that the cache counts what is still on its way
         starts = range(0, info.size_bytes, PART_BYTES)
         if len(starts) <= 1:
             for start in starts:
                 fetch(start)
             return
         with ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part") as pool:
-            for future in [pool.submit(fetch, start) for start in starts]:
-                future.result()
+            futures = [pool.submit(fetch, start) for start in starts]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
 
-    def _part(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
-        arguments: dict[str, Any] = {"Range": f"bytes={start}-{start + length - 1}"}
+    def _part_into(self, key: str, start: int, part: memoryview, *, etag: str | None = None) -> None:
+        """Fill `part` with the object's bytes from `start`, of this etag if one is given."""
+        arguments: dict[str, Any] = {"Range": f"bytes={start}-{start + len(part) - 1}", **self._payer}
         if etag is not None:
             arguments["IfMatch"] = etag
 
-        def get() -> bytes:
+        def get() -> None:
             response = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **arguments)
-            return _body(response, length)
+            if response.get("ContentLength") != len(part):
+                found = response.get("ContentLength")
+                raise _BrokenAnswerError(f"{found} bytes were offered where {len(part)} were expected")
+            _fill(part, response["Body"])
 
-        return self._retried(key, get)
+        self._retried(key, get)
 
-    def _retried(self, key: str, get: Callable[[], _Result]) -> _Result:
-        """Retry what boto3 does not: an answer that breaks off after it began."""
-        with self._mapped(key, "read"):
+    def _retried(
+        self, key: str, get: Callable[[], _Result], *, action: Literal["read", "list"] = "read"
+    ) -> _Result:
+        """Retry what boto3 does not: an answer that breaks off after it began, or is no answer."""
+        with self._mapped(key, action):
             for attempt in range(_MAX_ATTEMPTS - 1):
                 try:
                     return get()
                 except (
                     _BrokenAnswerError,
                     IncompleteReadError,
+                    ResponseParserError,
                     ResponseStreamingError,
                     HTTPClientError,
                     ConnectionError,
-                ):
+                ) as err:
+                    _log.info("%s/%s: %s, trying again", self.uri, key, mask_secrets(str(err)))
                     time.sleep(min(_MAX_WAIT_S, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
             return get()
 
@@ -244,14 +285,40 @@ def _make_client(pid: int, endpoint_url: str | None, region: str | None, anonymo
         options["signature_version"] = UNSIGNED
     config = Config(
         retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=32,
+        connect_timeout=_CONNECT_LIMIT_S,
+        read_timeout=_SILENCE_LIMIT_S,
+        max_pool_connections=64,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         **options,
     )
     return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+
+
+class _PartBuffers(threading.local):
+    """A thread's memory for one part."""
+
+    def __init__(self) -> None:
+        self._buffer: bytearray | None = None
+
+    def of_thread(self) -> bytearray:
+        """The same memory at each call; a thread that fetches nothing takes none."""
+        if self._buffer is None:
+            self._buffer = bytearray(PART_BYTES)
+        return self._buffer
+
+
+_part_buffers = _PartBuffers()
+
+
+def _fill(part: memoryview, body: Any) -> None:
+    """Read a response's body into memory, which it must fill."""
+    filled = 0
+    while filled < len(part):
+        count = body.readinto(part[filled:])
+        if not count:
+            raise _BrokenAnswerError(f"{filled} bytes came where {len(part)} were expected")
+        filled += count
 
 
 def _body(response: Any, length: int) -> bytes:

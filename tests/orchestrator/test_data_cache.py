@@ -17,7 +17,7 @@ from image_data import (
     open_stream,
 )
 
-from orchestrator.data import ShardInfo, pack_dataset, prepare_data, verify_shards
+from orchestrator.data import PackSettings, ShardInfo, pack_dataset, prepare_data, verify_shards
 from orchestrator.data.cache import Cache, file_lock
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import open_store
@@ -134,7 +134,7 @@ def test_a_lock_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
 
 def test_a_small_cache_streams_all_of_a_larger_set(s3_bucket: str, tmp_path: Path) -> None:
     image_folder(tmp_path / "images", images=20)
-    manifest = pack_dataset(str(tmp_path / "images"), s3_bucket, shard_size_mb=0.02)
+    manifest = pack_dataset(str(tmp_path / "images"), s3_bucket, settings=PackSettings(shard_size_mb=0.02))
     total = sum(shard.size_bytes for shard in manifest.shards)
     limit_gb = 1.01e-9 * max(shard.size_bytes for shard in manifest.shards)
     assert 3e9 * limit_gb < total

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_data import data_config, image_bytes, image_folder, write_tar
 
-from orchestrator.data import load_images, open_shards, pack_dataset, prepare_data, verify_shards
+from orchestrator.data import PackSettings, load_images, open_shards, pack_dataset, prepare_data, verify_shards
 from orchestrator.data.foreign import assign_splits, expand_braces, split_pattern
 from orchestrator.errors import DataError
 
@@ -42,7 +42,7 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
 def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "images")
     for name in ("a", "b"):
-        pack_dataset(str(folder), str(tmp_path / name), shard_size_mb=0.02)
+        pack_dataset(str(folder), str(tmp_path / name), settings=PackSettings(shard_size_mb=0.02))
         for path in folder.rglob("*.png"):
             path.touch()
     assert tree_bytes(tmp_path / "a") == tree_bytes(tmp_path / "b")
@@ -66,7 +66,7 @@ def test_images_are_stored_as_they_came_without_times_or_owners(tmp_path: Path) 
 
 def test_a_folder_without_a_test_part_gets_one_and_keeps_its_classes_mixed(tmp_path: Path) -> None:
     image_folder(tmp_path / "images", images=60)
-    manifest = pack_dataset(str(tmp_path / "images"), str(tmp_path / "out"), shard_size_mb=0.05)
+    manifest = pack_dataset(str(tmp_path / "images"), str(tmp_path / "out"), settings=PackSettings(shard_size_mb=0.05))
     assert manifest.labels["class"].class_names == ("ant", "bee", "cat")
     assert manifest.num_samples("train") + manifest.num_samples("test") == 180
     assert 8 <= manifest.num_samples("test") <= 30

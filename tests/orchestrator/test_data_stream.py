@@ -10,7 +10,7 @@ import torch
 from image_data import data_config, global_stream, image_bytes, image_folder, open_stream, write_tar
 
 from orchestrator.config.models import RunConfig, StorageConfig
-from orchestrator.data import ShardSet, load_images, open_shards, pack_dataset, prepare_data
+from orchestrator.data import PackSettings, ShardSet, load_images, open_shards, pack_dataset, prepare_data
 from orchestrator.errors import DataError
 
 
@@ -19,7 +19,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardSet, RunConfi
     """90 images in about ten shards."""
     root = tmp_path_factory.mktemp("stream")
     image_folder(root / "images", images=30)
-    pack_dataset(str(root / "images"), str(root / "shards"), shard_size_mb=0.02)
+    pack_dataset(str(root / "images"), str(root / "shards"), settings=PackSettings(shard_size_mb=0.02))
     config = data_config(root / "shards", root / "cache", shuffle_shards=3, loader_threads=0)
     shards = prepare_data(config)
     assert len(shards.splits["train"]) >= 6
@@ -149,7 +149,7 @@ def test_the_same_stream_comes_from_a_folder_and_from_a_bucket(
     packed: tuple[ShardSet, RunConfig], s3_bucket: str, tmp_path: Path
 ) -> None:
     shards, config = packed
-    pack_dataset(str(Path(shards.uri).parent / "images"), f"{s3_bucket}/set", shard_size_mb=0.02)
+    pack_dataset(str(Path(shards.uri).parent / "images"), f"{s3_bucket}/set", settings=PackSettings(shard_size_mb=0.02))
     remote_config = data_config(f"{s3_bucket}/set", tmp_path / "cache", shuffle_shards=3, loader_threads=2)
     remote = prepare_data(remote_config)
     assert remote.digest == shards.digest

@@ -54,7 +54,9 @@ def shards() -> None:
     type=click.IntRange(min=1),
     help="With --reencode, shrink images to this shorter side.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and write; one a core by default.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that read and write; one a core by default."
+)
 @place_option
 @json_option
 def pack(

@@ -83,7 +83,7 @@ class PackSettings:
 def pack(
     source: PackSource,
     store: Store,
-    settings: PackSettings = PackSettings(),  # noqa: B008  a frozen value
+    settings: PackSettings = PackSettings(),
     *,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -103,7 +103,10 @@ def pack(
     finished = _Finished(store, _plan_hash(source, settings))
     told = _Told(progress, f"packing {source.name}", sum(source.num_samples.values()))
     workers = settings.workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, "pack-read") as readers, ThreadPoolExecutor(workers, "pack-write") as writers:
+    with (
+        ThreadPoolExecutor(workers, "pack-read") as readers,
+        ThreadPoolExecutor(workers, "pack-write") as writers,
+    ):
         packing = _Packing(source, store, settings, finished, told, readers=readers, writers=writers)
         try:
             shards = [shard for split in source.num_samples for shard in packing.split(split)]
@@ -135,7 +138,9 @@ class _Packing:
         self._finished, self._told, self._readers, self._writers = finished, told, readers, writers
         self._limit_bytes = max(1, int(settings.shard_size_mb * 1e6))
         self._samples_ahead = 4 * (settings.workers or os.cpu_count() or 1)
-        self._shards_ahead = max(1, min(settings.workers or os.cpu_count() or 1, _MAX_MEMORY_BYTES // self._limit_bytes))
+        self._shards_ahead = max(
+            1, min(settings.workers or os.cpu_count() or 1, _MAX_MEMORY_BYTES // self._limit_bytes)
+        )
 
     def split(self, split: str) -> list[ShardInfo]:
         """The shards of a split, finished ones as they are."""

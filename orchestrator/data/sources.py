@@ -82,14 +82,15 @@ class ScenesSource:
     @property
     def fingerprint(self) -> str:
         """Their settings and the code that renders them."""
-        from orchestrator.data import scenes
+        from orchestrator.data import raycast, scenes
 
         settings = {
             name: value
             for name, value in self.data.model_dump(mode="json").items()
             if name.startswith("scenes_")
         }
-        text = json.dumps([settings, hash_file(Path(scenes.__file__))], sort_keys=True)
+        code = [hash_file(Path(module.__file__ or "")) for module in (scenes, raycast)]
+        text = json.dumps([settings, code], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from image_data import data_config, image_bytes, image_folder, write_tar
+from PIL import Image
 
-from orchestrator.data import PackSettings, load_images, open_shards, pack_dataset, prepare_data, verify_shards
+from orchestrator.data import (
+    PackSettings,
+    Reencode,
+    load_images,
+    open_shards,
+    pack_dataset,
+    prepare_data,
+    verify_shards,
+)
 from orchestrator.data.foreign import assign_splits, expand_braces, split_pattern
-from orchestrator.errors import DataError
+from orchestrator.data.pack import pack
+from orchestrator.data.sources import ImageFolderSource
+from orchestrator.errors import DataError, StorageError
+from orchestrator.storage import LocalStore
 
 
 def write_idx(folder: Path, *, compressed: bool) -> dict[str, np.ndarray]:
@@ -49,6 +62,77 @@ def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(tree_bytes(tmp_path / "a")) > 4
 
 
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_the_number_of_workers_does_not_change_a_byte(tmp_path: Path, workers: int) -> None:
+    folder = image_folder(tmp_path / "images")
+    settings = PackSettings(shard_size_mb=0.02, workers=workers)
+    pack_dataset(str(folder), str(tmp_path / "a"), settings=PackSettings(shard_size_mb=0.02))
+    pack_dataset(str(folder), str(tmp_path / "b"), settings=settings)
+    assert tree_bytes(tmp_path / "a") == tree_bytes(tmp_path / "b")
+
+
+@dataclass(frozen=True)
+class FailingStore(LocalStore):
+    """Refuses shards after the first few, and forgets one that it had taken."""
+
+    log: str = ""
+
+    def write(self, key: str, data: bytes) -> None:
+        if key.endswith("3.tar"):
+            raise StorageError("the disk is full")
+        with open(self.log, "a") as log:
+            log.write(f"{key}\n")
+        super().write(key, data)
+
+
+def test_packing_goes_on_after_the_shards_that_are_finished(tmp_path: Path) -> None:
+    source = ImageFolderSource(image_folder(tmp_path / "images"))
+    settings = PackSettings(shard_size_mb=0.02)
+    failing = FailingStore(str(tmp_path / "a"), log=str(tmp_path / "log"))
+    with pytest.raises(StorageError, match="disk is full"):
+        pack(source, failing, settings)
+    finished = {path.name for path in (tmp_path / "a").glob("*.tar")}
+    assert len(finished) >= 3
+    (tmp_path / "a" / "train-000001.tar").unlink()
+    (tmp_path / "a" / ".orchestrator-tmp-123").write_bytes(b"half")
+    times = {name: (tmp_path / "a" / name).stat().st_mtime_ns for name in finished - {"train-000001.tar"}}
+    pack(source, LocalStore(str(tmp_path / "a")), settings)
+    assert times == {name: (tmp_path / "a" / name).stat().st_mtime_ns for name in times}
+    pack(source, LocalStore(str(tmp_path / "b")), settings)
+    assert tree_bytes(tmp_path / "a") == tree_bytes(tmp_path / "b")
+
+
+def test_packing_does_not_go_on_from_another_source_or_other_settings(tmp_path: Path) -> None:
+    source = ImageFolderSource(image_folder(tmp_path / "images"))
+    with pytest.raises(StorageError):
+        pack(
+            source,
+            FailingStore(str(tmp_path / "a"), log=str(tmp_path / "log")),
+            PackSettings(shard_size_mb=0.02),
+        )
+    with pytest.raises(DataError, match="other settings"):
+        pack(source, LocalStore(str(tmp_path / "a")), PackSettings(shard_size_mb=0.03))
+
+
+def test_images_are_re_encoded_and_shrunk_when_told_so(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "images", images=2)
+    (folder / "ant" / "wide.png").write_bytes(image_bytes(7, size=(90, 60)))
+    (folder / "ant" / "broken.png").write_bytes(b"no image")
+    settings = PackSettings(reencode=Reencode(shorter_side_px=30, quality=95))
+    pack_dataset(str(folder), str(tmp_path / "out"), settings=settings)
+    sizes = {}
+    for path in (tmp_path / "out").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".jpg"):
+                    sizes[member.name] = Image.open(tar.extractfile(member)).size
+                elif member.name.endswith(".png"):
+                    assert tar.extractfile(member).read() == b"no image"
+    assert sizes.pop("ant/wide.jpg") == (45, 30)
+    assert set(sizes.values()) == {(24, 24)}
+    assert len(sizes) == 6
+
+
 def test_images_are_stored_as_they_came_without_times_or_owners(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "images", images=3)
     (folder / "ant" / "extra.JPG").write_bytes(image_bytes(7, format="JPEG"))
@@ -66,7 +150,9 @@ def test_images_are_stored_as_they_came_without_times_or_owners(tmp_path: Path) 
 
 def test_a_folder_without_a_test_part_gets_one_and_keeps_its_classes_mixed(tmp_path: Path) -> None:
     image_folder(tmp_path / "images", images=60)
-    manifest = pack_dataset(str(tmp_path / "images"), str(tmp_path / "out"), settings=PackSettings(shard_size_mb=0.05))
+    manifest = pack_dataset(
+        str(tmp_path / "images"), str(tmp_path / "out"), settings=PackSettings(shard_size_mb=0.05)
+    )
     assert manifest.labels["class"].class_names == ("ant", "bee", "cat")
     assert manifest.num_samples("train") + manifest.num_samples("test") == 180
     assert 8 <= manifest.num_samples("test") <= 30

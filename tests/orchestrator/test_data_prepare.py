@@ -9,7 +9,14 @@ import pytest
 from image_data import data_config, global_stream, image_bytes, image_folder, open_stream, write_tar
 
 from orchestrator.config.models import StorageConfig
-from orchestrator.data import PackSettings, load_images, open_shards, pack_dataset, prepare_data, verify_shards
+from orchestrator.data import (
+    PackSettings,
+    load_images,
+    open_shards,
+    pack_dataset,
+    prepare_data,
+    verify_shards,
+)
 from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo, parse_manifest
 from orchestrator.data.pack import secure_webdataset
 from orchestrator.errors import DataError, StorageError
@@ -121,7 +128,9 @@ def test_a_manifest_survives_its_file_and_its_digest_names_the_content() -> None
 
 def test_verification_finds_every_kind_of_damage(tmp_path: Path) -> None:
     image_folder(tmp_path / "images", images=20)
-    pack_dataset(str(tmp_path / "images"), str(tmp_path / "shards"), settings=PackSettings(shard_size_mb=0.02))
+    pack_dataset(
+        str(tmp_path / "images"), str(tmp_path / "shards"), settings=PackSettings(shard_size_mb=0.02)
+    )
     shards = prepare_data(data_config(tmp_path / "shards", tmp_path / "cache"))
     assert verify_shards(shards, decode=True).faults == ()
     names = [info.name for info in shards.manifest.shards]

@@ -161,4 +161,7 @@ def test_more_objects_than_fit_are_never_asked_for() -> None:
 def test_the_number_of_rendering_processes_changes_nothing() -> None:
     data = DataConfig(scenes_train_images=160, scenes_test_images=100, scenes_image_size_px=16)
     alone, together = (ScenesSource(data=data, processes=number) for number in (1, 2))
-    assert list(alone.samples("train")) == list(together.samples("train"))
+    assert [load() for load in alone.samples("train")] == [load() for load in together.samples("train")]
+    assert [load() for load in together.samples("train", 60)] == [load() for load in alone.samples("train")][
+        60:
+    ]

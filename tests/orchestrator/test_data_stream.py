@@ -149,7 +149,9 @@ def test_the_same_stream_comes_from_a_folder_and_from_a_bucket(
     packed: tuple[ShardSet, RunConfig], s3_bucket: str, tmp_path: Path
 ) -> None:
     shards, config = packed
-    pack_dataset(str(Path(shards.uri).parent / "images"), f"{s3_bucket}/set", settings=PackSettings(shard_size_mb=0.02))
+    pack_dataset(
+        str(Path(shards.uri).parent / "images"), f"{s3_bucket}/set", settings=PackSettings(shard_size_mb=0.02)
+    )
     remote_config = data_config(f"{s3_bucket}/set", tmp_path / "cache", shuffle_shards=3, loader_threads=2)
     remote = prepare_data(remote_config)
     assert remote.digest == shards.digest

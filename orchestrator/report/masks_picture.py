@@ -7,6 +7,7 @@ M target blocks (T patches each), H W pixels.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,28 @@ def contact_sheet(images_BHWC: Pixels, visible: Mapping[str, Flags], grid: Patch
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def coverage_sheet(maps: Mapping[str, Sequence[Sequence[Sequence[float]]]]) -> bytes:
+    """A PNG of coverage maps, one row a name: how often each patch is a target, and how often it is kept as context.
+
+    `maps` gives both maps of each name, as rows of shares. Each column has one scale, so that its maps compare.
+    """
+    names = list(maps)
+    figure = Figure(figsize=(5.6, 0.6 + 2.1 * len(names)), layout="constrained")
+    cells = figure.subplots(len(names), 2, squeeze=False)
+    for column, kind in enumerate(("target", "context")):
+        most = max(share for name in names for row in maps[name][column] for share in row) or 1.0
+        for name, line in zip(names, cells, strict=True):
+            axes = line[column]
+            shown = axes.imshow(np.array(maps[name][column]), cmap="Blues", vmin=0.0, vmax=most)
+            axes.set(xticks=[], yticks=[], title=kind if name == names[0] else "")
+        figure.colorbar(shown, ax=list(cells[:, column]), location="bottom", shrink=0.8, aspect=30)
+    for name, line in zip(names, cells, strict=True):
+        line[0].set_ylabel("\n".join(textwrap.wrap(name, 24)), fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, load_images
-from orchestrator.report.masks_picture import preview
+from orchestrator.report.masks_picture import coverage_sheet, preview
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit
 
 Pixels = NDArray[np.uint8]
@@ -96,6 +96,16 @@ def previews(audit: SweepAudit, images_of: Callable[[int], Pixels], *, most: int
             batch_size=geometry.audit.batch_size,
         )
     return pictures
+
+
+def coverage_picture(audit: SweepAudit, *, most: int) -> bytes:
+    """A PNG of the coverage maps of the first `most` geometries."""
+    return coverage_sheet(
+        {
+            geometry.name: (geometry.audit.target_coverage, geometry.audit.context_coverage)
+            for geometry in audit.geometries[:most]
+        }
+    )
 
 
 def picture_name(index: int, geometry: GeometryAudit) -> str:

@@ -200,24 +200,22 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
 
 def _mask_files(start: SweepStart) -> dict[str, bytes]:
     """The audit as page and JSON, a picture of each of the first geometries, and which trial has which picture."""
-    from orchestrator.report.masks_page import render_audit  # these bring samplers and data,
-    from orchestrator.report.masks_sweep import (
-        images_from,
-        picture_name,
-        previews,
-    )  # which a report does not need
+    # Here, since these bring samplers and data, which a report does not need.
+    from orchestrator.report import masks_sweep
+    from orchestrator.report.masks_page import render_audit
     from orchestrator.sweep.geometries import audit_sweep
 
     audit = audit_sweep(start.config, start.plan)
-    images = images_from(start.config, start.shards, _PREVIEW_IMAGES)
-    pictures = previews(audit, images, most=_MAX_PREVIEWS)
+    images = masks_sweep.images_from(start.config, start.shards, _PREVIEW_IMAGES)
+    pictures = masks_sweep.previews(audit, images, most=_MAX_PREVIEWS)
     names = {
-        trial_id: picture_name(index, geometry)
+        trial_id: masks_sweep.picture_name(index, geometry)
         for index, geometry in enumerate(audit.geometries)
         for trial_id in geometry.trial_ids
     }
     return {
         "audit.html": render_audit(start.config.name, audit).encode(),
+        "coverage.png": masks_sweep.coverage_picture(audit, most=_MAX_PREVIEWS),
         "audit.json": json.dumps(audit.to_json(), indent=1).encode(),
         _PICTURES_OF_TRIALS: json.dumps(names, indent=1).encode(),
         **{f"{name}.png": data for name, data in pictures.items()},

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from jepa_core.masks import MaskSettings, PatchGrid
-from orchestrator.report.masks_picture import contact_sheet, dim, patch_flags, preview
+from orchestrator.report.masks_picture import contact_sheet, coverage_sheet, dim, patch_flags, preview
 
 GRID = PatchGrid(rows=6, columns=8)
 
@@ -44,3 +44,26 @@ def test_a_preview_draws_what_the_sampler_gives():
     first, again, other = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in pictures)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_coverage_maps_of_one_kind_share_their_scale():
+    dark, light = ([[1.0, 0.0], [0.0, 1.0]] for _ in range(2)), [[0.2, 0.0], [0.0, 0.2]]
+    first, second = (
+        np.asarray(
+            Image.open(io.BytesIO(coverage_sheet({"a": tuple(dark), "b": (light, light)}))).convert("L")
+        ),
+        np.asarray(Image.open(io.BytesIO(coverage_sheet({"b": (light, light)}))).convert("L")),
+    )
+    # Alone, the weak map takes the darkest colour; beside the strong one it stays pale.
+    assert (second[: len(second) * 2 // 3] < 60).sum() > 1000
+    lower = first[len(first) // 2 : len(first) * 4 // 5]
+    assert (lower < 60).sum() < 1000
+
+
+def test_a_preview_cuts_the_context_as_a_batch_of_the_device_would():
+    grid, settings = PatchGrid(14, 14), MaskSettings(sampler="reference")
+    shown = [
+        preview(settings, grid, np.zeros((2, 28, 28, 3), np.uint8), title="t", batch_size=size)
+        for size in (1, 256)
+    ]
+    assert shown[0] != shown[1]

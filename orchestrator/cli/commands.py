@@ -108,6 +108,7 @@ def execute(
     config: RunConfig, *, sweep_id: str | None, address: str | None, num_cpus: int | None
 ) -> SweepRecord:
     """Run a configuration with live progress and its report; returns what came of it."""
+    from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.views import watching
     from orchestrator.report import log_preview, log_report
     from orchestrator.sweep.runner import SweepRequest, run_sweep
@@ -122,6 +123,7 @@ def execute(
                 num_cpus=num_cpus,
                 on_started=log_preview,
                 on_ended=log_report,
+                on_lost=end_at_once,
             )
         )
 

@@ -72,8 +72,14 @@ def ensure_private_token() -> Token:
 
 
 def use_token() -> None:
-    """Switch token authentication on for the Ray of this process and its children, unless RAY_AUTH_MODE is set."""
-    os.environ.setdefault(MODE_VARIABLE, "token")
+    """Switch token authentication on for the Ray of this process and its children, unless RAY_AUTH_MODE is set.
+
+    Ray reads the variable once when it is imported; its own way of switching refreshes what it has read.
+    """
+    if MODE_VARIABLE not in os.environ:
+        from ray._private.authentication.authentication_token_setup import _enable_token_auth
+
+        _enable_token_auth()
 
 
 def _read(path: Path, source: str) -> Token:

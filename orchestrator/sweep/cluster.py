@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import ray
 
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ClusterError
+from orchestrator.sweep.auth import ensure_private_token, find_token, use_token
+from orchestrator.sweep.loopback import loopback_only
+from orchestrator.sweep.watchdog import JOINED_LIMITS_S, LOCAL_LIMITS_S, watchdog
 from orchestrator.train.launch import HEALTH_CHECK_INTERVAL_S, TrialResources
 
 DRIVER_RESOURCE = "orchestrator_driver"
@@ -49,10 +52,16 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[Cluster]:
+def ray_cluster(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    on_lost: Callable[[ClusterError], None] | None = None,
+) -> Iterator[Cluster]:
     """Join the cluster at `address`, or start one on this machine, for the length of a `with` block.
 
-    An already connected process is used as it is and left connected.
+    An already connected process is used as it is and left connected. `on_lost` is called from another thread when the
+    cluster dies meanwhile; it must end the process, since calls into Ray may never return by then.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
@@ -63,24 +72,55 @@ def ray_cluster(address: str | None = None, *, num_cpus: int | None = None) -> I
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
     try:
         if address is None:
-            ray.init(
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                object_store_memory=_OBJECT_STORE_BYTES,
-                resources={DRIVER_RESOURCE: 1.0},
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _start(num_cpus)
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            _join(address)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as err:
         where = f"the cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"cannot start or reach {where}: {err}; run `orchestrator doctor`") from err
+    limits_s = LOCAL_LIMITS_S if address is None else JOINED_LIMITS_S
+
+    def lost(error: ClusterError) -> None:
+        if address is None:
+            _kill_own_processes()
+        if on_lost is not None:
+            on_lost(error)
+
     try:
-        yield Cluster(resources=ray.cluster_resources())
+        with nullcontext() if on_lost is None else watchdog(limits_s, lost):
+            yield Cluster(resources=ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _start(num_cpus: int | None) -> None:
+    """A cluster of this machine alone, on loopback, with a token that only its owner can read."""
+    ensure_private_token()
+    use_token()
+    with loopback_only():
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            resources={DRIVER_RESOURCE: 1.0},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+def _kill_own_processes() -> None:
+    """End what is left of a local cluster that broke; by itself a raylet without its GCS stays for a minute."""
+    node = ray._private.worker._global_node
+    if node is not None:
+        with suppress(Exception):  # the process ends next, whatever happens here
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def _join(address: str) -> None:
+    if find_token() is not None:
+        use_token()
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def trial_resources(config: RunConfig, cluster: Cluster) -> TrialResources:

@@ -22,7 +22,7 @@ import ray
 from orchestrator.config import dump, flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, prepare_data
-from orchestrator.errors import TrainingError
+from orchestrator.errors import ClusterError, TrainingError
 from orchestrator.storage import open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.cluster import Cluster, max_concurrent_trials, ray_cluster, trial_resources
@@ -50,6 +50,8 @@ class SweepRequest:
     """Called once the data is there and the tracker open, before the first trial."""
     on_ended: Callable[[SweepRecord, Tracker, str], None] | None = None
     """Called with the record, the open tracker and the run's URI after the last trial."""
+    on_lost: Callable[[ClusterError], None] | None = None
+    """Called from another thread when the cluster dies under the sweep; must end the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
     with (
         _tracker(config, sweep_id) as tracker,
         _scratch() as scratch,
-        ray_cluster(request.address, num_cpus=request.num_cpus) as cluster,
+        ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
     ):
         board = _start_board(config, uri, sweep_id, plan, shards, cluster)
         if request.on_started is not None:

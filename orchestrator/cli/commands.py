@@ -155,13 +155,28 @@ def _run(
 @app.command()
 @click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a dotted key of FILE.")
+@click.option(
+    "--address", help="Check a Ray cluster that sweeps are submitted to, too: its dashboard's address."
+)
+@click.option("--token-file", type=click.Path(dir_okay=False), help="File with the cluster's token.")
+@click.option("--ca-file", type=click.Path(dir_okay=False), help="PEM file that signs the cluster's https.")
 @json_option
-def doctor(file: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def doctor(
+    file: str | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    token_file: str | None,
+    ca_file: str | None,
+    as_json: bool,
+) -> None:
     """Check this machine, and what FILE needs, before anything is spent."""
-    from orchestrator.cli.doctor import examine
+    from orchestrator.cli.doctor import ClusterAccess, examine
     from orchestrator.config import default_config, load_config
 
-    findings = examine(load_config(file, overrides) if file else default_config())
+    cluster = None
+    if address is not None:
+        cluster = ClusterAccess(address=address, token_file=token_file, ca_file=ca_file)
+    findings = examine(load_config(file, overrides) if file else default_config(), cluster)
     text = "\n".join(f"{finding.mark}  {finding.name:<12} {finding.text}" for finding in findings)
     emit(as_json, [finding.to_json() for finding in findings], text)
     sys.exit(max(finding.exit_code for finding in findings))

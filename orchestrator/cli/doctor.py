@@ -1,21 +1,34 @@
-"""Checks of the machine and of what a configuration needs, each with its remedy."""
+"""Checks of the machine and of what a configuration needs, each with its remedy.
+
+The machine's own are here; those of places and clusters are in `doctor_places`. None of them spends anything.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.config import RunConfig
-from orchestrator.errors import DataError, OrchestratorError, StorageError, TrackingError
+from orchestrator.errors import OrchestratorError
 
 _MIN_FREE_GB = 5.0
+_MIN_SHARED_GB = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterAccess:
+    """How to reach a cluster's head: address, and files with its token and its certificate authority."""
+
+    address: str
+    token_file: str | None = None
+    ca_file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +50,27 @@ class Finding:
         return {"name": self.name, "status": self.mark.strip().lower(), "text": self.text}
 
 
-def examine(config: RunConfig) -> list[Finding]:
-    """Run every check; none of them spends anything or leaves anything behind."""
-    checks: tuple[Callable[[RunConfig], Iterator[Finding]], ...] = (
-        _python,
-        _devices,
-        _ray,
-        _disk,
-        _storage,
-        _data,
-        _tracking,
-    )
+def examine(config: RunConfig, cluster: ClusterAccess | None = None) -> list[Finding]:
+    """Run every check; with `cluster`, those of a Ray cluster that jobs are submitted to as well."""
+    from orchestrator.cli import doctor_places as places
+
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("python", lambda: _python(config)),
+        ("gpu", lambda: _devices(config)),
+        ("driver", _gpu_driver),
+        ("disk", lambda: _disk(config)),
+        ("ray", lambda: places.ray_cluster(config, cluster)),
+        ("storage", lambda: places.storage(config)),
+        ("data", lambda: places.data(config)),
+        ("tracking", lambda: places.tracking(config)),
+        ("clock", lambda: places.clock(config, cluster)),
+    ]
     findings: list[Finding] = []
-    for check in checks:
+    for name, check in checks:
         try:
-            findings += check(config)
+            findings += check()
         except OrchestratorError as err:
-            findings.append(Finding(name=check.__name__.strip("_"), text=str(err), exit_code=err.exit_code))
+            findings.append(Finding(name=name, text=str(err), exit_code=err.exit_code))
     return findings
 
 
@@ -77,23 +94,36 @@ def _devices(config: RunConfig) -> Iterator[Finding]:
             )
         yield Finding(name="gpu", text=text, warning=wants)
         return
+    names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    if len(names) > 1:
+        text = (
+            f"different GPUs in one machine ({', '.join(sorted(names))}): GPU hours of trials do not compare"
+        )
+        yield Finding(name="gpu", text=text, warning=True)
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         yield Finding(name="gpu", text=f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
 
 
-def _ray(config: RunConfig) -> Iterator[Finding]:
-    token = Path("~/.ray/auth_token").expanduser()
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        known = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or token.exists()
-        text = f"RAY_ADDRESS is {address}; " + (
-            "an authentication token is set" if known else "no token found: the cluster may be open to anyone"
-        )
-        yield Finding(name="ray", text=text, warning=not known)
+def _gpu_driver() -> Iterator[Finding]:
+    """The driver's version, and the case that torch sees no GPU although there is one."""
+    import torch
+
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
         return
-    yield Finding(name="ray", text="no RAY_ADDRESS; a local Ray is started for each sweep")
+    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    gpus = [line for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode or not gpus:
+        yield Finding(name="driver", text=f"nvidia-smi fails: {done.stderr.strip()[:200]}", warning=True)
+    elif not torch.cuda.is_available():
+        text = f"nvidia-smi sees {gpus[0]}, torch (CUDA {torch.version.cuda}) does not: update the driver"
+        yield Finding(name="driver", text=text, exit_code=7)
+    else:
+        text = f"driver {gpus[0].rpartition(',')[2].strip()}, torch is built for CUDA {torch.version.cuda}"
+        yield Finding(name="driver", text=text)
 
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
@@ -108,61 +138,10 @@ def _disk(config: RunConfig) -> Iterator[Finding]:
         low = free_gb < _MIN_FREE_GB
         remedy = f"; less than {_MIN_FREE_GB:g} GB: free some, checkpoints may not fit" if low else ""
         yield Finding(name=f"disk {name}", text=f"{free_gb:.0f} GB free under {folder}{remedy}", warning=low)
-
-
-def _storage(config: RunConfig) -> Iterator[Finding]:
-    from orchestrator.storage import open_store
-
-    root = config.storage.uri if "://" in config.storage.uri else str(Path(config.storage.uri).resolve())
-    store = open_store(root, config.storage)
-    key = f".doctor-{os.getpid()}"
-    started = time.monotonic()
-    store.write(key, b"probe")
-    try:
-        if store.read(key) != b"probe":
-            raise StorageError(f"{root}: what was read back differs from what was written")
-    finally:
-        store.delete(key)
-    took_ms = 1000 * (time.monotonic() - started)
-    yield Finding(name="storage", text=f"{root}: write, read and delete took {took_ms:.0f} ms")
-
-
-def _data(config: RunConfig) -> Iterator[Finding]:
-    from orchestrator.data import open_shards
-
-    if config.data.source == "scenes":
-        images = config.data.scenes_train_images + config.data.scenes_test_images
-        yield Finding(name="data", text=f"embedded scenes, {images:,} images, packed on first use")
-        return
-    local = Path(config.data.source).expanduser()
-    if "://" not in config.data.source and not local.exists():
-        raise DataError(
-            f"data.source: nothing at {local.resolve()}; give a folder, an s3:// prefix or `scenes`"
+    shared = Path("/dev/shm")
+    if shared.exists() and (size_gb := shutil.disk_usage(shared).total / 1e9) < _MIN_SHARED_GB:
+        text = (
+            f"/dev/shm has {size_gb:.2f} GB, less than {_MIN_SHARED_GB:g}: Ray's objects go to a slow disk; "
+            + ("in a container give it more (--shm-size, or an emptyDir of medium Memory)")
         )
-    try:
-        shards = open_shards(config.data.source, config.data, config.storage)
-    except DataError as err:
-        if "://" in config.data.source:
-            raise
-        yield Finding(name="data", text=f"{local}: no shards yet, packed on first use ({err})")
-        return
-    labels = ", ".join(shards.labels) or "none"
-    yield Finding(name="data", text=f"{shards.uri}: labels {labels}; digest {shards.digest[:12]}")
-
-
-def _tracking(config: RunConfig) -> Iterator[Finding]:
-    from orchestrator.tracking import find_place
-
-    root = "runs" if "://" in config.storage.uri else config.storage.uri
-    place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
-    if place.remote:
-        from orchestrator.tracking import check_reachable
-
-        try:
-            check_reachable(place)
-        except TrackingError as err:
-            yield Finding(
-                name="tracking", text=f"{err}; metrics would be spooled until it answers", warning=True
-            )
-            return
-    yield Finding(name="tracking", text=f"MLflow at {place.uri}")
+        yield Finding(name="disk shared", text=text, warning=True)

@@ -125,6 +125,14 @@ class Board:
         self.append("slot_ended", slot_id=slot_id, error=error)
         return slot_id in self._progress, sorted(self._groups.pop(slot_id, set()))
 
+    def slot_failed(self, slot_id: str) -> None:
+        """A slot's workers died and may be long in coming back: its trial goes to whichever slot is free."""
+        self._drop_held(slot_id, "its workers died")
+
+    def slot_wanted(self) -> tuple[bool, bool]:
+        """Whether a slot that could not be placed yet would still find a trial, and whether another slot has one."""
+        return self._stop_reason is None and not self._queue.exhausted, bool(self._queue.held)
+
     def next_trial(self, slot_id: str) -> Assignment:
         """What a slot does next; a trial that it gets has its attempt opened."""
         if self._stop_reason is not None or self._queue.exhausted:

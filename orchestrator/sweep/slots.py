@@ -2,7 +2,8 @@
 
 A slot whose workers die is restarted by Ray Train; one whose controller dies, or that fails again and again, is
 started anew here, and the placement group that it may have left behind is freed first. A slot that fails several
-times in a row without any trial's report between is given up.
+times in a row without any trial's report between is given up. One whose node is gone waits for another and does not
+count as failing while some other slot works; its trial has gone to that one.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import ray
 from ray.util.placement_group import PlacementGroup, PlacementGroupID, remove_placement_group
 
 from orchestrator.errors import TrainingError
-from orchestrator.train.launch import TrialResources, fit_slot
+from orchestrator.train.launch import NoRoomError, TrialResources, fit_slot
 
 _log = logging.getLogger(__name__)
 _FRUITLESS_STARTS = 3
+_STARTS_WITHOUT_ROOM = 15
+"""Each waits for `RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S`, 60 s by default: time for an autoscaler to bring nodes."""
 
 
 @dataclass
@@ -57,19 +60,27 @@ class Slots:
         fruitless = 0
         while True:
             error = self._run_once(slot_id)
-            had_reports, groups = ray.get(self.board.slot_closed.remote(slot_id, error))
+            had_reports, groups = ray.get(self.board.slot_closed.remote(slot_id, str(error or "")))
             for group in groups:
                 free_placement_group(group)
-            if not error:
+            if error is None:
                 return
             _log.warning("%s: %s", slot_id, error)
+            limit = _FRUITLESS_STARTS
+            if isinstance(error, NoRoomError):
+                limit = _STARTS_WITHOUT_ROOM
+                is_needed, others_work = ray.get(self.board.slot_wanted.remote())
+                if not is_needed:
+                    return
+                if others_work:
+                    continue
             fruitless = 1 if had_reports else fruitless + 1
-            if fruitless >= _FRUITLESS_STARTS:
-                self.errors[slot_id] = error
+            if fruitless >= limit:
+                self.errors[slot_id] = str(error)
                 return
 
-    def _run_once(self, slot_id: str) -> str:
-        """Run the slot's workers until they end; returns the error they ended with, or nothing."""
+    def _run_once(self, slot_id: str) -> TrainingError | None:
+        """Run the slot's workers until they end; returns the error they ended with."""
         resources = self.resources
         ray.get(self.board.slot_opened.remote(slot_id, resources.num_gpus, resources.num_cpus))
         try:
@@ -81,8 +92,8 @@ class Slots:
                 max_failures=self.max_failures,
             )
         except TrainingError as err:
-            return str(err)
-        return ""
+            return err
+        return None
 
 
 def free_placement_group(group_id: str) -> None:

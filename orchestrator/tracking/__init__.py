@@ -24,6 +24,7 @@ __all__ = [
     "Tracker",
     "UnavailableError",
     "check_reachable",
+    "check_writable",
     "find_place",
     "find_tracker",
     "find_trial",
@@ -98,3 +99,14 @@ def check_reachable(place: TrackingPlace) -> None:
     from orchestrator.tracking import mlflow  # it takes seconds to import
 
     mlflow.check_reachable(place)
+
+
+def check_writable(place: TrackingPlace) -> None:
+    """Make a run in the experiment `orchestrator-doctor` and delete it again.
+
+    Raises:
+        TrackingError: The store refuses it.
+    """
+    from orchestrator.tracking import mlflow
+
+    mlflow.check_writable(place)

@@ -385,6 +385,19 @@ def check_reachable(place: TrackingPlace) -> None:
         open_client(place).search_experiments(max_results=1)
 
 
+def check_writable(place: TrackingPlace) -> None:
+    """Make a run with one metric and delete it.
+
+    Raises:
+        TrackingError: The store refuses it.
+    """
+    with _door(place.uri):
+        client = open_client(place)
+        run = client.create_run(_find_experiment(client, "orchestrator-doctor", place))
+        client.log_metric(run.info.run_id, "doctor", 1.0)
+        client.delete_run(run.info.run_id)
+
+
 def _find_experiment(client: Any, name: str, place: TrackingPlace) -> str:
     from mlflow.exceptions import MlflowException
 

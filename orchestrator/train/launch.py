@@ -10,8 +10,16 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
 from ray.train.torch import TorchTrainer
 
 from orchestrator.errors import TrainingError
@@ -44,6 +52,21 @@ class TrialResources:
         return {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if self.gpus_per_worker else {})
 
 
+class NoRoomError(TrainingError):
+    """The cluster has no room for a slot's workers at present, e.g. since their node is gone."""
+
+
+class _TellBoard(UserCallback):  # type: ignore[misc]
+    """Frees a slot's trial as soon as its workers die; their successors may have to wait for a node."""
+
+    def __init__(self, slot_id: str, board: Any) -> None:
+        self.slot_id, self.board = slot_id, board
+
+    def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
+        """Called by Ray Train's controller."""
+        ray.get(self.board.slot_failed.remote(self.slot_id))
+
+
 def fit_slot(
     slot_id: str, *, board: Any, resources: TrialResources, scratch_dir: str, max_failures: int
 ) -> None:
@@ -52,6 +75,7 @@ def fit_slot(
     `scratch_dir` is where Ray Train writes its own book-keeping, which nothing reads again.
 
     Raises:
+        NoRoomError: The workers could not be placed.
         TrainingError: The workers failed more than `max_failures` times.
     """
     trainer = TorchTrainer(
@@ -65,12 +89,15 @@ def fit_slot(
         run_config=RunConfig(
             name=f"{slot_id}-{uuid.uuid4().hex[:8]}",
             storage_path=scratch_dir,
-            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=0),
+            callbacks=[_TellBoard(slot_id, board)],
         ),
     )
     try:
         trainer.fit()
     except (TrainingFailedError, RayActorError, RayTaskError) as err:
+        if isinstance(err, ControllerError) and "StartupTimeout" in type(err.controller_failure).__name__:
+            raise NoRoomError(f"the cluster has no room for {resources.num_workers} workers") from None
         raise TrainingError(_root_cause(err)) from None
 
 

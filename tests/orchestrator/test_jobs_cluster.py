@@ -4,6 +4,7 @@ import sys
 import time
 
 import pytest
+from command_line import run_command
 from ray_head import run_ray_head
 
 from orchestrator.errors import ClusterError
@@ -115,3 +116,12 @@ def test_the_token_is_in_no_record_and_no_log_of_a_job(head, client):
     found = [path for path in files if head.token.encode() in path.read_bytes()]
     assert len(files) > 10
     assert (found, [text for text in texts if head.token in text]) == ([], [])
+
+
+def test_doctor_says_the_clusters_version_and_authentication(head, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("doctor", "--address", head.url, "--token-file", str(head.token_file))
+    done = run_command(monkeypatch, capsys, *arguments)
+    assert done.code == 0, done.out
+    assert f"{head.url}: Ray 2.60.0, authentication: token" in done.out
+    assert "clock" in done.out

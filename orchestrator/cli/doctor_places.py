@@ -1,0 +1,170 @@
+"""Checks of what lies outside this machine: a Ray cluster, the bucket, the shards, the tracking store, the clock."""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import statistics
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.doctor import Finding
+from orchestrator.config import RunConfig
+from orchestrator.errors import DataError, StorageError, TrackingError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.doctor import ClusterAccess
+
+_SLOW_MS = 500.0
+_NUM_READS = 5
+_MAX_SKEW_S = 60.0
+"""S3 refuses requests signed 15 minutes off; a minute is odd already."""
+
+
+def ray_cluster(config: RunConfig, access: ClusterAccess | None) -> Iterator[Finding]:
+    """A submission target's version and authentication, or what a local Ray would do."""
+    if access is not None:
+        from orchestrator.jobs import connect, warnings_of
+
+        client = connect(
+            access.address, token_file=access.token_file, ca_file=access.ca_file, allow_insecure=True
+        )
+        head = client.head
+        yield Finding(
+            name="ray", text=f"{head.url}: Ray {head.ray_version}, authentication: {head.auth_mode}"
+        )
+        for warning in warnings_of(head):
+            yield Finding(name="ray", text=warning, warning=True)
+        return
+    from orchestrator.sweep.auth import default_token_path, find_token
+
+    address, token = os.environ.get("RAY_ADDRESS"), find_token()
+    if address:
+        text = f"RAY_ADDRESS is {address}; " + (
+            f"its token comes from {token.source}"
+            if token is not None
+            else "no token found: the cluster may be open to anyone; give it one (docs/cluster.md)"
+        )
+        yield Finding(name="ray", text=text, warning=token is None)
+    else:
+        yield Finding(name="ray", text="no RAY_ADDRESS; a sweep starts a Ray of its own on 127.0.0.1")
+    path = default_token_path()
+    if path.exists() and path.stat().st_mode & 0o077:
+        text = f"{path} can be read by others: chmod 600 {path}"
+        yield Finding(name="token", text=text, warning=True)
+
+
+def storage(config: RunConfig) -> Iterator[Finding]:
+    """Write, list, read and delete one small object, and the latency of a read."""
+    from orchestrator.storage import open_store
+
+    root = config.storage.uri if "://" in config.storage.uri else str(Path(config.storage.uri).resolve())
+    store = open_store(root, config.storage)
+    key = f".doctor-{os.getpid()}"
+    store.write(key, b"probe")
+    try:
+        times_ms = []
+        for _ in range(_NUM_READS):
+            started_s = time.monotonic()
+            if store.read(key) != b"probe":
+                raise StorageError(f"{root}: what was read back differs from what was written")
+            times_ms.append(1000 * (time.monotonic() - started_s))
+        if key not in {info.key for info in store.list(key)}:
+            raise StorageError(
+                f"{root}: an object that was just written is not listed; allow listing the prefix"
+            )
+    finally:
+        store.delete(key)
+    latency_ms = statistics.median(times_ms)
+    slow = f"; over {_SLOW_MS:g} ms: is the bucket in this region?" if latency_ms > _SLOW_MS else ""
+    text = f"{root}: write, list, read and delete work; a read takes {latency_ms:.1f} ms{slow}"
+    yield Finding(name="storage", text=text, warning=bool(slow))
+
+
+def data(config: RunConfig) -> Iterator[Finding]:
+    """The shards: labels, digest, and whether there are enough of them for the workers."""
+    from orchestrator.data import open_shards
+
+    if config.data.source == "scenes":
+        images = config.data.scenes_train_images + config.data.scenes_test_images
+        yield Finding(name="data", text=f"embedded scenes, {images:,} images, packed on first use")
+        return
+    local = Path(config.data.source).expanduser()
+    if "://" not in config.data.source and not local.exists():
+        raise DataError(
+            f"data.source: nothing at {local.resolve()}; give a folder, an s3:// prefix or `scenes`"
+        )
+    try:
+        shards = open_shards(config.data.source, config.data, config.storage)
+    except DataError as err:
+        if "://" in config.data.source:
+            raise
+        yield Finding(name="data", text=f"{local}: no shards yet, packed on first use ({err})")
+        return
+    labels = ", ".join(shards.labels) or "none"
+    yield Finding(name="data", text=f"{shards.uri}: labels {labels}; digest {shards.digest[:12]}")
+    num_shards, num_workers = len(shards.splits.get(config.data.train_split, ())), config.train.num_workers
+    if num_shards < num_workers:
+        text = (
+            f"{num_shards} training shards for {num_workers} workers: several nodes read each shard; pack smaller "
+            "ones (`orchestrator shards pack`)"
+        )
+        yield Finding(name="shards", text=text, warning=True)
+
+
+def tracking(config: RunConfig) -> Iterator[Finding]:
+    """Whether the tracking store answers and takes a run."""
+    from orchestrator.tracking import check_reachable, check_writable, find_place
+
+    root = "runs" if "://" in config.storage.uri else config.storage.uri
+    place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
+    if not place.remote:
+        yield Finding(name="tracking", text=f"MLflow at {place.uri}")
+        return
+    started_s = time.monotonic()
+    try:
+        check_reachable(place)
+    except TrackingError as err:
+        text = f"{err}; metrics would be spooled until it answers"
+        yield Finding(name="tracking", text=text, warning=True)
+        return
+    took_ms = 1000 * (time.monotonic() - started_s)
+    check_writable(place)
+    yield Finding(name="tracking", text=f"MLflow at {place.uri} takes runs; it answered in {took_ms:.0f} ms")
+
+
+def clock(config: RunConfig, access: ClusterAccess | None) -> Iterator[Finding]:
+    """This machine's clock against the `Date` of the servers that a sweep talks to."""
+    places = [config.storage.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"), config.tracking.uri]
+    if access is not None:
+        from orchestrator.jobs.head import head_url
+
+        places.append(head_url(access.address))
+    for url in places:
+        if url is None or not url.startswith(("http://", "https://")):
+            continue
+        skew_s = _skew_s(url)
+        if skew_s is None:
+            continue
+        if abs(skew_s) > _MAX_SKEW_S:
+            text = f"this clock is {skew_s:+.0f} s off that of {url}: set it (NTP); S3 refuses signatures 900 s off"
+            yield Finding(name="clock", text=text, exit_code=StorageError.exit_code)
+        else:
+            yield Finding(name="clock", text=f"within {max(1.0, abs(skew_s)):.0f} s of {url}")
+
+
+def _skew_s(url: str) -> float | None:
+    """Our clock minus the server's, in seconds; None when it does not say. Any HTTP answer carries a date."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            date = answer.headers.get("Date")
+    except urllib.error.HTTPError as err:
+        date = err.headers.get("Date")
+    except (OSError, ValueError):
+        return None
+    parsed = email.utils.parsedate_to_datetime(date) if date else None
+    return None if parsed is None else time.time() - parsed.timestamp()

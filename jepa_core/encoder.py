@@ -68,6 +68,8 @@ class Encoder(nn.Module):
     """A ViT over all patches of an image or over some of them; `checkpointing` is set by `execution`."""
 
     position_ND: Tensor
+    entrances: ClassVar[tuple[str, ...]] = ("forward", "layers", "features_with_token", "features_of_crops")
+    """The methods that run the encoder from images on; the others are parts of them."""
 
     def __init__(self, vit: Any, grid: PatchGrid) -> None:
         super().__init__()
@@ -99,12 +101,36 @@ class Encoder(nn.Module):
             repeats = len(indices_RK) // len(patches_BNP)
             patches_RNP = patches_BNP.repeat(repeats, 1, 1) if repeats > 1 else patches_BNP
             tokens = self._embed(gather_patches(patches_RNP, indices_RK)) + self.position_ND[indices_RK]
-        tokens = self.norm_pre(tokens)
-        mask = attention_mask(valid_RK)
+        return self._run(tokens, attention_mask(valid_RK))
+
+    def features_with_token(self, images_BCHW: Tensor, hidden_BK: Tensor, token_D: Tensor) -> Tensor:
+        """Features [B, N, D] of whole images whose patches in `hidden_BK` are replaced by a token."""
+        tokens_BND = self._embed(patchify(images_BCHW, self.grid))
+        no_BN1 = torch.zeros_like(tokens_BND[..., :1], dtype=torch.bool)
+        is_hidden_BN1 = no_BN1.scatter(1, hidden_BK[..., None], True)
+        tokens_BND = torch.where(is_hidden_BN1, token_D.to(tokens_BND.dtype), tokens_BND)
+        return self._run(tokens_BND + self.position_ND)
+
+    def features_of_crops(self, crops_BCHW: Tensor, grid: PatchGrid, position_ND: Tensor) -> Tensor:
+        """Features of images of another size, whose patch grid and position embedding are given."""
+        return self._run(self._embed(patchify(crops_BCHW, grid)) + position_ND)
+
+    def _run(self, tokens_RKD: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features after the final norm from embedded tokens with positions: [R, K, D]."""
+        tokens = self.norm_pre(tokens_RKD)
         for block in self.blocks:
             tokens = call(block, tokens, mask, checkpointing=self.checkpointing)
         features: Tensor = self.norm(tokens)
         return features
+
+    def layers(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Every block's output over the whole image, before the final norm: [B, N, D] each, the first block's first."""
+        tokens = self.norm_pre(self._embed(patchify(images_BCHW, self.grid)) + self.position_ND)
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            outputs.append(tokens)
+        return outputs
 
     def _embed(self, patches_P: Tensor) -> Tensor:
         """The patch convolution as a matrix product, so that only kept patches are embedded."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from jepa_core.encoder import Encoder
@@ -32,6 +32,9 @@ def shard(module: nn.Module) -> None:
                 fully_shard(block, mesh=mesh)
         if isinstance(part, (Encoder, Predictor)):
             fully_shard(part, mesh=mesh)
+        if isinstance(part, Encoder):
+            for entrance in part.entrances[1:]:
+                register_fsdp_forward_method(part, entrance)
     fully_shard(module, mesh=mesh)
 
 

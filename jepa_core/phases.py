@@ -43,7 +43,8 @@ class PhaseTimer:
         """Count calls of the objective's encoders and predictor as phases, while it trains, until `detach`."""
         for child, name in PARTS.items():
             part = getattr(objective, child, None)
-            if isinstance(part, nn.Module):
+            is_shared = child == "target_encoder" and part is getattr(objective, "context_encoder", None)
+            if isinstance(part, nn.Module) and not is_shared:
                 self._watch(part, name)
 
     def detach(self) -> None:

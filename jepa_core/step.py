@@ -18,7 +18,7 @@ from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
 from jepa_core.execution import ExecutionSettings, micro_batches, pad_masks, prepare_module
 from jepa_core.masks import MaskBatch
-from jepa_core.objectives import IJepaSettings, Objective, build_objective
+from jepa_core.objectives import Objective, ObjectiveSettings, PixelStatistics, build_objective
 from jepa_core.optim import OptimizerSettings, build_optimizer, set_rates
 from jepa_core.parallel import gradients_stay_local, shard
 from jepa_core.phases import PhaseTimer
@@ -116,7 +116,7 @@ def create_state(
     *,
     encoder: EncoderSettings,
     predictor: PredictorSettings,
-    objective: IJepaSettings,
+    objective: ObjectiveSettings,
     optimizer: OptimizerSettings,
     ema: EmaSettings,
     total_steps: int,
@@ -125,18 +125,22 @@ def create_state(
     precision: Precision = "float32",
     execution: ExecutionSettings | None = None,
     distributed: bool = False,
+    pixels: PixelStatistics | None = None,
 ) -> TrainState:
     """The untrained state of a run: a function of the settings and the seed, the same on every device.
 
     The global random state is neither used nor changed. `distributed` says that this is one of several processes of
-    an initialised group, among which `execution.parallel: fsdp` shards the state.
+    an initialised group, among which `execution.parallel: fsdp` shards the state. `pixels` says how the images are
+    normalised, for methods that change colours; None is ImageNet's usual.
 
     Raises:
         ValueError: The settings do not fit each other.
     """
     if total_steps < 1:
         raise ValueError(f"total_steps must be at least 1, not {total_steps}")
-    module = build_objective(encoder=encoder, predictor=predictor, objective=objective, seed=seed)
+    module = build_objective(
+        encoder=encoder, predictor=predictor, objective=objective, seed=seed, pixels=pixels
+    )
     dtype = torch.float64 if precision == "float64" else torch.float32
     module.to(device=device, dtype=dtype)
     execution = execution or ExecutionSettings()
@@ -175,7 +179,8 @@ def train_step(
         learning_rate=rates["train/learning_rate"],
         weight_decay=rates["train/weight_decay"],
     )
-    masks = pad_masks(masks, state.execution.pad_tokens_to)
+    if state.objective.takes_padding:
+        masks = pad_masks(masks, state.execution.pad_tokens_to)
     loss = _accumulate(state, images_BCHW, masks, model=model or state.objective, timer=timer)
     metrics = {"train/loss": loss}
     clip_norm = state.optimizer_settings.gradient_clip_norm

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
-from jepa_core.masks import MaskBatch
-from jepa_core.objectives import IJepaSettings
+from jepa_core.masks import MaskBatch, MaskSettings
+from jepa_core.objectives import IJepaSettings, Objective
 from jepa_core.optim import OptimizerSettings
 from jepa_core.predictor import PredictorSettings
 from jepa_core.step import TrainState, create_state
@@ -55,6 +55,12 @@ def tiny_masks(
         context_indices_CBK=choose(contexts, batch, count=kept),
         target_indices_MBT=choose(blocks, batch, count=targets),
     )
+
+
+def method_masks(module: Objective, *, batch: int = 3, epoch: int = 0) -> MaskBatch:
+    """What the method's own sampler draws for the first samples."""
+    ids = torch.arange(batch)
+    return module.build_sampler(MaskSettings()).sample(ids, torch.full_like(ids, epoch), seed=0, step=0)
 
 
 def padded(masks: MaskBatch, *, context: int = 0, target: int = 0) -> MaskBatch:

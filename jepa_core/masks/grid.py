@@ -41,13 +41,15 @@ class MaskBatch:
 
     Indices are int64 places in the row-major grid: `context_indices_CBK` for each context block and image,
     `target_indices_MBT` for each target block and image. Where blocks differ in size the shorter are padded: a
-    padded entry has index 0 and False in `*_valid_*`, which is None where no entry is ever padded.
+    padded entry has index 0 and False in `*_valid_*`, which is None where no entry is ever padded. `keys_B` is the
+    key of each sample for further draws (see `draws`), None where the method draws nothing more.
     """
 
     context_indices_CBK: Tensor
     target_indices_MBT: Tensor
     context_valid_CBK: Tensor | None = None
     target_valid_MBT: Tensor | None = None
+    keys_B: Tensor | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> MaskBatch:
         """The same masks on another device."""
@@ -57,6 +59,7 @@ class MaskBatch:
             self.target_indices_MBT.to(device, non_blocking=non_blocking),
             None if context_valid is None else context_valid.to(device, non_blocking=non_blocking),
             None if target_valid is None else target_valid.to(device, non_blocking=non_blocking),
+            None if self.keys_B is None else self.keys_B.to(device, non_blocking=non_blocking),
         )
 
     def widened(self) -> MaskBatch:
@@ -66,6 +69,7 @@ class MaskBatch:
             self.target_indices_MBT.to(torch.int64, copy=True),
             None if self.context_valid_CBK is None else self.context_valid_CBK.clone(),
             None if self.target_valid_MBT is None else self.target_valid_MBT.clone(),
+            None if self.keys_B is None else self.keys_B.clone(),
         )
 
 

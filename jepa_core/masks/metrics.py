@@ -23,8 +23,10 @@ def mask_metrics(masks: MaskBatch, grid: PatchGrid) -> dict[str, Tensor]:
     Fractions are of the grid; `context_*` and `target_*` are for one block, `*_union_*` for all blocks of an image.
     `overlap_fraction` is the share of context patches that are targets too, `target_overlap_fraction` the share of
     target patches that another target block holds already. `*_padding_fraction` is the share of computed places
-    that hold nothing.
+    that hold nothing. Empty for a method that hides no patches.
     """
+    if not len(masks.target_indices_MBT):
+        return {}
     num_patches = grid.num_patches
     context_BN = patch_counts(masks.context_indices_CBK, masks.context_valid_CBK, num_patches)
     target_BN = patch_counts(masks.target_indices_MBT, masks.target_valid_MBT, num_patches)

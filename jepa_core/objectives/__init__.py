@@ -1,7 +1,36 @@
 """Pre-training objectives: each is one file behind the base class in `base`, and `build` makes them."""
 
-from jepa_core.objectives.base import Objective
-from jepa_core.objectives.build import build_objective
+from jepa_core.objectives.augment import PixelStatistics
+from jepa_core.objectives.base import Objective, Sampler
+from jepa_core.objectives.build import ObjectiveSettings, build_objective
+from jepa_core.objectives.cae import Cae, CaeSettings
+from jepa_core.objectives.cost import counted_flops_per_image
+from jepa_core.objectives.data2vec import Data2Vec, Data2VecSettings
+from jepa_core.objectives.data2vec2 import Data2Vec2, Data2Vec2Settings
+from jepa_core.objectives.dino import Dino, DinoSettings
 from jepa_core.objectives.ijepa import IJepa, IJepaSettings
+from jepa_core.objectives.mae import Mae, MaeSettings
+from jepa_core.objectives.vicreg import VicReg, VicRegSettings
 
-__all__ = ["IJepa", "IJepaSettings", "Objective", "build_objective"]
+__all__ = [
+    "Cae",
+    "CaeSettings",
+    "Data2Vec",
+    "Data2Vec2",
+    "Data2Vec2Settings",
+    "Data2VecSettings",
+    "Dino",
+    "DinoSettings",
+    "IJepa",
+    "IJepaSettings",
+    "Mae",
+    "MaeSettings",
+    "Objective",
+    "ObjectiveSettings",
+    "PixelStatistics",
+    "Sampler",
+    "VicReg",
+    "VicRegSettings",
+    "build_objective",
+    "counted_flops_per_image",
+]

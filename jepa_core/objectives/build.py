@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
-from jepa_core.encoder import EncoderSettings, build_encoder
+from jepa_core.encoder import Encoder, EncoderSettings, build_encoder
+from jepa_core.objectives.augment import PixelStatistics
 from jepa_core.objectives.base import Objective
+from jepa_core.objectives.cae import Cae, CaeSettings
+from jepa_core.objectives.data2vec import Data2Vec, Data2VecSettings
+from jepa_core.objectives.data2vec2 import Data2Vec2, Data2Vec2Settings
+from jepa_core.objectives.dino import Dino, DinoSettings
 from jepa_core.objectives.ijepa import IJepa, IJepaSettings
+from jepa_core.objectives.mae import Mae, MaeSettings
+from jepa_core.objectives.vicreg import VicReg, VicRegSettings
 from jepa_core.predictor import PredictorSettings, build_predictor
 from jepa_core.weights import part_generator
 
+ObjectiveSettings = (
+    IJepaSettings
+    | MaeSettings
+    | Data2VecSettings
+    | Data2Vec2Settings
+    | CaeSettings
+    | VicRegSettings
+    | DinoSettings
+)
+"""The settings of any method, told apart by their `name`."""
+
 
 def build_objective(
-    *, encoder: EncoderSettings, predictor: PredictorSettings, objective: IJepaSettings, seed: int
+    *,
+    encoder: EncoderSettings,
+    predictor: PredictorSettings,
+    objective: ObjectiveSettings,
+    seed: int,
+    pixels: PixelStatistics | None = None,
 ) -> Objective:
     """Build an untrained objective on the CPU; its weights are a function of settings and seed.
 
-    The encoder's weights depend on the encoder's settings and the seed alone, so runs that differ elsewhere start
-    from the same encoder.
+    The encoder's weights depend on the encoder's settings and the seed alone, so runs that differ elsewhere, in the
+    method among others, start from the same encoder. `predictor` is read by I-JEPA alone. `pixels` says how images
+    are normalised, for methods that change colours; None is the usual ImageNet statistics.
+
+    Raises:
+        ValueError: The settings do not fit each other.
     """
-    context_encoder = build_encoder(encoder, generator=part_generator(seed, "encoder"))
+    trained = build_encoder(encoder, generator=part_generator(seed, "encoder"))
+    pixels = pixels or PixelStatistics()
+    match objective:
+        case MaeSettings():
+            return Mae(trained, objective, seed=seed)
+        case Data2VecSettings():
+            return Data2Vec(trained, objective, seed=seed)
+        case Data2Vec2Settings():
+            return Data2Vec2(trained, objective, seed=seed)
+        case CaeSettings():
+            return Cae(trained, objective, seed=seed)
+        case VicRegSettings():
+            return VicReg(trained, objective, seed=seed, pixels=pixels)
+        case DinoSettings():
+            return Dino(trained, objective, seed=seed, pixels=pixels)
+        case IJepaSettings():
+            return _ijepa(trained, predictor, objective, seed=seed)
+
+
+def _ijepa(encoder: Encoder, predictor: PredictorSettings, objective: IJepaSettings, *, seed: int) -> IJepa:
     narrow = build_predictor(
         predictor,
-        grid=context_encoder.grid,
-        encoder_width=context_encoder.width,
-        encoder_num_heads=context_encoder.num_heads,
+        grid=encoder.grid,
+        encoder_width=encoder.width,
+        encoder_num_heads=encoder.num_heads,
         generator=part_generator(seed, "predictor"),
     )
-    return IJepa(context_encoder, narrow, objective)
+    return IJepa(encoder, narrow, objective)

@@ -23,14 +23,18 @@ from jepa_core.predictor import Predictor
 
 @dataclass(frozen=True, kw_only=True)
 class IJepaSettings:
-    """Loss of the I-JEPA objective."""
+    """I-JEPA: predict a teacher's features of hidden blocks, drawn as `masks` says, with the narrow `predictor`."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: Literal["ijepa"] = "ijepa"
+    """The pre-training method."""
     loss: Literal["smooth_l1", "l2"] = "smooth_l1"
+    """The error between predicted and target features."""
     smooth_l1_beta: float = 1.0
+    """Error at which the loss turns from squared to linear."""
     normalize_targets: bool = True
+    """Layer-norm the target features, without affine parameters."""
 
     def __post_init__(self) -> None:
         if self.smooth_l1_beta <= 0:
@@ -44,6 +48,8 @@ class IJepa(Objective):
     Deviates: as the published implementation, not the paper's text: targets are layer-normed and the default loss is
     smooth L1 instead of L2.
     """
+
+    takes_padding = True
 
     def __init__(self, encoder: Encoder, predictor: Predictor, settings: IJepaSettings) -> None:
         super().__init__()

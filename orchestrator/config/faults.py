@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from orchestrator.config.fields import nearest_key, section_types, settings
+from orchestrator.config.fields import nearest_key, section_types, settings, variants_of
 from orchestrator.config.models import AXIS_KINDS
 from orchestrator.config.yaml12 import KeyPath
 
@@ -122,7 +122,9 @@ def _value_at(data: Any, path: KeyPath) -> Any:
 def _problem_of(path: KeyPath, group: Sequence[ErrorDetails], value: Any) -> Problem:
     error = group[0]
     if error["type"] in _UNKNOWN:
-        return _unknown_key(path)
+        return _of_another_variant(path, error) or _unknown_key(path)
+    if len(path) == 1 and error["type"].startswith("union_tag") and variants_of(str(path[0])):
+        return _unknown_variant(str(path[0]), value)
     if error["type"] == "value_error":
         return _value_error(path, str(error["ctx"]["error"]))
     if error["type"] == "union_tag_not_found":
@@ -175,6 +177,33 @@ def _value_error(path: KeyPath, message: str) -> Problem:
         field = named_field(message, str(path[0]))
         return problem((*path, field) if field else path, message)
     return problem(path, message)
+
+
+def _of_another_variant(path: KeyPath, error: ErrorDetails) -> Problem | None:
+    """A key that another name of its section has, such as `objective.mask_fraction` under I-JEPA."""
+    found = settings().get(key_text(path))
+    if found is None or not found.variants or len(error["loc"]) < 2:
+        return None
+    owners = ", ".join(name for name, _ in found.variants)
+    section = str(path[0])
+    return Problem(
+        path=path,
+        rule=f"is not a setting of {section}.name {error['loc'][1]}",
+        remedy=f"it belongs to {owners}",
+        is_key=True,
+    )
+
+
+def _unknown_variant(section: str, value: Any) -> Problem:
+    names = list(variants_of(section))
+    if not isinstance(value, dict):
+        return Problem(path=(section,), rule=_PLAIN["dict_type"])
+    near = difflib.get_close_matches(str(value.get("name"))[:50], names, n=1)
+    return Problem(
+        path=(section, "name"),
+        rule=f"must be one of {', '.join(repr(name) for name in names)}",
+        remedy=f"did you mean `{near[0]}`?" if near else "",
+    )
 
 
 def _unknown_key(path: KeyPath) -> Problem:

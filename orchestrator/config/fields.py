@@ -9,10 +9,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
+import operator
 import textwrap
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -35,6 +38,8 @@ class Setting:
     documentation: str
     bounds: tuple[str, ...] = ()
     is_required: bool = False
+    variants: tuple[tuple[str, Any], ...] = ()
+    """For a section whose `name` decides its settings: the names that have this one, each with its default."""
 
     @property
     def type_text(self) -> str:
@@ -46,7 +51,26 @@ class Setting:
 def section_types() -> dict[str, type[Any]]:
     """Section name -> the model or dataclass that defines it."""
     hints = {name: info.annotation for name, info in RunConfig.model_fields.items()}
-    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and _is_section(kind)}
+    kinds = {name: next(iter(variants_of(name).values()), kind) for name, kind in hints.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and _is_section(kind)}
+
+
+@cache
+def variants_of(section: str) -> dict[str, type[Any]]:
+    """The models of a section whose `name` decides its settings, by that name; empty for a plain section."""
+    hint = get_type_hints(RunConfig).get(section)
+    if get_origin(hint) not in (Union, types.UnionType):
+        return {}
+    kinds = [kind for kind in get_args(hint) if isinstance(kind, type) and _is_section(kind)]
+    return {str(get_args(get_type_hints(kind)["name"])[0]): kind for kind in kinds}
+
+
+def with_values(section: str, data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's data with changes; another `name` starts from that name's defaults, nothing is carried over."""
+    variants = variants_of(section)
+    first = next(iter(variants), None)
+    switches = bool(variants) and changes.get("name", data.get("name", first)) != data.get("name", first)
+    return {**({} if switches else data), **changes}
 
 
 @cache
@@ -55,14 +79,44 @@ def settings() -> dict[str, Setting]:
     table: dict[str, Setting] = {}
     sections = section_types()
     for name, info in RunConfig.model_fields.items():
-        rows = rows_of(sections[name], name) if name in sections else [_pydantic_row("", name, info)]
+        if variants_of(name):
+            rows = _merged_rows(name)
+        else:
+            rows = rows_of(sections[name], name) if name in sections else [_pydantic_row("", name, info)]
         table.update({row.key: row for row in rows})
     return table
 
 
 def section_doc(section: str) -> str:
-    """The docstring of a section's class."""
-    return inspect.cleandoc(section_types()[section].__doc__ or "")
+    """The docstring of a section's class, or of each of its variants."""
+    variants = variants_of(section)
+    if not variants:
+        return inspect.cleandoc(section_types()[section].__doc__ or "")
+    about = [f"- `{name}`: {inspect.cleandoc(kind.__doc__ or '')}" for name, kind in variants.items()]
+    return f"`{section}.name` decides which settings there are.\n\n" + "\n".join(about)
+
+
+def _merged_rows(section: str) -> list[Setting]:
+    """The settings of all variants of a section, one row a key."""
+    rows: dict[str, list[tuple[str, Setting]]] = {}
+    for name, kind in variants_of(section).items():
+        for row in rows_of(kind, section):
+            rows.setdefault(row.key, []).append((name, row))
+    return [_merged(shared) for shared in rows.values()]
+
+
+def _merged(shared: list[tuple[str, Setting]]) -> Setting:
+    first = shared[0][1]
+    annotations = list(dict.fromkeys(row.annotation for _, row in shared))
+    texts = list(dict.fromkeys(row.documentation for _, row in shared if row.documentation))
+    if first.name == "name":
+        return dataclasses.replace(first, annotation=Literal[tuple(name for name, _ in shared)])
+    return dataclasses.replace(
+        first,
+        annotation=functools.reduce(operator.or_, annotations),
+        documentation=" Or: ".join(texts),
+        variants=tuple((name, row.default) for name, row in shared),
+    )
 
 
 def describe_type(annotation: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.config import yaml12
 from orchestrator.config.faults import Problem, key_path, key_text
-from orchestrator.config.fields import section_types
+from orchestrator.config.fields import section_types, variants_of, with_values
 from orchestrator.config.models import RunConfig
 from orchestrator.config.point_rules import check_points
 from orchestrator.config.rules import check_run
@@ -69,7 +69,7 @@ def apply_overrides(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: With every fault.
     """
-    document = Document(data=to_data(config))
+    document = Document(data=_switched(to_data(config), values))
     place = Place(source="override")
     problems = [
         bad for key, value in values.items() for bad in _assign(document, key_path(key), _plain(value), place)
@@ -77,6 +77,14 @@ def apply_overrides(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     searched = searched_keys(config.sweep)
     is_point = all(key == "train.seed" or key in searched for key in values)
     return _validate(document, problems, check_search=not is_point)
+
+
+def _switched(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The data without the settings of a variant that the values replace with another, by its `name`."""
+    for section in section_types():
+        if f"{section}.name" in values and variants_of(section):
+            data[section] = with_values(section, data[section], {"name": values[f"{section}.name"]})
+    return data
 
 
 def to_data(config: RunConfig) -> dict[str, Any]:

@@ -25,7 +25,15 @@ from jepa_core.ema import EmaSettings
 from jepa_core.encoder import EncoderSettings
 from jepa_core.execution import ExecutionSettings
 from jepa_core.masks import MaskSettings
-from jepa_core.objectives.ijepa import IJepaSettings
+from jepa_core.objectives import (
+    CaeSettings,
+    Data2Vec2Settings,
+    Data2VecSettings,
+    DinoSettings,
+    IJepaSettings,
+    MaeSettings,
+    VicRegSettings,
+)
 from jepa_core.optim import OptimizerSettings
 from jepa_core.predictor import PredictorSettings
 from orchestrator.config.uris import (
@@ -258,6 +266,28 @@ TaggedAxis = Annotated[
 ]
 
 
+DEFAULT_OBJECTIVE = "ijepa"
+
+
+def _objective_name(value: Any) -> Any:
+    """The method that settings are for; I-JEPA where they do not say."""
+    name = value.get("name", DEFAULT_OBJECTIVE) if isinstance(value, dict) else getattr(value, "name", None)
+    return name if isinstance(name, str) else None
+
+
+TaggedObjective = Annotated[
+    Annotated[IJepaSettings, Tag("ijepa")]
+    | Annotated[MaeSettings, Tag("mae")]
+    | Annotated[Data2VecSettings, Tag("data2vec")]
+    | Annotated[Data2Vec2Settings, Tag("data2vec2")]
+    | Annotated[CaeSettings, Tag("cae")]
+    | Annotated[VicRegSettings, Tag("vicreg")]
+    | Annotated[DinoSettings, Tag("dino")],
+    Discriminator(_objective_name),
+]
+"""The settings of a pre-training method, told apart by their `name`."""
+
+
 class AshaConfig(Section):
     """Asynchronous successive halving over rungs counted in images seen."""
 
@@ -313,7 +343,7 @@ class RunConfig(Section):
     encoder: EncoderSettings = EncoderSettings()
     predictor: PredictorSettings = PredictorSettings()
     masks: MaskSettings = MaskSettings()
-    objective: IJepaSettings = IJepaSettings()
+    objective: TaggedObjective = IJepaSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     ema: EmaSettings = EmaSettings()
     execution: ExecutionSettings = ExecutionSettings()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jepa_core import masks as core_masks
+from jepa_core.objectives import Data2Vec2Settings
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.fields import settings
 from orchestrator.config.models import RunConfig
@@ -113,6 +114,31 @@ def _check_predictor_heads(config: RunConfig) -> list[Problem]:
     owner = "predictor.num_heads" if config.predictor.num_heads else "the encoder's heads"
     near = max(1, round(width / num_heads)) * num_heads
     return _broken("predictor.width", f"must be a multiple of {owner} ({num_heads}); try {near}")
+
+
+@rule("objective.name", "execution.accumulation_steps")
+def _check_whole_batches(config: RunConfig) -> list[Problem]:
+    """`execution.accumulation_steps` is 1 for VICReg, whose loss is one of the whole batch's statistics."""
+    if config.objective.name != "vicreg" or config.execution.accumulation_steps == 1:
+        return []
+    return _broken(
+        "execution.accumulation_steps",
+        "must be 1 for vicreg, whose variances and covariances are the whole batch's; use more workers instead",
+    )
+
+
+@rule(
+    "objective.name", "objective.decoder_groups", "objective.decoder_width", "encoder.name", "encoder.width"
+)
+def _check_decoder_groups(config: RunConfig) -> list[Problem]:
+    """`objective.decoder_groups` divides `objective.decoder_width`, or the encoder's width."""
+    objective = config.objective
+    if not isinstance(objective, Data2Vec2Settings):
+        return []
+    width = objective.decoder_width or encoder_dimensions(config)[0]
+    if not width or width % objective.decoder_groups == 0:
+        return []
+    return _broken("objective.decoder_groups", f"must divide the decoder's width ({width})")
 
 
 def encoder_dimensions(config: RunConfig) -> tuple[int | None, int | None]:

@@ -18,6 +18,7 @@ from orchestrator.config.fields import (
     section_doc,
     section_types,
     settings,
+    variants_of,
 )
 from orchestrator.config.models import (
     AshaConfig,
@@ -64,7 +65,7 @@ def json_schema() -> dict[str, Any]:
     schema: dict[str, Any] = _portable(RunConfig.model_json_schema())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "orchestrator sweep file"
-    for kind in section_types().values():
+    for kind in _section_models():
         definition = schema["$defs"][kind.__name__]
         for name, text in attribute_docstrings(kind).items():
             definition.get("properties", {}).get(name, {}).setdefault("description", text)
@@ -72,6 +73,13 @@ def json_schema() -> dict[str, Any]:
     for section, name in (("SweepConfig", "space"), ("ListedPoint", "set")):
         schema["$defs"][section]["properties"][name]["propertyNames"] = {"enum": axes}
     return schema
+
+
+def _section_models() -> list[type[Any]]:
+    """Every model of a section, all variants among them."""
+    return [
+        kind for name, plain in section_types().items() for kind in (variants_of(name).values() or [plain])
+    ]
 
 
 def explain(key: str) -> str:
@@ -141,19 +149,28 @@ def _table(rows: Iterable[Setting]) -> str:
     lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for row in rows:
         bounds = f"{', '.join(row.bounds).capitalize()}." if row.bounds else ""
-        meaning = f"{row.documentation} {bounds}"
+        owners = f"({', '.join(name for name, _ in row.variants)})" if row.variants else ""
+        meaning = " ".join(part for part in (owners, row.documentation, bounds) if part)
         cells = [f"`{row.key}`", row.type_text, f"`{_default_text(row)}`", meaning.strip()]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _default_text(row: Setting) -> str:
-    return "required" if row.is_required else json.dumps(row.default, default=str)
+    if row.is_required:
+        return "required"
+    by_name = {name: json.dumps(default, default=str) for name, default in row.variants}
+    if len(set(by_name.values())) > 1:
+        return ", ".join(f"{text} ({name})" for name, text in by_name.items())
+    return json.dumps(row.default, default=str)
 
 
 def _explain_setting(row: Setting) -> str:
     section = row.section.split(".")[0]
     lines = [row.key, f"  type: {row.type_text}".replace("`", ""), f"  default: {_default_text(row)}"]
+    lines += (
+        [f"  for {row.section}.name: {', '.join(name for name, _ in row.variants)}"] if row.variants else []
+    )
     lines += [f"  bounds: {', '.join(row.bounds)}"] if row.bounds else []
     lines += [f"  {row.documentation}"] if row.documentation else []
     lines += [f"  rule: {item.text}" for item in RULES if row.key in item.reads]
@@ -163,6 +180,8 @@ def _explain_setting(row: Setting) -> str:
 
 
 def _used_by(section: str) -> str:
+    if variants_of(section):
+        return section_types()[section].__module__.rpartition(".")[0]
     return _USED_BY.get(section, section_types()[section].__module__)
 
 

@@ -11,13 +11,13 @@ import json
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.faults import REQUIRED, Problem, path_in_data, problems_of
-from orchestrator.config.fields import section_types
+from orchestrator.config.fields import variants_of
 from orchestrator.config.models import RunConfig
 from orchestrator.config.yaml12 import KeyPath
 
@@ -79,11 +79,15 @@ def _with_whole_numbers(errors: Sequence[ErrorDetails], data: Any) -> Any | None
 
 
 def without(data: Any, problems: Sequence[Problem]) -> Any:
-    """The data without the settings that problems are about; a list goes whole."""
+    """The data without the settings that problems are about; a list goes whole.
+
+    So does a section whose `name`, which decides its settings, is at fault.
+    """
     kept = copy.deepcopy(data)
     for bad in problems:
         here, holder, name = kept, None, ""
-        for part in bad.path:
+        names_variant = bad.path[1:] == ("name",) and variants_of(str(bad.path[0]))
+        for part in bad.path[:1] if names_variant else bad.path:
             if not isinstance(here, dict) or part not in here:
                 break
             here, holder, name = here[part], here, str(part)
@@ -118,4 +122,4 @@ def validate_section(section: str, data: dict[str, Any]) -> tuple[Any, list[Prob
 
 @cache
 def _adapter(section: str) -> TypeAdapter[Any]:
-    return TypeAdapter(section_types()[section])
+    return TypeAdapter(get_type_hints(RunConfig, include_extras=True)[section])

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, get_args, get_origin
 
 from orchestrator.config.faults import Problem, key_path, problem
-from orchestrator.config.fields import nearest_key, settings
+from orchestrator.config.fields import nearest_key, settings, with_values
 from orchestrator.config.models import (
     Axis,
     Centered,
@@ -224,10 +224,10 @@ def at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, li
     sections: dict[str, Any] = {}
     dumped = json.loads(config.model_dump_json(include={settings()[key].section for key in point}))
     for section in dumped:
-        data = dict(dumped[section])
-        data.update(
-            {key_path(key)[1]: value for key, value in point.items() if settings()[key].section == section}
-        )
+        changes = {
+            str(key_path(key)[1]): value for key, value in point.items() if settings()[key].section == section
+        }
+        data = with_values(section, dumped[section], changes)
         sections[section], found = validate_section(section, data)
         problems += found
     return (config if problems else config.model_copy(update=sections)), problems

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from jepa_core.accounting import model_flops_utilisation, take_peak_memory_bytes
 from jepa_core.flops import ModelDims, flops_per_image
-from jepa_core.objectives import IJepa
+from jepa_core.objectives import IJepa, counted_flops_per_image
 from jepa_core.phases import PHASES, PhaseTimer
+from jepa_core.sharding import has_shards
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
 from orchestrator.train.distributed import Rank
@@ -27,6 +28,9 @@ class StepCosts:
             if isinstance(objective, IJepa)
             else None
         )
+        self.counted: float | None = None
+        if self.dims is None and not has_shards(objective):
+            self.counted = counted_flops_per_image(objective, config.masks)
         self.timer = PhaseTimer(rank.device)
         self.timer.attach(objective)
         self._later: dict[str, float] = {}
@@ -49,19 +53,22 @@ class StepCosts:
         out["memory/peak_bytes"] = take_peak_memory_bytes(self.rank.device)
         out |= self._later
         self._later = {}
-        if self.dims is not None and "masks/context_patches" in means:
-            out |= self._operations(means, images_per_s / self.rank.world_size)
-        return out
+        flops = self._flops_per_image(means)
+        return out if flops is None else out | self._operations(flops, images_per_s / self.rank.world_size)
 
-    def _operations(self, means: Mapping[str, float], images_per_s: float) -> dict[str, float]:
-        assert self.dims is not None
-        flops = flops_per_image(
+    def _flops_per_image(self, means: Mapping[str, float]) -> float | None:
+        """Operations of the masks that were drawn; None where they are not known."""
+        if self.dims is None or "masks/context_patches" not in means:
+            return self.counted
+        return flops_per_image(
             self.dims,
             context_patches=means["masks/context_patches"],
             target_patches=means["masks/target_patches"],
             num_target_blocks=self.config.masks.num_target_blocks,
             num_context_blocks=self.config.masks.num_context_blocks,
         ).total
+
+    def _operations(self, flops: float, images_per_s: float) -> dict[str, float]:
         out = {
             "train/gigaflop_per_image": flops / 1e9,
             "train/gigaflop_per_s": flops * images_per_s / 1e9,

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_core.masks import MaskSampler, PatchGrid, build_sampler, mask_metrics
+from jepa_core.masks import PatchGrid, mask_metrics
+from jepa_core.objectives import PixelStatistics, Sampler
 from jepa_core.parallel import wrap
 from jepa_core.sharding import has_shards
 from jepa_core.step import TrainState, create_state, prepare_images, train_step
@@ -108,7 +109,7 @@ class Run:
         self.state: TrainState = new_state(self.config, self.plan.total_steps, rank)
         grid = self.state.objective.context_encoder.grid
         self.grid = PatchGrid(grid.rows, grid.columns)
-        self.sampler: MaskSampler = build_sampler(self.config.masks, self.grid)
+        self.sampler: Sampler = self.state.objective.build_sampler(self.config.masks)
         self.costs = StepCosts(self.state, self.config, rank)
         self.meter = Meter(rank, self.costs)
 
@@ -262,6 +263,7 @@ def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:
         precision=rank.precision,
         execution=config.execution,
         distributed=rank.world_size > 1,
+        pixels=PixelStatistics(mean=config.data.mean, std=config.data.std),
     )
 
 

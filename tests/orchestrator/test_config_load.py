@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from jepa_core.objectives import Data2VecSettings, MaeSettings
 from orchestrator.config import (
     apply_overrides,
     default_config,
@@ -87,7 +88,11 @@ def test_dumped_text_loads_back_equal(tmp_path):
 
 def test_flattened_keys_are_the_dotted_settings():
     flat = flatten(parse_config(VALID))
-    plain = {key for key in settings() if key not in ("sweep.space",)}
+    plain = {
+        key
+        for key, row in settings().items()
+        if key not in ("sweep.space",) and "ijepa" in dict(row.variants or [("ijepa", None)])
+    }
     assert plain <= set(flat)
     assert flat["masks.target_scale"] == (0.15, 0.2)
     assert flat["sweep.space.train.batch_size.choices"] == (32, 64)
@@ -226,3 +231,41 @@ def test_a_configuration_survives_pickling_and_plain_data():
     assert pickle.loads(pickle.dumps(config)) == config
     assert parse_config(dump(config)) == config
     assert to_data(config)["masks"]["target_scale"] == [0.15, 0.2]
+
+
+def test_another_method_starts_from_its_own_defaults_and_keeps_nothing_of_the_last():
+    config = parse_config("objective: {name: mae, mask_fraction: 0.6}")
+    assert isinstance(config.objective, MaeSettings)
+    changed = apply_overrides(config, {"objective.smooth_l1_beta": 1.5, "objective.name": "data2vec"})
+    assert changed.objective == Data2VecSettings(smooth_l1_beta=1.5)
+    assert apply_overrides(config, {"objective.name": "mae"}).objective.mask_fraction == 0.6
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        (
+            "{loss: l2, mask_fraction: 0.6}",
+            "objective.mask_fraction",
+            "not a setting of objective.name ijepa",
+        ),
+        ("{name: mea, mask_fraction: 0.6}", "objective.name", "did you mean `mae`?"),
+        ("{name: mae, mask_fraction: 1.5}", "objective.mask_fraction", "below 1"),
+        (
+            "{name: mae, mask_fractio: 0.5}",
+            "objective.mask_fractio",
+            "did you mean `objective.mask_fraction`?",
+        ),
+        (
+            "{name: data2vec2, decoder_groups: 5}",
+            "objective.decoder_groups",
+            "must divide the decoder's width",
+        ),
+        ("7", "objective", "must be a mapping of keys"),
+    ],
+)
+def test_a_method_is_told_which_of_its_settings_is_wrong(text, key, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"objective: {text}")
+    assert [fault.key for fault in caught.value.faults] == [key]
+    assert words in str(caught.value)

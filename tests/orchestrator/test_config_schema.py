@@ -43,9 +43,9 @@ def test_the_schema_knows_every_setting_and_every_axis():
         owner = schema
         if section:
             reference = schema["properties"][section]
-            owner = schema["$defs"][
-                (reference.get("$ref") or reference["allOf"][0]["$ref"]).rpartition("/")[2]
-            ]
+            options = reference.get("oneOf") or reference.get("allOf") or [reference]
+            owners = [schema["$defs"][option["$ref"].rpartition("/")[2]] for option in options]
+            owner = {"properties": {name for part in owners for name in part["properties"]}}
         assert name in owner["properties"], key
     axes = schema["$defs"]["SweepConfig"]["properties"]["space"]["propertyNames"]["enum"]
     assert axes == [key for key in settings() if is_sweepable(key)]

@@ -33,6 +33,7 @@ from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate
 from orchestrator.train.plan import RunPlan, Stop, plan_run
+from orchestrator.train.preemption import PreemptionNotice
 from orchestrator.train.reporting import Decision, Reporter, Row, TrialReport
 from orchestrator.train.reuse import DataCache
 
@@ -99,7 +100,15 @@ class Meter:
 class Run:
     """One run on one rank: state, data and doors, built once; `train` carries it to its end or to a stop."""
 
-    def __init__(self, job: TrialJob, reporter: Reporter, rank: Rank, cache: DataCache | None = None) -> None:
+    def __init__(
+        self,
+        job: TrialJob,
+        reporter: Reporter,
+        rank: Rank,
+        cache: DataCache | None = None,
+        notice: PreemptionNotice | None = None,
+    ) -> None:
+        self.notice = notice
         cache = cache if cache is not None else DataCache()
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
         self.plan: RunPlan = plan_run(self.config, job.rungs_images)
@@ -136,6 +145,8 @@ class Run:
             for batch in stream:
                 self._step(batch, model)
                 stop = stops.get(self.state.step)
+                if self.notice is not None and self.notice.take() and not (stop and stop.checkpoint):
+                    self._save_between_stops()
                 if stop is None:
                     continue
                 self.meter.wait_s = stream.take_wait_s()
@@ -242,6 +253,16 @@ class Run:
             keep=self.config.train.keep_checkpoints,
         )
         self.costs.keep_for_next("time/checkpoint_s", time.monotonic() - started_s)
+
+    def _save_between_stops(self) -> None:
+        """A checkpoint without metrics, since the node will be taken away; the rank that heard it is alone with it.
+
+        Sharded weights are gathered by all ranks together, so that such a run keeps to its stops.
+        """
+        if not has_shards(self.state.objective):
+            self._save(
+                TrialReport(trial_id=self.job.trial_id, images=self.plan.images_at(self.state.step), rows=())
+            )
 
     def _deliver(self, report: TrialReport) -> Decision:
         """Rank 0 reports; every rank hears the decision."""

@@ -21,6 +21,7 @@ import torch
 from orchestrator.errors import CheckpointError, ConfigError, DataError, OrchestratorError
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.reuse import DataCache
 from orchestrator.train.worker import resolve_precision, threads_per_worker
@@ -72,6 +73,7 @@ class Slot:
     board: Any
     rank: Rank
     cache: DataCache = field(default_factory=DataCache)
+    notice: PreemptionNotice | None = None
 
     def run(self) -> None:
         """Run trials until there are none."""
@@ -102,7 +104,7 @@ class Slot:
         try:
             torch.set_num_threads(threads_per_worker(job.config))
             rank = replace(self.rank, precision=resolve_precision(job.config, self.rank.device))
-            Run(job, BoardReporter(self.board, attempt_id), rank, self.cache).train()
+            Run(job, BoardReporter(self.board, attempt_id), rank, self.cache, self.notice).train()
         except Exception as err:
             outcome = Outcome(error=error_text(err), permanent=isinstance(err, _FOR_GOOD))
             if self.rank.world_size > 1 or not isinstance(err, _PROCESS_IS_SOUND):
@@ -131,11 +133,19 @@ def slot_worker(arguments: dict[str, Any]) -> None:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     rank = Rank(index=context.get_world_rank(), world_size=context.get_world_size(), device=device)
+    notice = None
     if rank.index == 0:
         group = ray.util.get_current_placement_group()
         group_id = group.id.hex() if group is not None else None
         ray.get(arguments["board"].slot_started.remote(arguments["slot_id"], group_id))
-    Slot(slot_id=arguments["slot_id"], board=arguments["board"], rank=rank).run()
+        notice = notice_of_this_group()
+    if notice is not None:
+        notice.start()
+    try:
+        Slot(slot_id=arguments["slot_id"], board=arguments["board"], rank=rank, notice=notice).run()
+    finally:
+        if notice is not None:
+            notice.end()
 
 
 def error_text(error: BaseException) -> str:

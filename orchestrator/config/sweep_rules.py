@@ -1,8 +1,8 @@
 """Rules of the search: which keys, which kinds of axis, and that what the axes give is valid.
 
-A grid is checked point by point before anything starts, but only over the axes that a rule reads. The ends
-and the middle of a range are checked within their section; whether a drawn point is valid as a whole is known
-when it is drawn (`apply_overrides`).
+A grid is checked point by point before anything starts, but only over the axes that a rule reads. A range is
+checked at its ends and its middle, with the other axes at their middles; whether a drawn point is valid as a
+whole is known when it is drawn (`apply_overrides`).
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ def check_search(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
     unfit = {key: bad for key, axis in axes.items() if (bad := _check_kind(key, axis, is_grid=is_grid))}
     values = {key: _values(axis) for key, axis in axes.items() if key not in unfit}
     found += [*unfit.values(), *_check_sections(config, values, is_grid=is_grid)]
-    if is_grid:
-        unsound = [*faulty, *(key_path(key) for key in unfit)]
-        found += _check_rules_on_grid(config, values, unsound)
+    if found and not is_grid:
+        return found  # a section has refused an end of a range: what the rules say of it is no news
+    unsound = [*faulty, *(key_path(key) for key in unfit)]
+    found += _check_rules_at_points(config, values, unsound, is_grid=is_grid)
     return found
 
 
@@ -159,14 +160,16 @@ def _check_sections(config: RunConfig, values: Values, *, is_grid: bool) -> list
     return found
 
 
-def _check_rules_on_grid(config: RunConfig, values: Values, unsound: Sequence[KeyPath]) -> list[Problem]:
-    """The rules between sections, each over the product of the axes that it reads."""
+def _check_rules_at_points(
+    config: RunConfig, values: Values, unsound: Sequence[KeyPath], *, is_grid: bool
+) -> list[Problem]:
+    """The rules between sections: on a grid over the product of the axes that each reads, else an axis at a time."""
     found: list[Problem] = []
     for item in RULES:
         axes = {key: options for key, options in values.items() if key in item.reads}
         if not axes or any(touches(path, item.reads) for path in unsound):
             continue
-        for point, bad in _check_points(axes, partial(_rule_problems, config, item.check), is_grid=True):
+        for point, bad in _check_points(axes, partial(_rule_problems, config, item.check), is_grid=is_grid):
             found.append(_placed(bad, point, config.sweep.space, list(point)))
     return found
 

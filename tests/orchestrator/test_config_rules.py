@@ -170,3 +170,21 @@ BIG_AXES = [
     "encoder.depth",
     "predictor.depth",
 ]
+
+
+def test_the_ends_of_a_range_that_cannot_be_sampled_are_refused_with_the_nearest_that_can() -> None:
+    text = """
+sweep:
+  search: optuna
+  num_trials: 20
+  space:
+    masks.target_scale: {center: [0.02, 0.3], width: 0.03}
+    masks.context_keep: {uniform: [0.1, 0.95]}
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text)
+    small, many = (str(fault) for fault in caught.value.faults)
+    assert "masks.target_scale: with masks.context_keep = 0.525" in small
+    assert "try target_scale: [0.021, 0.035]" in small
+    assert "at most 171 can be context" in many
+    assert "try context_keep: 0.87 or 'all'" in many

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.main import app, config_argument, emit, json_option
-from orchestrator.errors import StorageError
+from orchestrator.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
@@ -85,6 +85,8 @@ def _audited(file: str, overrides: tuple[str, ...]) -> tuple[RunConfig, SweepAud
     config = load_config(file, overrides)
     plan = plan_sweep(config)
     found = audit_sweep(config, plan)
+    if not found.geometries:
+        raise ConfigError(f"{file}: no method of this sweep reads masks: {'; '.join(found.notes)}")
     return config, replace(found, notes=(*plan.notes, *found.notes))
 
 

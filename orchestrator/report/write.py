@@ -206,6 +206,8 @@ def _mask_files(start: SweepStart) -> dict[str, bytes]:
     from orchestrator.sweep.geometries import audit_sweep
 
     audit = audit_sweep(start.config, start.plan)
+    if not audit.geometries:  # no method of the sweep reads the masks
+        return {}
     images = masks_sweep.images_from(start.config, start.shards, _PREVIEW_IMAGES)
     pictures = masks_sweep.previews(audit, images, most=_MAX_PREVIEWS)
     names = {

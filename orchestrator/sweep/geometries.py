@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from jepa_core.flops import ModelDims, StepFlops, flops_per_image
+from jepa_core.flops import StepFlops
 from jepa_core.masks import (
     MaskAudit,
     audit_geometry,
@@ -24,10 +23,10 @@ from jepa_core.masks import (
     is_inert,
     unused_fields,
 )
-from jepa_core.objectives import Objective, build_objective
 from orchestrator.config import apply_overrides, axis_value, searched_keys
 from orchestrator.config.models import Choice, RunConfig
 from orchestrator.errors import ConfigError
+from orchestrator.sweep.model_costs import ModelCosts, reads_masks
 from orchestrator.sweep.space import SweepPlan, patch_grid, point_name, point_of_fractions
 
 MAX_GEOMETRIES = 256
@@ -85,6 +84,13 @@ class SweepAudit:
     notes: tuple[str, ...]
     is_sampled: bool
     """Whether the points are a sample of a space whose search proposes its own."""
+    flops_per_image: Mapping[str, float]
+    """Operations of a training step by trial, of every method; by number for sampled points."""
+
+    @property
+    def mean_flops_per_image(self) -> float:
+        """Operations per image, averaged over the trials or the sampled points."""
+        return sum(self.flops_per_image.values()) / max(1, len(self.flops_per_image))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
@@ -125,35 +131,38 @@ class _Variant:
 
 def audit_sweep(config: RunConfig, plan: SweepPlan) -> SweepAudit:
     """Audit every distinct geometry of a sweep, and look at its axes."""
-    variants = _variants(config, plan)
+    everything, costs = _variants(config, plan), ModelCosts()
+    variants = [variant for variant in everything if reads_masks(variant.config)]
     groups: dict[Hashable, list[_Variant]] = {}
     for variant in variants:
         groups.setdefault(_audit_key(variant.config), []).append(variant)
-    dims: dict[Hashable, ModelDims] = {}
-    geometries = [_audited(config, group, dims) for group in list(groups.values())[:MAX_GEOMETRIES]]
-    notes = [*_axis_notes(config, variants), *_fixed_notes(geometries), *_coupling_notes(config, geometries)]
+    geometries = [_audited(config, group, costs) for group in list(groups.values())[:MAX_GEOMETRIES]]
+    flops = {
+        trial_id: geometry.flops.total for geometry in geometries for trial_id in geometry.trial_ids
+    } or {geometry.name: geometry.flops.total for geometry in geometries}
+    for number, variant in enumerate(everything):
+        if not reads_masks(variant.config):
+            names = variant.trial_ids or (str(number),)
+            flops |= dict.fromkeys(names, costs.of_method(variant.config))
+    notes = [
+        *_method_notes(config, everything),
+        *_axis_notes(config, variants),
+        *_fixed_notes(geometries),
+        *_coupling_notes(config, geometries),
+    ]
     if len(groups) > MAX_GEOMETRIES:
         notes.append(f"{len(groups):,} geometries, the first {MAX_GEOMETRIES} are audited")
-    return SweepAudit(geometries=tuple(geometries), notes=tuple(notes), is_sampled=not plan.trials)
+    return SweepAudit(
+        geometries=tuple(geometries),
+        notes=tuple(notes),
+        is_sampled=not plan.trials,
+        flops_per_image=flops,
+    )
 
 
 def device_batch_size(config: RunConfig) -> int:
     """Images that one worker draws masks for at once; under `reference` it is part of the geometry."""
     return config.train.batch_size // config.train.num_workers
-
-
-def skeleton(config: RunConfig) -> Objective:
-    """The model of a configuration on the meta device: shapes without weights, which even the largest has at once."""
-    with torch.device("meta"):
-        return build_objective(
-            encoder=config.encoder, predictor=config.predictor, objective=config.objective, seed=0
-        )
-
-
-def model_dims(config: RunConfig) -> ModelDims:
-    """The dimensions that decide the cost of a step."""
-    module: Any = skeleton(config)
-    return ModelDims.of(module.context_encoder, module.predictor)
 
 
 def _variants(config: RunConfig, plan: SweepPlan) -> list[_Variant]:
@@ -185,21 +194,11 @@ def _audit_key(config: RunConfig) -> Hashable:
     )
 
 
-def _audited(sweep: RunConfig, group: Sequence[_Variant], dims: dict[Hashable, ModelDims]) -> GeometryAudit:
+def _audited(sweep: RunConfig, group: Sequence[_Variant], costs: ModelCosts) -> GeometryAudit:
     config, point = group[0].config, group[0].point
-    model = (config.encoder, config.predictor, config.objective)
-    if model not in dims:
-        dims[model] = model_dims(config)
     is_reference = config.masks.sampler == "reference"
     batch_size = min(device_batch_size(config), _MAX_BATCH) if is_reference else _BATCH
     audit = audit_geometry(config.masks, patch_grid(config), batch_size=batch_size)
-    flops = flops_per_image(
-        dims[model],
-        context_patches=audit.context_tokens,
-        target_patches=audit.target_tokens,
-        num_target_blocks=config.masks.num_target_blocks,
-        num_context_blocks=config.masks.num_context_blocks,
-    )
     trial_ids = tuple(trial_id for variant in group for trial_id in variant.trial_ids)
     return GeometryAudit(
         name=point_name(sweep, point),
@@ -207,8 +206,22 @@ def _audited(sweep: RunConfig, group: Sequence[_Variant], dims: dict[Hashable, M
         config=config,
         trial_ids=trial_ids,
         audit=audit,
-        flops=flops,
+        flops=costs.of_masks(config, audit),
     )
+
+
+def _method_notes(config: RunConfig, variants: Sequence[_Variant]) -> list[str]:
+    """Methods that do not read the masks, and axes of the mask that are therefore idle."""
+    names = dict.fromkeys(each.config.objective.name for each in variants if not reads_masks(each.config))
+    if not names:
+        return []
+    notes = [
+        f"{', '.join(names)}: draws what its own settings say; masks.* plays no part, and is not audited"
+    ]
+    if not any(reads_masks(each.config) for each in variants):
+        idle = [key for key in searched_keys(config.sweep) if key.startswith("masks.")]
+        notes += [f"axis {key} does nothing: no method of the sweep reads it" for key in idle]
+    return notes
 
 
 def _axis_notes(config: RunConfig, variants: Sequence[_Variant]) -> list[str]:

@@ -13,14 +13,13 @@ from typing import Any
 from orchestrator.config import default_config, flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.data import Survey, survey_source
-from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep, skeleton
+from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
+from orchestrator.sweep.model_costs import checkpoint_bytes
 from orchestrator.sweep.scheduler import rungs_images
 from orchestrator.sweep.space import SweepPlan, listed_point, plan_sweep, point_name
 from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
 
-_FLOAT32_BYTES = 4
-_OPTIMIZER_TENSORS = 2
 _MAX_NOTES = 10
 
 
@@ -129,15 +128,21 @@ class PlanDescription:
         """The trials with what their masks come to; samples of the space where a search proposes its own points."""
         head = ["trial", "geometry", "seed"]
         published = [listed_point(self.config, trial.point) for trial in self.plan.trials]
-        figures = ["context", "of grid", "target", "all targets", "GFLOP/image"]
+        figures = ["context", "of grid", "target", "all targets"]
         if not self.plan.trials:
-            rows = [["sample", each.name, "-", *_figures(each)] for each in self.audit.geometries]
-            return [[*head, *figures], *rows]
+            rows = [
+                ["sample", each.name, "-", *_figures(each), f"{each.flops.total / 1e9:.3g}"]
+                for each in self.audit.geometries
+            ]
+            return [[*head, *figures, "GFLOP/image"], *rows]
         rows = []
         for trial in self.plan.trials:
             geometry = self.audit.of_trial(trial.trial_id)
             cells = [trial.trial_id, point_name(self.config, trial.point), str(trial.seed)]
-            rows.append([*cells, *(_figures(geometry) if geometry else ["-"] * len(figures))])
+            flops = self.audit.flops_per_image.get(trial.trial_id, math.nan)
+            cells += _figures(geometry) if geometry else ["-"] * len(figures)
+            rows.append([*cells, f"{flops / 1e9:.3g}" if math.isfinite(flops) else "-"])
+        figures.append("GFLOP/image")
         if any(point is not None and point.published is not None for point in published):
             figures.append("published")
             for row, point in zip(rows, published, strict=True):
@@ -183,12 +188,10 @@ def num_trials(config: RunConfig, plan: SweepPlan) -> int:
 
 def estimate_cost(config: RunConfig, plan: SweepPlan, audit: SweepAudit) -> CostEstimate:
     """What the sweep's training comes to, from each geometry's realised tokens."""
-    mean_flops = sum(each.flops.total for each in audit.geometries) / max(1, len(audit.geometries))
-    of_trial = {}
+    mean_flops, of_trial = audit.mean_flops_per_image, {}
     for trial in plan.trials:
-        geometry = audit.of_trial(trial.trial_id)
         run = plan_run(trial.config)
-        per_image = geometry.flops.total if geometry else mean_flops
+        per_image = audit.flops_per_image.get(trial.trial_id, mean_flops)
         of_trial[trial.trial_id] = per_image * run.images_at(run.total_steps)
     run = plan_run(config)
     total = sum(of_trial.values())
@@ -223,14 +226,6 @@ def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstima
     return CheckpointEstimate(one_bytes=max(sizes), all_bytes=sum(sizes) * kept * repeats, num_kept=kept)
 
 
-def checkpoint_bytes(config: RunConfig) -> int:
-    """Bytes of one checkpoint: every tensor of the objective, and the optimiser's two for each trained one."""
-    module = skeleton(config)
-    held: int = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    trained = sum(value.numel() for value in module.parameters() if value.requires_grad)
-    return held + _OPTIMIZER_TENSORS * _FLOAT32_BYTES * trained
-
-
 def differences(config: RunConfig) -> dict[str, Any]:
     """The settings that are not the defaults, by dotted key."""
     defaults = flatten(default_config())
@@ -257,5 +252,4 @@ def _figures(geometry: GeometryAudit) -> list[str]:
         f"{audit.context_fraction.mean:.3f}",
         f"{audit.target_fraction.mean:.3f}",
         f"{audit.target_union_fraction.mean:.3f}",
-        f"{geometry.flops.total / 1e9:.3g}",
     ]

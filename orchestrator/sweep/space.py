@@ -17,6 +17,7 @@ import numpy as np
 from jepa_core.masks import PatchGrid, geometry_key
 from orchestrator.config import apply_overrides, axis_value, flatten, grid_points, searched_keys
 from orchestrator.config.models import Choice, ListedPoint, RunConfig
+from orchestrator.sweep.model_costs import reads_masks
 
 Point = Mapping[str, Any]
 
@@ -69,9 +70,15 @@ def _points(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def full_point(config: RunConfig, point: ListedPoint) -> dict[str, Any]:
-    """A listed point with every key that any of them sets, so that all have the same axes."""
+    """A listed point with every key that any of them sets, so that all have the same axes.
+
+    A point that names another method is not given the settings of the sweep's own.
+    """
     settings = flatten(config)
-    return {key: point.set.get(key, settings[key]) for key in searched_keys(config.sweep)}
+    if "objective.name" in point.set:
+        settings = {key: value for key, value in settings.items() if not key.startswith("objective.")}
+    settings |= point.set
+    return {key: settings[key] for key in searched_keys(config.sweep) if key in settings}
 
 
 def listed_point(config: RunConfig, point: Point) -> ListedPoint | None:
@@ -81,7 +88,7 @@ def listed_point(config: RunConfig, point: Point) -> ListedPoint | None:
     settings, wanted = _plain(flatten(config)), _plain(point)
     for each in config.sweep.points:
         listed = _plain(each.set)
-        if all(listed.get(key, settings[key]) == value for key, value in wanted.items()):
+        if all(listed.get(key, settings.get(key)) == value for key, value in wanted.items()):
             return each
     return None
 
@@ -157,7 +164,7 @@ def _random_points(config: RunConfig) -> list[dict[str, Any]]:
 def _merge_equal_geometries(
     config: RunConfig, points: Sequence[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Drop points that come to the same integer blocks as an earlier one, and say so."""
+    """Drop points that come to the same integer blocks as an earlier one, or read none, and say so."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     notes = []
     for point in points:
@@ -165,12 +172,11 @@ def _merge_equal_geometries(
         others = tuple(
             (key, json.dumps(value)) for key, value in sorted(point.items()) if not key.startswith("masks.")
         )
-        key = (geometry_key(trial_config.masks, patch_grid(trial_config)), others)
+        reads = reads_masks(trial_config)
+        key = (geometry_key(trial_config.masks, patch_grid(trial_config)) if reads else None, others)
         if key in kept:
-            notes.append(
-                f"merged: {point_name(config, point)} masks the same integer blocks as "
-                f"{point_name(config, kept[key])}"
-            )
+            same = "masks the same integer blocks as" if reads else "reads no masks, so it is the same run as"
+            notes.append(f"merged: {point_name(config, point)} {same} {point_name(config, kept[key])}")
         else:
             kept[key] = point
     return list(kept.values()), notes

@@ -7,7 +7,8 @@ import pytest
 from jepa_core.flops import ModelDims
 from jepa_core.objectives import build_objective
 from orchestrator.config import apply_overrides, default_config
-from orchestrator.sweep.geometries import audit_sweep, model_dims
+from orchestrator.sweep.geometries import audit_sweep
+from orchestrator.sweep.model_costs import model_dims
 from orchestrator.sweep.space import plan_sweep
 
 SCALES = [[0.1, 0.2], [0.15, 0.2], [0.2, 0.25]]
@@ -97,3 +98,22 @@ def test_a_published_geometry_costs_what_was_published():
         train__batch_size=128,
     )
     assert audit.geometries[0].flops.total / 1e9 == pytest.approx(84, abs=1)
+
+
+def test_methods_that_draw_their_own_masks_are_costed_and_not_audited():
+    methods = {"choices": ["ijepa", "mae"]}
+    _, plan, audit = swept(
+        {"objective.name": methods}, encoder__name="vit_base_patch16_224", masks__sampler="reference"
+    )
+    jepa, mae = (audit.flops_per_image[trial.trial_id] / 1e9 for trial in plan.trials)
+    assert len(audit.geometries) == 1
+    assert jepa == pytest.approx(83, abs=2)
+    assert mae == pytest.approx(56.5, abs=0.1)
+    assert audit.notes[0].startswith("mae: draws what its own settings say")
+
+
+def test_points_that_differ_in_masks_alone_are_one_run_of_a_method_that_reads_none():
+    _, plan, audit = swept({"masks.target_scale": {"choices": SCALES}}, objective__name="mae")
+    assert len(plan.trials) == 1
+    assert "reads no masks, so it is the same run as" in plan.notes[0]
+    assert "axis masks.target_scale does nothing: no method of the sweep reads it" in audit.notes

@@ -97,6 +97,17 @@ def test_axes_of_listed_points_that_move_together_are_reported():
     assert any("axes masks.num_target_blocks and masks.context_keep move together" in note for note in notes)
 
 
+def test_a_listed_method_is_not_given_the_settings_of_another():
+    points = [
+        {"name": "jepa", "set": {"objective.smooth_l1_beta": 2.0}},
+        {"name": "mae", "set": {"objective.name": "mae"}},
+    ]
+    config = apply_overrides(default_config(), {"sweep.points": points})
+    jepa, mae = plan_sweep(config).trials
+    assert mae.point == {"objective.name": "mae"}
+    assert (jepa.name, mae.name) == ("jepa, seed 0", "mae, seed 0")
+
+
 PUBLISHED = {
     "multi-block (tables 6, 8, 9, 10)": (54.2, 0.26),
     "table 6: rasterized": (15.5, 0.25),

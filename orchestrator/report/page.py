@@ -185,6 +185,7 @@ def _mlflow(links: Links | None) -> str:
     pages = (
         ("the sweep", links.run_url()),
         ("all trials, best first", links.trials_url),
+        ("their charts", links.charts_url),
         ("the comparison", links.compare_url),
     )
     shown = [f'<li><a href="{html.escape(url)}">{name}</a></li>' for name, url in pages if url]

@@ -10,7 +10,7 @@ from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space import make_trial
-from orchestrator.tracking import Dataset, MetricRow, RunStatus, Tracker
+from orchestrator.tracking import DEVICE_HOURS, Dataset, MetricRow, RunStatus, Tracker
 
 _STATUS: dict[str, RunStatus] = {
     "finished": RunStatus.FINISHED,
@@ -98,5 +98,9 @@ def _cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
     return MetricRow(
         step=images,
         timestamp_ms=time_ms,
-        metrics={"cost/gpu_hours": trial.gpu_hours, "cost/cpu_core_hours": trial.cpu_core_hours},
+        metrics={
+            "cost/gpu_hours": trial.gpu_hours,
+            "cost/cpu_core_hours": trial.cpu_core_hours,
+            DEVICE_HOURS: trial.gpu_hours or trial.cpu_core_hours,
+        },
     )

@@ -10,11 +10,13 @@ from orchestrator.tracking.base import Dataset, Links, MetricRow, RunStatus, Tra
 from orchestrator.tracking.memory import MemoryTracker
 from orchestrator.tracking.places import TrackingPlace, find_place, ui_command, ui_environment, ui_url
 from orchestrator.tracking.spool import Destination, SpooledTracker
+from orchestrator.tracking.views import DEVICE_HOURS
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow import MlflowTracker
 
 __all__ = [
+    "DEVICE_HOURS",
     "Dataset",
     "Links",
     "MemoryTracker",

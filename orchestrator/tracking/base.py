@@ -96,6 +96,11 @@ class Links:
             return ""
         return f"{self._experiment_path}/runs{_TRAINING_VIEW}&viewStateShareKey={quote(self.sweep_id)}"
 
+    @property
+    def charts_url(self) -> str:
+        """The same trials as charts: accuracy over images, over device hours and over the varied axes."""
+        return f"{self.trials_url}&compareRunsMode=CHART" if self.trials_url else ""
+
     def run_url(self, trial_id: str | None = None) -> str:
         """A trial's page, or the sweep's; an empty string while it is unknown."""
         run_id = self.sweep_run_id if trial_id is None else self.trial_run_ids.get(trial_id, "")

@@ -59,7 +59,8 @@ _PERMANENT = frozenset(
 EXPERIMENT_NOTE = """Mask sweeps of I-JEPA: one parent run a sweep, one child a trial (a geometry under one
 seed).
 
-Filter by tag `orchestrator.kind = 'trial'`, select the runs and press **Compare**. Steps are images seen.
+Filter by tag `orchestrator.kind = 'trial'`, select the runs and press **Compare**, or follow the links in the
+note of a sweep's run. Steps are images seen; `cost/device_hours` is what the run had cost by then.
 `accuracy` is the sweep's ranking metric again, so that plots start with it; read it beside
 `baseline/untrained/*` and `baseline/pixels/*`. `masks.target_scale.mid` is the middle of the pair
 `masks.target_scale`. Parameters of a trial are what the sweep varied; the rest is on the parent. Which

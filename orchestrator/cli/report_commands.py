@@ -61,7 +61,7 @@ def compare(names: tuple[str, ...], runs: str, as_json: bool) -> None:
     type=click.Choice(["recommended", "highest", "cheapest"]),
     default="recommended",
     show_default=True,
-    help="`recommended` is the highest where it stands alone and else the cheapest of the tied.",
+    help="`recommended` is the highest, or the cheapest tied with it where that costs notably less.",
 )
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print its whole configuration, to be saved as a file.")
 @json_option

@@ -25,6 +25,8 @@ from orchestrator.report.noise import (
 )
 from orchestrator.report.trials import Geometry, TrialSummary, group_geometries
 
+_NOTABLE_SAVING = 0.1
+
 Against = Literal["above", "level", "below", "unknown"]
 
 
@@ -127,6 +129,16 @@ class Verdict:
         uses_gpus = any(result.gpu_hours > 0 for result in self.ranking)
         return min(
             self.tied, key=lambda each: each.gpu_hours if uses_gpus else each.cpu_core_hours, default=None
+        )
+
+    @property
+    def saves(self) -> bool:
+        """Whether the cheapest of the tied costs notably less than the highest, by a tenth at least."""
+        best, cheapest = self.best, self.cheapest
+        return (
+            best is not None
+            and cheapest is not None
+            and cheapest.device_hours <= (1 - _NOTABLE_SAVING) * best.device_hours
         )
 
 

@@ -1,7 +1,8 @@
 """The geometry that a sweep recommends, its trial, its settings and its trained encoder.
 
-The highest is recommended when it stands alone; otherwise the cheapest of those that are tied with it, for nothing says
-that another is better. `best`, `train --from-best` and the registered model all take it from here.
+The highest is recommended when it stands alone. Otherwise it is the cheapest of those that are tied with it, provided
+that seeds have shown how large the noise is and that it costs notably less; nothing says then that another is better.
+`best`, `train --from-best` and the registered model all take it from here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
 from orchestrator.report.summary import Summary
 from orchestrator.report.trials import TrialSummary
-from orchestrator.report.verdict import GeometryResult
+from orchestrator.report.verdict import GeometryResult, Verdict
 from orchestrator.report.words import cost_text
 from orchestrator.storage import open_store
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_files
@@ -80,14 +81,7 @@ def recommend(summary: Summary, pick: Pick = "recommended") -> Recommendation:
             f"sweep {summary.sweep_id}: no trial finished, so there is no best one; go on with "
             f"`orchestrator sweep FILE --resume {summary.sweep_id}`"
         )
-    num_tied = len(verdict.tied)
-    result = verdict.best if pick == "highest" else verdict.cheapest
-    if num_tied == 1:
-        reason = "It stands above every other geometry beyond the noise."
-    elif pick == "highest":
-        reason = f"It is the highest; {num_tied - 1} others are within its noise."
-    else:
-        reason = f"It is the cheapest of the {num_tied} that are tied with the highest."
+    result, reason = _picked(verdict, pick)
     if verdict.outcome == "no_gain":
         reason = "Even the highest is not better than its untrained encoder: it recommends nothing."
     if verdict.outcome == "alone":
@@ -101,6 +95,25 @@ def recommend(summary: Summary, pick: Pick = "recommended") -> Recommendation:
         reason=reason,
         metric=summary.metric,
     )
+
+
+def _picked(verdict: Verdict, pick: Pick) -> tuple[GeometryResult, str]:
+    """A geometry of a verdict that has one, and why."""
+    highest, cheapest = verdict.tied[0], verdict.cheapest
+    others = len(verdict.tied) - 1
+    assert cheapest is not None
+    if others == 0:
+        return highest, "It stands above every other geometry beyond the noise."
+    within = f"{others} {'other is' if others == 1 else 'others are'} within its noise"
+    if pick == "cheapest":
+        return cheapest, f"It is the cheapest of the {others + 1} that are tied with the highest."
+    if pick == "highest":
+        return highest, f"It is the highest; {within}."
+    if verdict.noise is None or verdict.noise.assumed:
+        return highest, f"It is the highest; {within}, which is assumed: every geometry ran with one seed."
+    if not verdict.saves:
+        return highest, f"It is the highest; {within}, and none of them costs notably less."
+    return cheapest, f"It is the cheapest of the {others + 1} that are tied with the highest."
 
 
 def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunConfig:

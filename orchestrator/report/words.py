@@ -131,6 +131,8 @@ def _cheapest(verdict: Verdict) -> list[str]:
         return [f"It cost {cost} a trial."]
     if cheapest is best:
         return [f"The highest is also the cheapest of the {len(verdict.tied)} tied: {cost} a trial."]
+    if not verdict.saves:
+        return [f"None of the {len(verdict.tied)} tied costs notably less than the highest: {cost} a trial."]
     other = cost_text(best.gpu_hours, best.cpu_core_hours)
     return [f"Cheapest of the {len(verdict.tied)} tied: {cheapest.name}, {cost} a trial, not {other}."]
 

@@ -30,17 +30,18 @@ def cli(monkeypatch, capsys, runs):
     return lambda *arguments: run_command(monkeypatch, capsys, *arguments, "--runs", str(runs.folder))
 
 
-def test_best_names_the_cheapest_of_the_tied_with_its_settings(cli, runs):
+def test_best_names_a_geometry_with_its_settings_cost_and_checkpoints(cli, runs):
     outcome = cli("best", runs.sweep_id, "--json")
     data = json.loads(outcome.out)
     assert outcome.code == 0
     assert data["outcome"] == "tied"
-    assert "cheapest of the" in data["reason"]
+    assert "none of them costs notably less" in data["reason"]
     assert set(data["point"]) == {"masks.target_scale", "masks.target_aspect_ratio"}
     assert data["checkpoints"].endswith(f"trials/{data['trial_id']}/checkpoints")
-    highest = json.loads(cli("best", runs.sweep_id, "--json", "--pick", "highest").out)
-    assert highest["mean"] >= data["mean"]
-    assert highest["gpu_hours"] >= data["gpu_hours"]
+    cheapest = json.loads(cli("best", runs.sweep_id, "--json", "--pick", "cheapest").out)
+    assert cheapest["mean"] < data["mean"]
+    assert cheapest["gpu_hours"] < data["gpu_hours"]
+    assert "cheapest of the" in cheapest["reason"]
 
 
 def test_best_prints_a_configuration_that_runs_alone(cli, runs):

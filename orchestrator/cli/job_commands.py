@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -220,19 +221,29 @@ def stop(
 )
 def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_address: str) -> None:
     """Be the driver of a sweep, on a node of the cluster: what `submit`, Slurm and KubeRay run."""
-    from orchestrator.cli.commands import _run
+    from orchestrator.cli.lost import end_at_once
+    from orchestrator.cli.views import watching
     from orchestrator.config import load_config
     from orchestrator.jobs.submission import sweep_id_of
+    from orchestrator.report import log_preview, log_report, summarize
+    from orchestrator.sweep.runner import SweepRequest, run_sweep
 
     config = load_config(file, overrides)
-    _run(
-        config,
-        sweep_id=sweep_id or sweep_id_of(config),
-        address=ray_address,
-        num_cpus=None,
-        dry_run=False,
-        as_json=False,
-    )
+    with watching(config) as observer:
+        record = run_sweep(
+            SweepRequest(
+                config=config,
+                observer=observer,
+                sweep_id=sweep_id or sweep_id_of(config),
+                address=None if ray_address == "local" else ray_address,
+                on_started=log_preview,
+                on_ended=log_report,
+                on_lost=end_at_once,
+            )
+        )
+    click.echo(summarize(config, record).text())
+    if record.state == "interrupted":
+        sys.exit(130)
 
 
 def _connect(address: str, token_file: str | None, ca_file: str | None, allow_insecure: bool) -> JobsClient:

@@ -32,7 +32,7 @@ from tiny_sweeps import TINY  # noqa: E402
 
 NAME = f"orch{os.getpid() % 10000}"
 SUBNET = "10.213.77"
-NUM_TRIALS = 6
+NUM_TRIALS = 5
 
 
 def main() -> None:
@@ -151,7 +151,7 @@ class Scenario:
             "data.source": str(self.folder / "data"),
             "data.cache_dir": str(self.folder / "cache"),
             "storage.uri": str(self.folder / "runs"),
-            "train.images": 24_000,
+            "train.images": 16_000,
             "train.report_every_images": 320,
             "train.checkpoint_every_images": 320,
             "train.max_failures": 10,

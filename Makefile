@@ -51,6 +51,11 @@ docs: $(STAMP) ## Regenerate docs/configuration.md
 bench: $(STAMP) ## Run the benchmarks; each prints what it is compared with and the ratio
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+.PHONY: chaos
+chaos: $(STAMP) ## Two Ray nodes, one of them killed; then 30 random kills over one sweep, checked (as root, about 20 minutes)
+	$(BIN)/python tests/chaos/two_nodes.py
+	$(BIN)/python tests/chaos/kills.py
+
 .PHONY: clean
 clean: ## Remove the environment and caches; runs/ is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

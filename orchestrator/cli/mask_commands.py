@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _MAX_MAPS = 16
+_MAX_NOTES = 20
 
 
 @app.group()
@@ -70,7 +71,9 @@ def audit(file: str, overrides: tuple[str, ...], out: str | None, as_json: bool)
     lines = [align(audit_rows(found)), "", *(f"  {line}" for line in LEGEND)]
     if len(found.geometries) == 1:
         lines += ["", coverage_text(found.geometries[0])]
-    remarks = [f"note: {note}" for note in (*found.notes, *found.warnings)]
+    notes = (*found.notes, *found.warnings)
+    remarks = [f"note: {note}" for note in notes[:_MAX_NOTES]]
+    remarks += [f"and {len(notes) - _MAX_NOTES} more notes, on the page"] if len(notes) > _MAX_NOTES else []
     emit(as_json, {**found.to_json(), "page": page}, "\n".join([*lines, "", *remarks, f"page: {page}"]))
 
 

@@ -154,7 +154,11 @@ class PlanDescription:
         settings = [f"  {key}: {value}" for key, value in changed.items()]
         notes = [f"note: {note}" for note in self.notes[:_MAX_NOTES]]
         more = len(self.notes) - len(notes)
-        notes += [f"and {more} more notes: `orchestrator masks audit FILE` prints all"] if more > 0 else []
+        notes += (
+            [f"and {more} more notes: `orchestrator masks audit FILE` writes all of them on a page"]
+            if more > 0
+            else []
+        )
         title = "settings that differ from the defaults (`orchestrator config show FILE` prints all):"
         return [*([""] if notes else []), *notes, "", title, *(settings or ["  none"])]
 

@@ -1,7 +1,11 @@
 import io
+import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +81,42 @@ def test_the_package_runs_by_itself_in_an_empty_folder(tmp_path):
         f"{tmp_path}/orchestrator/__init__.py",
         f"{tmp_path}/jepa_core/__init__.py",
     ]
+
+
+@pytest.mark.slow
+def test_submit_from_an_installed_wheel_in_an_empty_folder_packs_the_code_and_ignores_a_large_file(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    source = tmp_path / "source"
+    shutil.copytree(
+        root / "orchestrator", source / "orchestrator", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(root / "jepa_core", source / "jepa_core", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source / name)
+    pip = [sys.executable, "-m", "pip", "-q"]
+    quiet = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", *quiet, "-w", str(tmp_path), str(source)], check=True)
+    wheel = next(tmp_path.glob("orchestrator-*.whl"))
+    subprocess.run([*pip, "install", *quiet, "--target", str(tmp_path / "site"), str(wheel)], check=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "masks.yaml").write_text(
+        "storage: {uri: 's3://bucket/runs'}\ntracking: {uri: 'http://mlflow:5000'}\n"
+    )
+    with (empty / "features.npy").open("wb") as file:
+        file.truncate(200 * 10**6)
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "submit",
+        "masks.yaml",
+        "--address",
+        "http://127.0.0.1:9",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    size_mb = float(re.search(r"package: \d+ files, ([\d.]+) MB to upload", done.stderr).group(1))
+    assert 0.1 < size_mb < 2
+    assert "cannot reach http://127.0.0.1:9" in done.stderr

@@ -88,7 +88,7 @@ def ray_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("victim", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
 def test_a_driver_ends_with_7_when_its_raylet_or_gcs_is_killed(
     driver: subprocess.Popen[str], victim: str
 ) -> None:

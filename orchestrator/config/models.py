@@ -135,6 +135,8 @@ class TrainConfig(Section):
     """Ray Train workers (data-parallel ranks)."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """GPUs a worker; fractions share a GPU between trials. `auto` is 1 where the cluster has GPUs, else 0."""
+    gpu_type: Word | None = None
+    """Kind of GPU by Ray's name (`H100`, `L40S`, ...); null takes any, and refuses a cluster of several kinds."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
     """CPUs that Ray reserves for a worker."""
     threads_per_worker: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"

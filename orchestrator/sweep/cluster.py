@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 
@@ -21,6 +21,7 @@ from orchestrator.train.launch import HEALTH_CHECK_INTERVAL_S, TrialResources
 DRIVER_RESOURCE = "orchestrator_driver"
 """Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""
 
+_TYPE_PREFIX = "accelerator_type:"
 _DRIVER_SHARE = 0.001
 _OBJECT_STORE_BYTES = 256 * 2**20
 _WORKER_ENVIRONMENT = {
@@ -38,6 +39,8 @@ class Cluster:
     """What a running Ray cluster offers."""
 
     resources: Mapping[str, float]
+    gpus_by_type: Mapping[str, float] = field(default_factory=dict)
+    """GPUs of each kind, by Ray's name; kinds that Ray does not recognise are missing."""
 
     @property
     def num_gpus(self) -> float:
@@ -67,7 +70,7 @@ def ray_cluster(
         ClusterError: Ray cannot be started or reached.
     """
     if ray.is_initialized():
-        yield Cluster(resources=ray.cluster_resources())
+        yield _describe()
         return
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
     try:
@@ -88,9 +91,20 @@ def ray_cluster(
 
     try:
         with nullcontext() if on_lost is None else watchdog(limits_s, lost):
-            yield Cluster(resources=ray.cluster_resources())
+            yield _describe()
     finally:
         ray.shutdown()
+
+
+def _describe() -> Cluster:
+    """What the connected cluster has."""
+    by_type: dict[str, float] = {}
+    for node in ray.nodes():
+        kinds = [name for name in node["Resources"] if name.startswith(_TYPE_PREFIX)]
+        if node["Alive"] and kinds:
+            kind = kinds[0].removeprefix(_TYPE_PREFIX)
+            by_type[kind] = by_type.get(kind, 0.0) + node["Resources"].get("GPU", 0.0)
+    return Cluster(resources=ray.cluster_resources(), gpus_by_type=by_type)
 
 
 def _start(num_cpus: int | None) -> None:
@@ -124,13 +138,32 @@ def _join(address: str) -> None:
 
 
 def trial_resources(config: RunConfig, cluster: Cluster) -> TrialResources:
-    """What each worker of a trial gets on this cluster."""
+    """What each worker of a trial gets on this cluster.
+
+    Raises:
+        ClusterError: GPUs of several kinds and no `train.gpu_type`, or none of that kind.
+    """
     gpus = config.train.gpus_per_worker
-    return TrialResources(
+    need = TrialResources(
         num_workers=config.train.num_workers,
         cpus_per_worker=config.train.cpus_per_worker,
         gpus_per_worker=(1.0 if cluster.num_gpus else 0.0) if gpus == "auto" else gpus,
+        gpu_type=config.train.gpu_type,
     )
+    if need.gpus_per_worker > 0:
+        _check_gpu_type(need.gpu_type, cluster.gpus_by_type)
+    return need
+
+
+def _check_gpu_type(gpu_type: str | None, by_type: Mapping[str, float]) -> None:
+    there = ", ".join(f"{count:g} {kind}" for kind, count in sorted(by_type.items())) or "none that Ray knows"
+    if gpu_type is None and len(by_type) > 1:
+        raise ClusterError(
+            f"the cluster has GPUs of several kinds ({there}): GPU hours and rates of trials would not compare; "
+            "choose one with train.gpu_type"
+        )
+    if gpu_type is not None and gpu_type not in by_type:
+        raise ClusterError(f"train.gpu_type is {gpu_type}, the cluster has {there}; use one of these")
 
 
 def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
@@ -142,11 +175,10 @@ def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
     need = trial_resources(config, cluster)
     spare = 2 * cluster.driver_share().get("CPU", 0.0)  # a trial's own, and the one queued ahead
     wanted = {"CPU": need.num_cpus + spare, "GPU": need.num_gpus}
-    fits = min(
-        math.floor(cluster.resources.get(name, 0.0) / amount + 1e-9)
-        for name, amount in wanted.items()
-        if amount
-    )
+    there = dict(cluster.resources)
+    if need.gpu_type is not None:
+        there["GPU"] = cluster.gpus_by_type.get(need.gpu_type, 0.0)
+    fits = min(math.floor(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount)
     if fits < 1:
         raise ClusterError(
             f"one trial needs {need.num_cpus:g} CPUs and {need.num_gpus:g} GPUs "

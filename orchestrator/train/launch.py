@@ -36,6 +36,7 @@ class TrialResources:
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
+    gpu_type: str | None = None
 
     @property
     def num_gpus(self) -> float:
@@ -85,6 +86,7 @@ def fit_slot(
             num_workers=resources.num_workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=resources.per_worker(),
+            accelerator_type=resources.gpu_type if resources.gpus_per_worker > 0 else None,
         ),
         run_config=RunConfig(
             name=f"{slot_id}-{uuid.uuid4().hex[:8]}",

@@ -33,3 +33,8 @@ def check_features(train_ND: Tensor, train_labels: Tensor, test_ND: Tensor, test
             raise ValueError(f"the {part} part has {len(features)} features and {len(labels)} labels")
     if train_ND.shape[1] != test_ND.shape[1]:
         raise ValueError(f"train features are {train_ND.shape[1]} wide, test features {test_ND.shape[1]}")
+
+
+def batched(rows: Tensor, batch_size: int) -> list[Tensor]:
+    """The rows in parts of `batch_size`, the last one shorter."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -46,6 +46,7 @@ def app_with_commands() -> click.Group:
         job_commands,
         mask_commands,
         plan_commands,
+        probe_commands,
         report_commands,
     )
 

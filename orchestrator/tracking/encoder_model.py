@@ -23,7 +23,7 @@ from jepa_core.encoder import Encoder, EncoderSettings, build_encoder
 from orchestrator.errors import CheckpointError
 
 WEIGHTS, CARD = "encoder.safetensors", "card.json"
-_TARGET = "objective/target_encoder."
+_TARGET, _TRAINED = "objective/target_encoder.", "objective/context_encoder."
 _BATCH_IMAGES = 64
 
 
@@ -43,15 +43,26 @@ def encoder_files(card: EncoderCard, tensors: Mapping[str, Tensor]) -> dict[str,
     Raises:
         CheckpointError: The state holds no target encoder.
     """
-    weights = {
-        key.removeprefix(_TARGET): value.detach().cpu().contiguous()
-        for key, value in tensors.items()
-        if key.startswith(_TARGET)
-    }
-    if not weights:
-        raise CheckpointError(f"the checkpoint holds no tensor under {_TARGET}*")
+    weights = target_encoder_weights(tensors)
     text = json.dumps(asdict(card), indent=1, default=str)
     return {WEIGHTS: save(weights), CARD: text.encode()}
+
+
+def target_encoder_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The probed encoder's weights out of a run's state: the teacher's, or without a teacher the trained encoder's.
+
+    Raises:
+        CheckpointError: The state holds no encoder.
+    """
+    for prefix in (_TARGET, _TRAINED):
+        found = {
+            key.removeprefix(prefix): value.detach().cpu().contiguous()
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+        if found:
+            return found
+    raise CheckpointError(f"the checkpoint holds no tensor under {_TARGET}* or {_TRAINED}*")
 
 
 def load_encoder(folder: str | Path) -> tuple[Encoder, EncoderCard]:

@@ -16,10 +16,12 @@ from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
 from orchestrator.storage.base import ObjectInfo, Store
 from orchestrator.storage.local import LocalStore, atomic_file, remove_leftovers, sync
+from orchestrator.storage.memory import MemoryStore
 from orchestrator.storage.s3 import S3Store
 
 __all__ = [
     "LocalStore",
+    "MemoryStore",
     "NotFoundError",
     "ObjectInfo",
     "S3Store",

@@ -43,6 +43,12 @@ class Store(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Store an object whole or not at all, replacing what was there."""
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Store an object whole unless one is there already; returns whether this call stored it.
+
+        Of several callers exactly one is told True, on a disk and on S3 alike.
+        """
+
     def exists(self, key: str) -> bool:
         """Whether an object is stored under exactly this key."""
 

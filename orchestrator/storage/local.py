@@ -54,6 +54,23 @@ class LocalStore:
             except FileNotFoundError:  # a concurrent `delete` took the folder that it left empty
                 _write(path, data)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write to a temporary file, sync it and link it under its name, which fails when the name is taken."""
+        path = self._path(key)
+        with self._mapped(path, "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+            try:
+                temporary.write_bytes(data)
+                sync(temporary)
+                os.link(temporary, path)
+                sync(path.parent)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
     def exists(self, key: str) -> bool:
         """Whether there is a file of this name."""
         return self._path(key).is_file()

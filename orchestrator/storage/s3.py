@@ -54,6 +54,8 @@ _CONNECT_LIMIT_S, _SILENCE_LIMIT_S = 10.0, 20.0
 _MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
 _DENIED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _CHANGED = ("412", "PreconditionFailed")
+_CONFLICT = "ConditionalRequestConflict"
+_CONFLICT_WAIT_S = 0.2
 _Result = TypeVar("_Result")
 _client_lock = threading.Lock()
 _log = logging.getLogger(__name__)
@@ -99,6 +101,24 @@ class S3Store:
         """One PUT: stored whole or not at all."""
         with self._mapped(key, "write"):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **self._payer)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """One conditional PUT (`If-None-Match: *`); a retry that meets its own object counts as stored."""
+        for _ in range(_MAX_ATTEMPTS):
+            try:
+                with self._mapped(key, "write"):
+                    self._client.put_object(
+                        Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
+                    )
+                return True
+            except StorageError as err:
+                code = _code(err.__cause__) if isinstance(err.__cause__, ClientError) else ""
+                if code in _CHANGED:
+                    return self.read(key) == data
+                if code != _CONFLICT:
+                    raise
+            time.sleep(random.uniform(0, _CONFLICT_WAIT_S))  # another caller's PUT of this key is under way
+        return False
 
     def exists(self, key: str) -> bool:
         """Whether an object is stored under exactly this key."""
@@ -329,9 +349,13 @@ def _body(response: Any, length: int) -> bytes:
     return data
 
 
+def _code(err: ClientError) -> str:
+    return str(err.response.get("Error", {}).get("Code", "unknown"))
+
+
 def _from_client_error(err: ClientError, where: str, action: str) -> StorageError:
     """Our error for what the server answered; only its code is repeated."""
-    code = str(err.response.get("Error", {}).get("Code", "unknown"))
+    code = _code(err)
     if code == "NoSuchBucket":
         return NotFoundError(
             f"{where}: cannot {action}, there is no such bucket; create it or correct the URI"

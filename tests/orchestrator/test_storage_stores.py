@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from s3_server import S3Server
 
 from orchestrator.config.models import StorageConfig
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage import LocalStore, S3Store, Store, open_store
+from orchestrator.storage import LocalStore, MemoryStore, S3Store, Store, open_store
 from orchestrator.storage import s3 as s3_module
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", "s3", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "memory":
+        return MemoryStore()
     if request.param == "file":
         return open_store(f"file://{tmp_path}/root")
     return open_store(request.getfixturevalue("s3_bucket") + "/some/prefix")
@@ -54,6 +57,14 @@ def test_what_is_missing_is_not_found(store: Store, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="nothing"):
             call("nothing")
     assert not (tmp_path / "out").exists()
+
+
+def test_creating_is_told_to_one_of_many(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda number: store.create("one", b"%d" % number), range(8)))
+    assert told.count(True) == 1
+    assert store.read("one") == b"%d" % told.index(True)
+    assert not store.create("one", b"later")
 
 
 def test_deleting_twice_is_no_error(store: Store) -> None:

@@ -1,0 +1,156 @@
+"""Do the health rules stop lost runs early, and no good ones? 24 short trials, 8 of them broken on purpose.
+
+Every trial runs twice through the real board in this process: once under the default health rules, and, where these
+stopped it, once more without them, so that what a stop cost or saved is known. Writes
+benchmarks/results/health-kills.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator.config import apply_overrides, load_config
+from orchestrator.config.models import RunConfig
+from orchestrator.data import prepare_data
+from orchestrator.storage import MemoryStore
+from orchestrator.sweep.board import Board
+from orchestrator.sweep.record import TrialRecord
+from orchestrator.train.distributed import Rank
+from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.reporting import Decision, TrialReport
+from orchestrator.train.reuse import DataCache
+from orchestrator.train.slot import Outcome
+
+RESULTS = Path(__file__).parent / "results"
+SWEEP = Path(__file__).parents[1] / "sweeps" / "masks.yaml"
+METRIC = "probe/linear/mean"
+
+STALLED = {"ema.start_momentum": 1.0, "ema.final_momentum": 1.0}
+EMA_OFF = {"ema.start_momentum": 0.0, "ema.final_momentum": 0.0}
+BROKEN: tuple[Mapping[str, Any], ...] = (
+    STALLED,
+    {**STALLED, "optimizer.learning_rate": 5e-4, "optimizer.start_learning_rate": 1e-4},
+    {**STALLED, "masks.target_scale": [0.08, 0.12]},
+    {**EMA_OFF, "optimizer.learning_rate": 0.02},
+    {"optimizer.learning_rate": 1.0},
+    {"optimizer.learning_rate": 5.0},
+    {"optimizer.learning_rate": 30.0},
+    {"optimizer.learning_rate": 1000.0},
+)
+SOUND: tuple[Mapping[str, Any], ...] = tuple(
+    {"masks.target_scale": scale, "optimizer.learning_rate": rate}
+    for scale in ([0.08, 0.12], [0.15, 0.2], [0.22, 0.25], [0.1, 0.2])
+    for rate in (5e-4, 1e-3, 2e-3, 5e-3)
+)
+
+
+class BoardInProcess:
+    """Reports to a board in this process, which knows every trial as `t`; checkpoints have folders of their own."""
+
+    def __init__(self, board: Board, attempt_id: str) -> None:
+        self.board, self.attempt_id = board, attempt_id
+
+    def report(self, report: TrialReport) -> Decision:
+        """Deliver a report and hear the decision."""
+        return self.board.report(replace(report, trial_id="t"), self.attempt_id)
+
+
+def make_config(folder: Path) -> RunConfig:
+    """The demo's sweep, ten times shorter, reporting every tenth of a trial."""
+    overrides = {
+        "sweep.space": {},
+        "train.images": 2400,
+        "train.report_every_images": 240,
+        "probe.every_images": None,
+        "probe.train_images": 600,
+        "probe.test_images": 400,
+        "data.scenes_train_images": 2000,
+        "data.scenes_test_images": 400,
+        "storage.uri": str(folder / "runs"),
+    }
+    return apply_overrides(load_config(str(SWEEP)), overrides)
+
+
+def run_one(
+    config: RunConfig, point: Mapping[str, Any], uri: str, folder: Path, cache: DataCache
+) -> TrialRecord:
+    """One trial to its end or to a stop."""
+    board = Board("memory", config, uri, store=MemoryStore())
+    board.submit("t", 0, point, 0, "t")
+    board.slot_opened("slot-0", 0.0, 1.0)
+    assignment = board.next_trial("slot-0")
+    job = TrialJob(
+        trial_id=f"t{time.time_ns()}",
+        config=apply_overrides(config, dict(point)),
+        shards_uri=uri,
+        run_uri=str(folder / "run"),
+    )
+    Run(job, BoardInProcess(board, assignment.attempt_id), Rank(), cache).train()
+    board.attempt_ended("t", assignment.attempt_id, Outcome())
+    return board.record().trials["t"]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder, cache = Path(name), DataCache()
+        config = make_config(folder)
+        free = apply_overrides(config, {"health.stop_unhealthy": False})
+        uri = prepare_data(config).uri
+        for is_broken, points in ((True, BROKEN), (False, SOUND)):
+            for point in points:
+                judged = run_one(config, point, uri, folder, cache)
+                whole = judged if judged.state == "finished" else run_one(free, point, uri, folder, cache)
+                rows.append(
+                    {
+                        "point": dict(point),
+                        "broken": is_broken,
+                        "stopped": judged.state == "stopped",
+                        "reason": judged.reason,
+                        "stopped_at": judged.images / judged.total_images if judged.reason else None,
+                        "value_if_never_stopped": whole.metrics.get(METRIC),
+                        "core_seconds_saved": 3600 * (whole.cpu_core_hours - judged.cpu_core_hours),
+                    }
+                )
+                print(json.dumps(rows[-1]), flush=True)
+    write(rows)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Summarise and store."""
+    best = sorted(rows, key=lambda row: -_finite(row["value_if_never_stopped"]))[:5]
+    report = {
+        "device": f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "trials": len(rows),
+        "broken": sum(row["broken"] for row in rows),
+        "broken_stopped_before_30_percent": sum(
+            row["broken"] and row["stopped"] and row["stopped_at"] < 0.3 for row in rows
+        ),
+        "sound_stopped": sum(not row["broken"] and row["stopped"] for row in rows),
+        "best_five_stopped": sum(row["stopped"] for row in best),
+        "core_seconds_saved": round(sum(row["core_seconds_saved"] for row in rows), 1),
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "health-kills.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in report.items() if key != "rows"}, indent=2))
+
+
+def _finite(value: float | None) -> float:
+    return value if value is not None and value == value else float("-inf")
+
+
+if __name__ == "__main__":
+    main()

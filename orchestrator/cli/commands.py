@@ -36,10 +36,17 @@ def _with_run_options(command: Any, *, file_required: bool) -> Any:
 @app.command()
 @run_options()
 @click.option("--resume", "sweep_id", metavar="ID", help="Go on with an interrupted or crashed sweep.")
+@click.option(
+    "--revive",
+    metavar="TRIAL",
+    multiple=True,
+    help="With --resume: let a stopped trial, by id or number, go on from its checkpoint. May be given again.",
+)
 def sweep(
     file: str,
     overrides: tuple[str, ...],
     sweep_id: str | None,
+    revive: tuple[str, ...],
     address: str | None,
     num_cpus: int | None,
     dry_run: bool,
@@ -48,8 +55,18 @@ def sweep(
     """Search the space of FILE and say which geometry won, by how much and at what cost."""
     from orchestrator.config import load_config
 
+    if revive and sweep_id is None:
+        raise click.UsageError("--revive needs --resume ID: which sweep's trial?")
     config = load_config(file, overrides)
-    _run(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, dry_run=dry_run, as_json=as_json)
+    _run(
+        config,
+        sweep_id=sweep_id,
+        revive=revive,
+        address=address,
+        num_cpus=num_cpus,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -105,7 +122,12 @@ def _scaled_up(sweep_id: str, runs: str, overrides: tuple[str, ...]) -> RunConfi
 
 
 def execute(
-    config: RunConfig, *, sweep_id: str | None, address: str | None, num_cpus: int | None
+    config: RunConfig,
+    *,
+    sweep_id: str | None,
+    address: str | None,
+    num_cpus: int | None,
+    revive: tuple[str, ...] = (),
 ) -> SweepRecord:
     """Run a configuration with live progress and its report; returns what came of it."""
     from orchestrator.cli.lost import end_at_once
@@ -119,6 +141,8 @@ def execute(
                 config=config,
                 observer=observer,
                 sweep_id=sweep_id,
+                resume=sweep_id is not None,
+                revive=revive,
                 address=address,
                 num_cpus=num_cpus,
                 on_started=log_preview,
@@ -136,6 +160,7 @@ def _run(
     num_cpus: int | None,
     dry_run: bool,
     as_json: bool,
+    revive: tuple[str, ...] = (),
 ) -> None:
     from orchestrator.report import summarize
     from orchestrator.sweep.planning import describe_plan
@@ -144,11 +169,12 @@ def _run(
         plan = describe_plan(config)
         emit(as_json, plan.to_json(), plan.text())
         return
-    record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus)
+    record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
     summary = summarize(config, record)
     emit(as_json, summary.to_json(), summary.text())
+    if record.state in ("interrupted", "paused"):
+        click.echo(f"go on with: orchestrator resume {record.sweep_id}", err=True)
     if record.state == "interrupted":
-        click.echo(f"go on with: orchestrator sweep FILE --resume {record.sweep_id}", err=True)
         sys.exit(130)
 
 

@@ -172,6 +172,29 @@ class ProbeConfig(Section):
     """L2 penalties of the linear probe, chosen on a validation part of the probe's training images."""
 
 
+class HealthConfig(Section):
+    """Which runs are stopped because they no longer learn. These rules only stop; the probe alone ranks."""
+
+    stop_unhealthy: bool = True
+    """Stop a trial whose loss is not finite, that collapsed or diverged, or whose target encoder stands still."""
+    grace_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a trial's images before any rule but that of a loss that is not finite may stop it."""
+    patience_reports: int = Field(default=2, ge=1, le=1000)
+    """Reports in a row at which a rule must hold."""
+    max_loss_ratio: float = Field(default=3.0, gt=1)
+    """Diverged: the loss is more than this many times its lowest so far."""
+    divergence_floor: float = Field(default=0.5, ge=0)
+    """A loss below this is never called diverged: predicting nothing costs about as much."""
+    max_layer_normed_loss: float = Field(default=1.5, gt=0)
+    """Diverged, for I-JEPA: the loss is above this; predicting zeros costs about 0.4 (smooth L1) or 1 (L2)."""
+    min_rank_fraction: float = Field(default=0.35, ge=0, lt=1)
+    """Collapsed: the features' effective rank is below this share of the untrained encoder's."""
+    min_std_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Collapsed: the features' spread is below this share of the untrained encoder's."""
+    min_target_movement: float = Field(default=1e-7, ge=0)
+    """Stalled: the target encoder's weights change by less than this, relatively, between two reports."""
+
+
 class TrackingConfig(Section):
     """Where metrics and artifacts go."""
 
@@ -336,6 +359,19 @@ class SweepConfig(Section):
     """Seed of the random and optuna searches."""
 
 
+class BudgetConfig(Section):
+    """What a sweep may cost at most, and what an hour is worth."""
+
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hard cap on allocated GPU hours, idle ones and retries included; null is no cap."""
+    cpu_core_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hard cap on allocated CPU core hours, where no GPU is held; null is no cap."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of an allocated GPU hour, for the ledger; null tells no price."""
+    currency: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,8}\z")] = "USD"
+    """Unit of the price."""
+
+
 class RunConfig(Section):
     """One sweep file: a base configuration and a search over it."""
 
@@ -351,6 +387,8 @@ class RunConfig(Section):
     execution: ExecutionSettings = ExecutionSettings()
     train: TrainConfig = TrainConfig()
     probe: ProbeConfig = ProbeConfig()
+    health: HealthConfig = HealthConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: StorageConfig = StorageConfig()
     sweep: SweepConfig = SweepConfig()
+    budget: BudgetConfig = BudgetConfig()

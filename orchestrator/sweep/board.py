@@ -8,15 +8,28 @@ writes its checkpoint and returns by itself; its slot then takes the next.
 from __future__ import annotations
 
 import math
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jepa_core.objectives import IJepaSettings
 from orchestrator.config.models import RunConfig
-from orchestrator.storage import open_store
+from orchestrator.storage import Store, open_store
+from orchestrator.sweep.budget import (
+    REASON,
+    can_pay_images,
+    can_pay_next_report,
+    cap_seconds,
+    exhausted_reason,
+    images_to_decision,
+    images_to_finish_one,
+    standing,
+)
+from orchestrator.sweep.health import judge
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.queue import TrialQueue
-from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
 from orchestrator.sweep.scheduler import decide_at_rung, rungs_images
 from orchestrator.sweep.space import make_trial
 from orchestrator.train.loop import TrialJob
@@ -28,19 +41,27 @@ from orchestrator.train.slot import Assignment, Outcome
 class Board:
     """Journals what trials do, hands them to slots and decides at the rungs."""
 
-    def __init__(self, run_uri: str, config: RunConfig, shards_uri: str = "") -> None:
-        self._run_uri, self._config, self._shards_uri = run_uri, config, shards_uri
-        self._journal = Journal(open_store(run_uri, config.storage))
+    def __init__(
+        self,
+        run_uri: str,
+        config: RunConfig,
+        shards_uri: str = "",
+        *,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._run_uri, self._config, self._shards_uri, self._clock = run_uri, config, shards_uri, clock
+        self._journal = Journal(store if store is not None else open_store(run_uri, config.storage), clock)
+        self._journal.take_over()
         self._events: list[Mapping[str, Any]] = list(self._journal)
         self._record: SweepRecord = fold(self._events)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
-        plan = plan_run(config)
-        self._total_images = plan.images_at(plan.total_steps)
         self._rungs = rungs_images(config.sweep.asha, config.train.images)
         self._queue = TrialQueue(max_failures=config.train.max_failures)
         self._stop_reason: str | None = None
         self._groups: dict[str, set[str]] = {}
         self._progress: set[str] = set()
+        self._paused: set[str] = set()
 
     # The driver's side
 
@@ -62,6 +83,11 @@ class Board:
         """Ask every trial to checkpoint and return at its next report, and every slot to end."""
         self._stop_reason = reason
 
+    def cancel_rest(self) -> None:
+        """End every trial that is not done; their checkpoints stay."""
+        for trial in self._record.in_order():
+            self.trial_ended(trial.trial_id, "stopped", "cancelled")
+
     def expect(self, num_trials: int | None) -> None:
         """How many trials will still be submitted; slots end when the last has been taken. None: not known yet."""
         self._queue.expected = num_trials
@@ -72,6 +98,9 @@ class Board:
         """Journal a trial once; planning it again has no effect. An `index` of None takes the next one."""
         if trial_id in self._record.trials:
             return
+        plan = plan_run(make_trial(self._config, point, seed, 0).config)
+        if index in {trial.index for trial in self._record.trials.values()}:
+            index = None  # taken by a trial that was planned before the sweep was extended
         self.append(
             "trial_planned",
             trial_id=trial_id,
@@ -79,8 +108,13 @@ class Board:
             point=dict(point),
             seed=seed,
             name=name,
-            total_images=self._total_images,
+            total_images=plan.images_at(plan.total_steps),
         )
+
+    def revive(self, trial_id: str) -> None:
+        """Undo a stop: the trial goes on from its checkpoint when it is submitted, and no rule stops it again."""
+        if self._record.trials[trial_id].state in ("stopped", "failed"):
+            self.append("trial_revived", trial_id=trial_id)
 
     def submit(
         self, trial_id: str, index: int | None, point: Mapping[str, Any], seed: int, name: str
@@ -137,6 +171,8 @@ class Board:
         """What a slot does next; a trial that it gets has its attempt opened."""
         if self._stop_reason is not None or self._queue.exhausted:
             return Assignment(kind="end")
+        if not self._can_start():
+            return Assignment(kind="end" if self._stop_reason is not None else "wait")
         attempt_id = uuid.uuid4().hex[:8]
         trial_id = self._queue.take(slot_id, attempt_id)
         if trial_id is None:
@@ -158,6 +194,10 @@ class Board:
             return
         self.append("attempt_ended", trial_id=trial_id, attempt_id=attempt_id, error=outcome.error)
         if self._record.trials[trial_id].done or self._stop_reason is not None:
+            return
+        if trial_id in self._paused and not outcome.error:
+            self._paused.discard(trial_id)
+            self._queue.waiting.append(trial_id)
             return
         if outcome.permanent or not self._queue.retry(trial_id):
             self.trial_ended(trial_id, "failed", outcome.error or "it returned before its end")
@@ -192,7 +232,61 @@ class Board:
             self.trial_ended(report.trial_id, "finished", "")
         elif decision.action == "stop" and self._stop_reason is None:
             self.trial_ended(report.trial_id, "stopped", decision.reason)
+        elif decision.action == "continue":
+            return self._within_budget(report)
         return decision
+
+    def _can_start(self) -> bool:
+        """Whether the next waiting trial can be paid; when it cannot and nothing runs, the sweep is over."""
+        cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
+        if cap_s is None or not self._queue.waiting:
+            return True
+        if self._can_pay(cap_s, self._record.trials[self._queue.waiting[0]]):
+            return True
+        if not self._queue.held:
+            self._exhaust()
+        return False
+
+    def _within_budget(self, report: TrialReport) -> Decision:
+        """Whether a trial that may go on can be paid: up to its next report, and at a rung up to the next decision.
+
+        One that cannot go on beyond its rung waits, with its checkpoint, for what the running ones may leave.
+        """
+        cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
+        if cap_s is None:
+            return Decision()
+        now = standing(self._record, self._clock(), has_gpus=self._has_gpus)
+        if not can_pay_next_report(cap_s, now):
+            return Decision(action="stop", reason=self._exhaust())
+        if report.rung is None or self._can_pay(cap_s, self._record.trials[report.trial_id]):
+            return Decision()
+        self._paused.add(report.trial_id)
+        return Decision(action="stop", reason=f"{REASON} waits for what the running trials leave")
+
+    def _can_pay(self, cap_s: float, trial: TrialRecord) -> bool:
+        running = [
+            self._record.trials[held.trial_id]
+            for held in self._queue.held.values()
+            if held.trial_id != trial.trial_id
+        ]
+        return can_pay_images(
+            cap_s,
+            standing(self._record, self._clock(), has_gpus=self._has_gpus),
+            num_images=images_to_decision(trial.images, trial.total_images, self._rungs),
+            running=running,
+            rungs=self._rungs,
+            reserve_images=0 if trial.images else images_to_finish_one(self._record),
+        )
+
+    def _exhaust(self) -> str:
+        if self._stop_reason is None:
+            self._stop_reason = exhausted_reason(self._config.budget, has_gpus=self._has_gpus)
+            self.append("budget_exhausted", reason=self._stop_reason)
+        return self._stop_reason
+
+    @property
+    def _has_gpus(self) -> bool:
+        return any(slot.num_gpus for slot in self._record.slots.values())
 
     def _drop_held(self, slot_id: str, error: str) -> None:
         held = self._queue.held.get(slot_id)
@@ -212,9 +306,15 @@ class Board:
     def _decide(self, report: TrialReport) -> Decision:
         if self._stop_reason is not None and not report.final:
             return Decision(action="stop", reason=self._stop_reason)
+        trial = self._record.trials[report.trial_id]
+        if trial.revived:
+            return Decision()
+        unhealthy = self._judge(report, trial)
+        if unhealthy is not None:
+            return Decision(action="stop", reason=unhealthy)
         if report.rung is None or self._asha is None:
             return Decision()
-        earlier = self._record.trials[report.trial_id].decisions.get(report.rung)
+        earlier = trial.decisions.get(report.rung)
         if earlier is not None:
             return Decision(action=earlier[0], reason=earlier[1])  # type: ignore[arg-type]
         return decide_at_rung(
@@ -223,6 +323,18 @@ class Board:
             trial_id=report.trial_id,
             value=_last_value(report, self._metric),
             recorded=self._record.rung_values(report.rung),
+        )
+
+    def _judge(self, report: TrialReport, trial: TrialRecord) -> str | None:
+        """Why a trial is beyond help, with this report in its history."""
+        if report.final:
+            return None
+        history = {**trial.history, **{row.images: row.metrics for row in report.rows}}
+        return judge(
+            history,
+            total_images=trial.total_images,
+            settings=self._config.health,
+            has_layer_normed_targets=isinstance(self._config.objective, IJepaSettings),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.space import make_trial
+from orchestrator.sweep.space import TrialPlan, make_trial
 from orchestrator.tracking import DEVICE_HOURS, Dataset, MetricRow, RunStatus, Tracker
 
 _STATUS: dict[str, RunStatus] = {
@@ -62,6 +62,17 @@ class Follower:
     def _on_trial_planned(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
         plan = make_trial(self.config, trial.point, trial.seed, trial.index)
+        self._start(trial, plan)
+        self.tracker.log_dataset(trial.trial_id, self._dataset())
+        settings = json.dumps(flatten(plan.config), indent=2).encode()
+        self.tracker.log_artifact(trial.trial_id, "config.json", settings)
+
+    def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        self._start(trial, make_trial(self.config, trial.point, trial.seed, trial.index))
+        self.tracker.set_tags(trial.trial_id, {"orchestrator.state": "revived", "orchestrator.reason": ""})
+
+    def _start(self, trial: TrialRecord, plan: TrialPlan) -> None:
         self.tracker.start_trial(
             trial.trial_id,
             name=f"{trial.index:03d} {trial.name}",
@@ -72,10 +83,6 @@ class Follower:
                 "orchestrator.seed": str(trial.seed),
             },
         )
-
-        self.tracker.log_dataset(trial.trial_id, self._dataset())
-        settings = json.dumps(flatten(plan.config), indent=2).encode()
-        self.tracker.log_artifact(trial.trial_id, "config.json", settings)
 
     def _on_report(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
@@ -91,7 +98,7 @@ class Follower:
         self.tracker.set_tags(
             trial.trial_id, {"orchestrator.state": trial.state, "orchestrator.reason": trial.reason}
         )
-        self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state])
+        self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state], time_ms=event["time_ms"])
 
 
 def _cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:

@@ -1,27 +1,31 @@
 """The sweep's journal: every decision as one small immutable object, appended in order.
 
-Each event is `journal/NNNNNNNN.json` in the sweep's folder, written atomically, on a disk and on S3 alike: a kill
-leaves a whole prefix of the history and nothing half-written. The state of a sweep (`record`) is a fold over it.
+Each event is `journal/NNNNNNNN.json` in the sweep's folder, created only where none is, on a disk and on S3 alike: a
+kill leaves a whole prefix of the history and nothing half-written, and of two writers the second fails at its next
+event. The state of a sweep (`record`) is a fold over it.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.errors import StorageError
 from orchestrator.storage import Store
 
 _FOLDER = "journal"
+_TAKE_OVER_TRIES = 100
 
 
 class Journal:
-    """Append-only events under one sweep's folder; a single writer."""
+    """Append-only events under one sweep's folder; a single writer at a time."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self.store, self._clock = store, clock
+        self.writer = secrets.token_hex(4)
         self._next = len(self._keys())
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
@@ -30,24 +34,52 @@ class Journal:
         Raises:
             StorageError: The event exists already: another driver writes to this sweep.
         """
-        key = f"{_FOLDER}/{self._next:08d}.json"
-        event = {"sequence": self._next, "time_ms": time.time_ns() // 1_000_000, "kind": kind, **fields}
-        if self.store.exists(key):
-            raise StorageError(f"{self.store.uri}/{key} exists already: another driver writes to this sweep")
-        self.store.write(key, json.dumps(event, sort_keys=True).encode())
-        self._next += 1
+        event = self._try_append(kind, fields)
+        if event is None:
+            raise StorageError(
+                f"{self.store.uri}/{self._key()} exists already: another driver writes to this sweep"
+            )
         return event
+
+    def take_over(self, **fields: Any) -> dict[str, Any]:
+        """Append `driver_started`, after whatever an earlier writer that is just dying still appends.
+
+        From then on the earlier writer fails: the place of its next event is taken.
+        """
+        for _ in range(_TAKE_OVER_TRIES):
+            event = self._try_append("driver_started", fields)
+            if event is not None:
+                return event
+            self._next = len(self._keys())
+        raise StorageError(f"{self.store.uri}: another driver writes to this sweep all the time")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every event, in order."""
         for key in self._keys():
             yield json.loads(self.store.read(key))
 
+    def _try_append(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+        event = {
+            "sequence": self._next,
+            "time_ms": int(1000 * self._clock()),
+            "writer": self.writer,
+            "kind": kind,
+            **fields,
+        }
+        if not self.store.create(self._key(), json.dumps(event, sort_keys=True).encode()):
+            return None
+        self._next += 1
+        return event
+
+    def _key(self) -> str:
+        return f"{_FOLDER}/{self._next:08d}.json"
+
     def _keys(self) -> list[str]:
         infos = self.store.list(f"{_FOLDER}/")
         return sorted(info.key for info in infos if info.key.endswith(".json"))
 
 
-def read_events(store: Store) -> list[Mapping[str, Any]]:
-    """Every event of the sweep whose folder is `store`; empty when there is none."""
-    return list(Journal(store))
+def read_events(store: Store, after: int = 0) -> list[Mapping[str, Any]]:
+    """The events of the sweep whose folder is `store`, from number `after` on; empty when there is none."""
+    journal = Journal(store)
+    return [json.loads(store.read(key)) for key in journal._keys()[after:]]

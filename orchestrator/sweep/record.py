@@ -24,6 +24,7 @@ class Attempt:
     ended: float | None = None
     slot_id: str = ""
     error: str = ""
+    last_report: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -46,6 +47,10 @@ class Slot:
         """Time the resources were held, with and without a trial."""
         return sum(max(0.0, end - start) for start, end in self.periods)
 
+    def seconds_until(self, now: float) -> float:
+        """Time held up to `now`, in Unix seconds, for a slot that may be open still."""
+        return self.seconds + (max(0.0, now - self.periods[-1][1]) if self.is_open else 0.0)
+
 
 @dataclass
 class TrialRecord:
@@ -67,6 +72,10 @@ class TrialRecord:
     decisions: dict[int, tuple[str, str]] = field(default_factory=dict)
     correct: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    revived: bool = False
+    """Whether a stop was undone: no rule stops the trial again."""
+    longest_gap_s: float = 0.0
+    """Longest time between two messages of one attempt."""
 
     @property
     def done(self) -> bool:
@@ -96,14 +105,14 @@ class SweepRecord:
     notes: list[str] = field(default_factory=list)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
-    state: Literal["running", "finished", "interrupted", "failed"] = "running"
+    state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
     started_ms: int = 0
     ended_ms: int | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Fold the next event in; unknown kinds are passed over."""
         for slot in self.slots.values():
-            if slot.is_open and event["kind"] != "sweep_resumed":
+            if slot.is_open and event["kind"] != "driver_started":
                 slot.periods[-1][1] = max(slot.periods[-1][1], event["time_ms"] / 1000)
         handler = getattr(self, f"_on_{event['kind']}", None)
         if handler is not None:
@@ -117,6 +126,11 @@ class SweepRecord:
         """Trials in the order they were planned."""
         return sorted(self.trials.values(), key=lambda trial: trial.index)
 
+    def _on_driver_started(self, event: Mapping[str, Any]) -> None:
+        """What an earlier driver held went with it, at its last event as far as is known."""
+        for slot in self.slots.values():
+            slot.is_open = False
+
     def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
         self.sweep_id, self.name = event["sweep_id"], event["name"]
         self.config_text = event["config"]
@@ -126,8 +140,9 @@ class SweepRecord:
 
     def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = "running", None
-        for slot in self.slots.values():
-            slot.is_open = False
+
+    def _on_budget_exhausted(self, event: Mapping[str, Any]) -> None:
+        self.notes.append(f"{event['reason']}; a larger one goes on with --resume")
 
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = event["state"], event["time_ms"]
@@ -183,6 +198,9 @@ class SweepRecord:
         trial = self.trials[event["trial_id"]]
         attempt = trial.attempts.get(event["attempt_id"])
         if attempt is not None:
+            attempt.last_report = event["time_ms"] / 1000
+            gap = event["time_ms"] / 1000 - attempt.last_seen
+            trial.longest_gap_s = max(trial.longest_gap_s, gap)
             attempt.last_seen = max(attempt.last_seen, event["time_ms"] / 1000)
         for row in event["rows"]:
             images = int(row["images"])
@@ -196,6 +214,13 @@ class SweepRecord:
         if event["rung"] is not None:
             trial.rungs.setdefault(event["rung"], event["value"])
             trial.decisions.setdefault(event["rung"], (event["action"], event["reason"]))
+
+    def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial_id"]]
+        trial.state, trial.reason, trial.revived = "pending", "", True
+        trial.decisions = {
+            rung: decision for rung, decision in trial.decisions.items() if decision[0] != "stop"
+        }
 
     def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,14 @@ from orchestrator.config import dump, flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, prepare_data
 from orchestrator.errors import ClusterError, TrainingError
-from orchestrator.storage import open_store
+from orchestrator.storage import Store, open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.cluster import Cluster, max_concurrent_trials, ray_cluster, trial_resources
+from orchestrator.sweep.control import take_request
 from orchestrator.sweep.follower import Follower, Observer
+from orchestrator.sweep.lease import driver_lease
 from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.resume import check_same_sweep, find_trial, read_sweep
 from orchestrator.sweep.search import Search
 from orchestrator.sweep.slots import Slots
 from orchestrator.sweep.space import SweepPlan, plan_sweep
@@ -35,15 +38,22 @@ from orchestrator.tracking import RunStatus, Tracker, open_tracker
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.5
+_REQUEST_POLL_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:
-    """What to run and where; `sweep_id` names a sweep to go on with, None begins a new one."""
+    """What to run and where.
+
+    `sweep_id` None makes an id up; `resume` says that a sweep of this id exists and is gone on with.
+    """
 
     config: RunConfig
     observer: Observer
     sweep_id: str | None = None
+    resume: bool = False
+    revive: tuple[str, ...] = ()
+    """Trials, by id or number, whose stop is undone; needs `resume`."""
     address: str | None = None
     num_cpus: int | None = None
     on_started: Callable[[SweepStart], None] | None = None
@@ -84,8 +94,21 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
     plan = plan_sweep(config)
     sweep_id = request.sweep_id or new_sweep_id(config.name)
     uri = run_uri(config, sweep_id)
-    shards = prepare_data(config, progress=observer.on_message)
-    open_store(uri, config.storage).write("config.yaml", dump(config).encode())
+    store = open_store(uri, config.storage)
+    if request.resume:
+        record = read_sweep(store)
+        check_same_sweep(config, record)
+        request = replace(request, revive=tuple(find_trial(record, name) for name in request.revive))
+    with driver_lease(store):
+        shards = prepare_data(config, progress=observer.on_message)
+        store.write("config.yaml", dump(config).encode())
+        return _run_leased(request, sweep_id, uri, plan, shards)
+
+
+def _run_leased(
+    request: SweepRequest, sweep_id: str, uri: str, plan: SweepPlan, shards: ShardSet
+) -> SweepRecord:
+    config, observer = request.config, request.observer
     observer.on_message("starting Ray")
     with (
         _tracker(config, sweep_id) as tracker,
@@ -93,6 +116,8 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
         ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
     ):
         board = _start_board(config, uri, sweep_id, plan, shards, cluster)
+        for trial_id in request.revive:
+            ray.get(board.revive.remote(trial_id))
         if request.on_started is not None:
             request.on_started(
                 SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
@@ -114,7 +139,9 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
             driver_share=cluster.driver_share(),
             scratch_dir=scratch,
         )
-        state = _Driver(search, slots, board, follower).run()
+        store = open_store(uri, config.storage)
+        take_request(store)  # one that an earlier driver did not hear any more
+        state = _Driver(search, slots, board, follower, store).run()
         ray.get(board.append.remote("sweep_ended", state=state))
         follower.follow(ray.get(board.events.remote(follower.num_seen)))
         record = follower.record
@@ -146,13 +173,15 @@ def environment(cluster: Cluster) -> dict[str, Any]:
 class _Driver:
     """Runs the search while the main thread follows the board and hears the keyboard."""
 
-    def __init__(self, search: Search, slots: Slots, board: Any, follower: Follower) -> None:
+    def __init__(self, search: Search, slots: Slots, board: Any, follower: Follower, store: Store) -> None:
         self.search, self.slots, self.board, self.follower = search, slots, board, follower
+        self.store = store
         self.error: BaseException | None = None
-        self.interrupted = False
+        self.stopped = ""
+        self._looked_s = 0.0
 
     def run(self) -> str:
-        """Carry the sweep to its end; returns `finished` or `interrupted`.
+        """Carry the sweep to its end; returns `finished`, `interrupted`, `paused` or `cancelled`.
 
         Raises:
             TrainingError: No slot could be kept up.
@@ -164,28 +193,39 @@ class _Driver:
                 try:
                     worker.join(_POLL_S)
                     self._follow()
+                    self._hear_requests()
                 except KeyboardInterrupt:
-                    if self.interrupted:
+                    if self.stopped == "interrupted":
                         raise
-                    self._interrupt()
+                    self._stop("interrupted")
+        if self.stopped == "cancelled":
+            ray.get(self.board.cancel_rest.remote())
         self._follow()
         if self.error is not None:
             raise self.error
         if self.slots.lost:
             reason = next(iter(self.slots.errors.values()))
             raise TrainingError(f"no worker group could be kept up; the last error: {reason}")
-        return "interrupted" if self.interrupted else "finished"
+        return self.stopped or "finished"
 
     def _follow(self) -> None:
         self.follower.follow(ray.get(self.board.events.remote(self.follower.num_seen)))
         if self.slots.lost:
             ray.get(self.board.stop_all.remote("no slot is left"))
 
-    def _interrupt(self) -> None:
-        self.interrupted = True
-        ray.get(self.board.stop_all.remote("interrupted"))
+    def _hear_requests(self) -> None:
+        if time.monotonic() - self._looked_s < _REQUEST_POLL_S or self.stopped:
+            return
+        self._looked_s = time.monotonic()
+        request = take_request(self.store)
+        if request is not None:
+            self._stop({"pause": "paused", "cancel": "cancelled"}[request])
+
+    def _stop(self, state: str) -> None:
+        self.stopped = state
+        ray.get(self.board.stop_all.remote(state))
         self.follower.observer.on_message(
-            "stopping: every running trial writes its checkpoint and returns; Ctrl-C again stops at once"
+            f"{state}: every running trial writes its checkpoint and returns; Ctrl-C again stops at once"
         )
 
     def _work(self) -> None:
@@ -205,7 +245,7 @@ def _start_board(
         ray.get_runtime_context().get_node_id(), soft=False
     )
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(uri, config, shards.uri)
-    if ray.get(board.events.remote()):
+    if ray.get(board.record.remote()).sweep_id:
         ray.get(board.append.remote("sweep_resumed", environment=environment(cluster)))
     else:
         ray.get(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -106,12 +107,34 @@ def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: 
     test = extract_features(encoder, probes.test.images_uint8_NCHW, config=config, rank=rank)
     if rank.index != 0:
         return Evaluation()
+    if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
+        return Evaluation(metrics=dict.fromkeys(_probe_names(probes), math.nan))
     result = probe_features(train, test, probes, config=config)
-    with torch.no_grad():
-        tokens = _tokens(encoder, probes.test.images_uint8_NCHW[:_HEALTH_IMAGES], config=config, rank=rank)
-    result.metrics.update({key: float(value) for key, value in health_metrics(tokens).items()})
+    result.metrics.update(_health(encoder, probes, config=config, rank=rank))
     result.metrics["time/probe_s"] = time.monotonic() - started
     return result
+
+
+def _probe_names(probes: ProbeData) -> list[str]:
+    return [f"probe/{kind}/{name}" for kind in ("linear", "knn") for name in (*probes.num_classes, "mean")]
+
+
+def measure_health(
+    state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank
+) -> dict[str, float]:
+    """Health of the target encoder on a few test images, without a probe. Every rank must call it; rank 0 gets it."""
+    with gathered(state.objective):
+        if rank.index != 0:
+            return {}
+        return _health(state.objective.target_encoder, probes, config=config, rank=rank)
+
+
+@torch.no_grad()
+def _health(encoder: Encoder, probes: ProbeData, *, config: RunConfig, rank: Rank) -> dict[str, float]:
+    tokens = _tokens(encoder, probes.test.images_uint8_NCHW[:_HEALTH_IMAGES], config=config, rank=rank)
+    if not torch.isfinite(tokens).all():
+        return {}
+    return {key: float(value) for key, value in health_metrics(tokens).items()}
 
 
 def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:

@@ -28,10 +28,11 @@ from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_s
 from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
-from orchestrator.train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_latest, save_checkpoint
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate
+from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate, measure_health
+from orchestrator.train.movement import TargetMovement
 from orchestrator.train.plan import RunPlan, Stop, plan_run
 from orchestrator.train.preemption import PreemptionNotice
 from orchestrator.train.reporting import Decision, Reporter, Row, TrialReport
@@ -121,6 +122,7 @@ class Run:
         self.sampler: Sampler = self.state.objective.build_sampler(self.config.masks)
         self.costs = StepCosts(self.state, self.config, rank)
         self.meter = Meter(rank, self.costs)
+        self.movement = TargetMovement(self.state.objective.target_encoder)
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
@@ -142,6 +144,7 @@ class Run:
             total_steps=self.plan.total_steps,
         ) as stream:
             self.meter.drain(batch_size=1)
+            self.movement.take()
             for batch in stream:
                 self._step(batch, model)
                 stop = stops.get(self.state.step)
@@ -182,6 +185,7 @@ class Run:
                 for key, value in metrics.items()
                 if key.startswith("baseline/untrained/")
             }
+            metrics |= measure_health(self.state, self.probes, config=self.config, rank=self.rank)
         row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
         return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
 
@@ -213,9 +217,8 @@ class Run:
     def _at_stop(self, stop: Stop, *, bad_samples: int) -> Decision:
         metrics = self.meter.drain(batch_size=self.config.train.batch_size)
         metrics["data/bad_samples"] = float(bad_samples)
-        evaluation = Evaluation()
-        if stop.probe and self.probes is not None:
-            evaluation = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+        metrics |= self.movement.take()
+        evaluation = self._measure(stop)
         images = self.plan.images_at(stop.step)
         row = Row(images=images, timestamp_ms=_now_ms(), metrics={**metrics, **evaluation.metrics})
         report = TrialReport(
@@ -224,6 +227,7 @@ class Run:
             rows=(row,),
             rung=stop.rung,
             final=stop.final,
+            checkpoint=checkpoint_name(stop.step) if stop.checkpoint else None,
             correct=evaluation.correct,
         )
         if stop.checkpoint:
@@ -233,6 +237,14 @@ class Run:
             self._save(report)
         self.meter.drain(batch_size=1)
         return decision
+
+    def _measure(self, stop: Stop) -> Evaluation:
+        """The probe where one is due, the target encoder's health at every stop."""
+        if self.probes is None:
+            return Evaluation()
+        if stop.probe:
+            return evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+        return Evaluation(metrics=measure_health(self.state, self.probes, config=self.config, rank=self.rank))
 
     def _save(self, report: TrialReport) -> None:
         started_s = time.monotonic()

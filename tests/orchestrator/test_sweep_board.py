@@ -8,7 +8,7 @@ from orchestrator.config.models import AshaConfig, RunConfig, StorageConfig, Swe
 from orchestrator.errors import StorageError
 from orchestrator.storage import open_store
 from orchestrator.sweep.board import Board
-from orchestrator.sweep.journal import Journal
+from orchestrator.sweep.journal import Journal, read_events
 from orchestrator.sweep.record import fold
 from orchestrator.train.reporting import Row, TrialReport
 from orchestrator.train.slot import Outcome
@@ -64,7 +64,9 @@ def test_the_record_after_a_restart_equals_the_record_before(tmp_path: Path) -> 
     board.report(_report("a", 64, 1.0), _attempt(board, "a"))
     board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a"))
     board.attempt_ended("a", _attempt(board, "a"), Outcome())
-    assert Board(str(tmp_path), CONFIG).record() == board.record()
+    again = Board(str(tmp_path), CONFIG).record()
+    assert again.trials == board.record().trials
+    assert again.slots["slot-a"].periods == board.record().slots["slot-a"].periods
     assert board.record().trials["a"].state == "finished"
 
 
@@ -160,7 +162,7 @@ def test_slot_time_without_a_trial_is_counted(tmp_path: Path) -> None:
         {"kind": "slot_started", "time_ms": 0, "slot_id": "l", "num_gpus": 1.0, "num_cpus": 2.0},
         {"kind": "slot_ended", "time_ms": 60_000, "slot_id": "l", "error": ""},
         {"kind": "slot_started", "time_ms": 100_000, "slot_id": "l", "num_gpus": 1.0, "num_cpus": 2.0},
-        {"kind": "sweep_resumed", "time_ms": 900_000},
+        {"kind": "driver_started", "time_ms": 900_000},
     ]
     assert fold(events).slots["l"].seconds == pytest.approx(60.0)
 
@@ -199,3 +201,20 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     first.append("sweep_resumed")
     with pytest.raises(StorageError, match="another driver"):
         second.append("sweep_resumed")
+
+
+def test_a_board_that_takes_over_fences_the_earlier_one_off(tmp_path: Path) -> None:
+    earlier = _board(tmp_path, "a")
+    later = Board(str(tmp_path), CONFIG)
+    with pytest.raises(StorageError, match="another driver"):
+        earlier.report(_report("a", 64, 1.0), _attempt(earlier, "a"))
+    later.append("sweep_resumed")
+    assert later.record().trials["a"].images == 0
+
+
+def test_taking_over_waits_for_what_a_dying_writer_still_appends(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), StorageConfig())
+    dying, next_one = Journal(store), Journal(store)
+    dying.append("sweep_resumed")
+    assert next_one.take_over()["sequence"] == 1
+    assert [event["sequence"] for event in read_events(store)] == [0, 1]

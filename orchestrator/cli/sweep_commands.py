@@ -1,0 +1,225 @@
+"""`ls`, `status`, `logs`, `pause`, `resume`, `cancel`, `extend` and `simulate`: the life of a sweep after its start."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.main import app, config_argument, emit, json_option
+
+if TYPE_CHECKING:
+    from orchestrator.storage import Store
+    from orchestrator.sweep.control import Request
+    from orchestrator.sweep.status import SweepStatus
+
+_REFRESH_S = 2.0
+
+
+def runs_option(command: Any) -> Any:
+    """`--runs`: where the sweeps are."""
+    return click.option(
+        "--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs."
+    )(command)
+
+
+@app.command(name="ls")
+@runs_option
+@json_option
+def list_all(runs: str, as_json: bool) -> None:
+    """List the sweeps of a folder, newest first."""
+    from orchestrator.storage import open_store
+    from orchestrator.sweep.status import list_sweeps
+
+    found = list_sweeps(open_store(runs))
+    lines = []
+    for status in found:
+        trials = status.record.trials.values()
+        done = f"{sum(trial.done for trial in trials)} of {len(trials)} trials"
+        hours = status.ledger()
+        lines.append(
+            f"{status.record.sweep_id:<44}  {status.state:<12} {done:<18} {hours.total.total:.3f} {hours.device} hours"
+        )
+    emit(as_json, [status.to_json() for status in found], "\n".join(lines) or f"no sweeps in {runs}")
+
+
+@app.command()
+@click.argument("sweep_id")
+@runs_option
+@click.option("--watch", is_flag=True, help="Show it again every two seconds until the sweep ends.")
+@json_option
+def status(sweep_id: str, runs: str, watch: bool, as_json: bool) -> None:
+    """Say how a sweep stands: its trials, and where its hours went."""
+    found = _open(runs, sweep_id)
+    while True:
+        found.refresh()
+        if watch and not as_json and sys.stdout.isatty():
+            click.clear()
+        emit(as_json, found.to_json(), found.text())
+        if not watch or found.state != "running":
+            return
+        time.sleep(_REFRESH_S)
+
+
+@app.command()
+@click.argument("sweep_id")
+@runs_option
+@click.option("-f", "--follow", is_flag=True, help="Wait for more until the sweep ends.")
+@click.option("--trial", help="Only this trial, by id or number.")
+@json_option
+def logs(sweep_id: str, runs: str, follow: bool, trial: str | None, as_json: bool) -> None:
+    """Print what happened in a sweep, one line an event; with --json one JSON document a line."""
+    import json
+
+    from orchestrator.sweep.resume import find_trial
+    from orchestrator.sweep.status import event_line
+
+    found = _open(runs, sweep_id)
+    fresh = found.refresh()
+    wanted = None if trial is None else find_trial(found.record, trial)
+    while True:
+        for event in fresh:
+            if wanted is not None and event.get("trial_id") != wanted:
+                continue
+            click.echo(json.dumps(event, sort_keys=True) if as_json else event_line(event))
+        if not follow or found.state != "running":
+            return
+        time.sleep(_REFRESH_S)
+        fresh = found.refresh()
+
+
+@app.command()
+@click.argument("sweep_id")
+@runs_option
+def pause(sweep_id: str, runs: str) -> None:
+    """Ask a running sweep to checkpoint and end; `orchestrator resume` goes on with it."""
+    _ask(runs, sweep_id, "pause")
+
+
+@app.command()
+@click.argument("sweep_id")
+@runs_option
+def cancel(sweep_id: str, runs: str) -> None:
+    """Ask a running sweep to checkpoint and end for good; trials that are not done are marked as cancelled."""
+    _ask(runs, sweep_id, "cancel")
+
+
+@app.command()
+@click.argument("sweep_id")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override what may change.")
+@click.option(
+    "--revive", metavar="TRIAL", multiple=True, help="Let a stopped trial go on. May be given again."
+)
+@click.option("--address", help="Ray cluster to join; default: start one on this machine.")
+@click.option("--num-cpus", type=click.IntRange(1), help="CPUs the local Ray may use; default: all.")
+@runs_option
+@json_option
+def resume(
+    sweep_id: str,
+    overrides: tuple[str, ...],
+    revive: tuple[str, ...],
+    address: str | None,
+    num_cpus: int | None,
+    runs: str,
+    as_json: bool,
+) -> None:
+    """Go on with a paused, interrupted or crashed sweep, with the configuration in its folder."""
+    _go_on(sweep_id, overrides, revive, address, num_cpus, runs, as_json)
+
+
+@app.command()
+@click.argument("sweep_id")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    required=True,
+    help="More of something: sweep.num_trials, sweep.seeds, an axis' choices, the budget.",
+)
+@click.option("--address", help="Ray cluster to join; default: start one on this machine.")
+@click.option("--num-cpus", type=click.IntRange(1), help="CPUs the local Ray may use; default: all.")
+@runs_option
+@json_option
+def extend(
+    sweep_id: str,
+    overrides: tuple[str, ...],
+    address: str | None,
+    num_cpus: int | None,
+    runs: str,
+    as_json: bool,
+) -> None:
+    """Run more trials in a sweep that has ended; what is done is not done again."""
+    _go_on(sweep_id, overrides, (), address, num_cpus, runs, as_json)
+
+
+def _go_on(
+    sweep_id: str,
+    overrides: tuple[str, ...],
+    revive: tuple[str, ...],
+    address: str | None,
+    num_cpus: int | None,
+    runs: str,
+    as_json: bool,
+) -> None:
+    from orchestrator.cli.commands import execute
+    from orchestrator.config import parse_config
+    from orchestrator.report import summarize
+
+    store = _store(runs, sweep_id)
+    _open(runs, sweep_id).refresh()
+    text = store.read("config.yaml").decode()
+    config = parse_config(text, source=f"{store.uri}/config.yaml", overrides=overrides)
+    record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
+    summary = summarize(config, record)
+    emit(as_json, summary.to_json(), summary.text())
+
+
+def _ask(runs: str, sweep_id: str, request: Request) -> None:
+    from orchestrator.sweep.control import leave_request
+    from orchestrator.sweep.lease import driver_text
+
+    found = _open(runs, sweep_id)
+    found.refresh()
+    driver = driver_text(found.store)
+    if not driver:
+        raise click.ClickException(
+            f"{sweep_id} is {found.state}: no driver runs it, so there is nothing to {request}"
+        )
+    leave_request(found.store, request)
+    click.echo(f"asked {driver} to {request} {sweep_id}; every running trial writes its checkpoint first")
+
+
+def _store(runs: str, sweep_id: str) -> Store:
+    from orchestrator.storage import open_store
+
+    return open_store(runs).child(sweep_id)
+
+
+def _open(runs: str, sweep_id: str) -> SweepStatus:
+    from orchestrator.sweep.status import SweepStatus
+
+    return SweepStatus(_store(runs, sweep_id))
+
+
+@app.command()
+@config_argument
+@click.option(
+    "--from", "sweep_id", metavar="SWEEP", required=True, help="The sweep whose curves are replayed."
+)
+@click.option("--slots", type=click.IntRange(1), default=1, show_default=True, help="Trials at once.")
+@runs_option
+@json_option
+def simulate(
+    file: str, overrides: tuple[str, ...], sweep_id: str, slots: int, runs: str, as_json: bool
+) -> None:
+    """Replay the recorded curves of a sweep under the scheduler, health rules and budget of FILE, in seconds."""
+    from orchestrator.config import load_config
+    from orchestrator.sweep.replay import replay
+
+    found = _open(runs, sweep_id)
+    found.refresh()
+    result = replay(load_config(file, overrides), found.record, num_slots=slots)
+    emit(as_json, result.to_json(), result.text())

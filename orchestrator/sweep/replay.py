@@ -1,0 +1,154 @@
+"""The recorded curves of a sweep under another scheduler or budget: what would have been found, and for how much."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config.models import RunConfig
+from orchestrator.errors import ConfigError
+from orchestrator.sweep.account import account
+from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.space import TrialPlan, plan_sweep
+
+
+class RecordedCurves:
+    """What the trials of a sweep measured; a trial is recognised by its id, which is its point and seed."""
+
+    def __init__(self, record: SweepRecord) -> None:
+        self.record = record
+
+    def metrics(self, trial: TrialPlan, images: int) -> Mapping[str, float]:
+        """The newest values measured up to here; those of the end for a trial that was stopped before."""
+        found: dict[str, float] = {}
+        for at, metrics in sorted(self._recorded(trial).history.items()):
+            if at > images:
+                break
+            found.update(metrics)
+        return found
+
+    def seconds(self, trial: TrialPlan, start_images: int, end_images: int) -> float:
+        """At the pace of the recorded trial over its whole length."""
+        recorded = self._recorded(trial)
+        held_s = sum(attempt.seconds for attempt in recorded.attempts.values())
+        return held_s / max(1, recorded.images) * (end_images - start_images)
+
+    def _recorded(self, trial: TrialPlan) -> TrialRecord:
+        return self.record.trials[trial.trial_id]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A replayed sweep beside the recorded one; values are the ranking metric, `rank` counts from 1."""
+
+    record: SweepRecord
+    recorded: SweepRecord
+    metric: str
+    hours: float
+    recorded_hours: float
+    device: str
+    num_missing: int
+    num_short: int
+
+    @property
+    def winner(self) -> TrialRecord | None:
+        """The replayed sweep's best finished trial."""
+        done = [trial for trial in self.record.trials.values() if trial.state == "finished"]
+        return max(done, key=lambda trial: trial.metrics.get(self.metric, -math.inf), default=None)
+
+    @property
+    def rank(self) -> int | None:
+        """Where the winner stands among all trials as they were recorded."""
+        if self.winner is None:
+            return None
+        values = {
+            key: trial.metrics.get(self.metric, -math.inf) for key, trial in self.recorded.trials.items()
+        }
+        own = values[self.winner.trial_id]
+        return 1 + sum(value > own for value in values.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return {
+            "hours": self.hours,
+            "recorded_hours": self.recorded_hours,
+            "device": self.device,
+            "winner": None if self.winner is None else self.winner.trial_id,
+            "rank_of_winner": self.rank,
+            "states": {trial.trial_id: trial.state for trial in self.record.in_order()},
+            "reasons": {trial.trial_id: trial.reason for trial in self.record.in_order() if trial.reason},
+            "trials_not_recorded": self.num_missing,
+            "trials_recorded_in_part": self.num_short,
+            "notes": list(self.record.notes),
+        }
+
+    def text(self) -> str:
+        """As lines for a person."""
+        states = [trial.state for trial in self.record.in_order()]
+        saved = 1 - self.hours / self.recorded_hours if self.recorded_hours else 0.0
+        lines = [
+            f"{len(states)} trials: "
+            + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
+            f"{self.hours:.3f} {self.device} hours of trials, {self.recorded_hours:.3f} recorded "
+            f"({100 * saved:.0f} % saved)",
+        ]
+        if self.winner is not None:
+            lines.append(
+                f"winner: {self.winner.name}, {self.metric} {self.winner.metrics[self.metric]:.1f}; "
+                f"rank {self.rank} of {len(self.recorded.trials)} as recorded"
+            )
+        if self.num_missing:
+            lines.append(f"note: {self.num_missing} trials of the file were never recorded and are left out")
+        if self.num_short:
+            lines.append(
+                f"note: {self.num_short} trials ended early when they were recorded; their last value is held"
+            )
+        return "\n".join([*lines, *(f"note: {note}" for note in self.record.notes)])
+
+
+def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Replay:
+    """Run the recorded trials that a configuration plans through its own rules.
+
+    Raises:
+        ConfigError: None of them was recorded.
+    """
+    if config.sweep.search == "optuna":
+        raise ConfigError(
+            "a search that proposes as it goes cannot be replayed; use grid or random in the file"
+        )
+    planned = plan_sweep(config).trials
+    known = [trial for trial in planned if recorded.trials.get(trial.trial_id, _NOBODY).images]
+    if not known:
+        ids = json.dumps([trial.name for trial in planned[:3]])
+        raise ConfigError(f"{recorded.sweep_id} has no curve of any trial of this file, such as {ids}")
+    last = [next(reversed(recorded.trials[trial.trial_id].attempts.values())) for trial in known]
+    cluster = SimulatedCluster(
+        num_slots=num_slots,
+        gpus_per_slot=last[0].num_gpus,
+        cpus_per_slot=last[0].num_cpus,
+        start_s=0.0,
+    )
+    record = simulate(config, known, RecordedCurves(recorded), cluster)
+    short = [
+        trial
+        for trial in known
+        if recorded.trials[trial.trial_id].images < recorded.trials[trial.trial_id].total_images
+    ]
+    replayed, spent = account(record, config.budget), account(recorded, config.budget)
+    return Replay(
+        record=record,
+        recorded=recorded,
+        metric=config.sweep.metric,
+        hours=replayed.total.total - replayed.idle,
+        recorded_hours=sum(spent.trials[trial.trial_id].total for trial in known),
+        device=spent.device,
+        num_missing=len(planned) - len(known),
+        num_short=len(short),
+    )
+
+
+_NOBODY = TrialRecord(trial_id="", index=-1, point={}, seed=0)

@@ -1,0 +1,137 @@
+"""How a sweep stands, for a person and for a program, from its folder alone: no driver is asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.config import parse_config
+from orchestrator.config.models import RunConfig
+from orchestrator.errors import NotFoundError
+from orchestrator.storage import Store
+from orchestrator.sweep.account import Account, account
+from orchestrator.sweep.journal import read_events
+from orchestrator.sweep.lease import driver_text
+from orchestrator.sweep.record import SweepRecord, TrialRecord
+
+_FIRST_EVENT = "/journal/00000000.json"
+
+
+@dataclass
+class SweepStatus:
+    """A sweep's folder, read once and then again as it grows."""
+
+    store: Store
+    record: SweepRecord = field(default_factory=SweepRecord)
+    num_events: int = 0
+    config: RunConfig | None = None
+
+    def refresh(self) -> list[Mapping[str, Any]]:
+        """Read the events that are new and fold them in; returns them.
+
+        Raises:
+            NotFoundError: There is no sweep in the folder.
+        """
+        fresh = read_events(self.store, after=self.num_events)
+        for event in fresh:
+            self.record.apply(event)
+        self.num_events += len(fresh)
+        if not self.record.sweep_id:
+            raise NotFoundError(
+                f"{self.store.uri}: there is no sweep; `orchestrator ls` lists those there are"
+            )
+        if self.config is None:
+            self.config = parse_config(self.record.config_text, source=f"{self.store.uri}/config.yaml")
+        return fresh
+
+    @property
+    def state(self) -> str:
+        """The sweep's state; `crashed` when it was running and nobody drives it any more."""
+        if self.record.state == "running" and not driver_text(self.store):
+            return "crashed"
+        return self.record.state
+
+    def ledger(self) -> Account:
+        """Where the hours went up to now."""
+        assert self.config is not None
+        now_s = time.time() if self.state == "running" else None
+        return account(self.record, self.config.budget, now_s=now_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        assert self.config is not None
+        return {
+            "sweep_id": self.record.sweep_id,
+            "state": self.state,
+            "driver": driver_text(self.store),
+            "ledger": self.ledger().to_json(),
+            "notes": list(self.record.notes),
+            "trials": [_trial_json(trial, self.config.sweep.metric) for trial in self.record.in_order()],
+        }
+
+    def text(self) -> str:
+        """As lines for a person."""
+        assert self.config is not None
+        driver = driver_text(self.store)
+        done = sum(trial.done for trial in self.record.trials.values())
+        head = f"{self.record.sweep_id}: {self.state}" + (f" ({driver})" if driver else "")
+        lines = [f"{head}, {done} of {len(self.record.trials)} trials done"]
+        lines += [_trial_line(trial, self.config.sweep.metric) for trial in self.record.in_order()]
+        lines += [f"note: {note}" for note in self.record.notes]
+        return "\n".join([*lines, "", self.ledger().text()])
+
+
+def list_sweeps(store: Store) -> list[SweepStatus]:
+    """Every sweep below a folder of runs, newest first."""
+    found = []
+    for info in store.list():
+        name, first, rest = info.key.partition(_FIRST_EVENT)
+        if first and not rest and "/" not in name:
+            status = SweepStatus(store.child(name))
+            try:
+                status.refresh()
+            except NotFoundError:
+                continue  # a driver that ended before it wrote anything but its own start
+            found.append(status)
+    return sorted(found, key=lambda status: status.record.started_ms, reverse=True)
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """An event of the journal as one line: when, what, and its figures; rows of metrics as their number."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event["time_ms"] / 1000))
+    known = ("sequence", "time_ms", "writer", "kind", "config", "correct", "environment", "rows")
+    parts = [f"{key}={value}" for key, value in event.items() if key not in known and value not in (None, "")]
+    for row in event.get("rows", ()):
+        shown = {"train/loss": ".4f", "probe/linear/mean": ".1f", "train/images_per_s": ".0f"}
+        parts += [
+            f"{key}={row['metrics'][key]:{form}}" for key, form in shown.items() if key in row["metrics"]
+        ]
+    return f"{when}  {event['kind']:<16}  {' '.join(parts)}".rstrip()
+
+
+def _trial_line(trial: TrialRecord, metric: str) -> str:
+    value = trial.metrics.get(metric)
+    shown = "" if value is None else f"{value:.1f}"
+    line = (
+        f"  {trial.index:03d}  {trial.trial_id}  {trial.state:<9}"
+        f"{trial.images:>12,} of {trial.total_images:,} images  {shown:>6}  {trial.name}"
+    )
+    return line + (f"  ({trial.reason})" if trial.reason else "")
+
+
+def _trial_json(trial: TrialRecord, metric: str) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        "index": trial.index,
+        "point": json.loads(json.dumps(trial.point)),
+        "seed": trial.seed,
+        "state": trial.state,
+        "reason": trial.reason,
+        "images": trial.images,
+        "total_images": trial.total_images,
+        metric: trial.metrics.get(metric),
+        "attempts": len(trial.attempts),
+    }

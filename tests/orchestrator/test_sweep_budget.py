@@ -1,0 +1,134 @@
+"""A hard budget: rules as values, and ten simulated sweeps that end under their cap."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+
+from orchestrator.config import apply_overrides, default_config
+from orchestrator.config.models import BudgetConfig, RunConfig
+from orchestrator.sweep.budget import (
+    Standing,
+    can_pay_images,
+    can_pay_next_report,
+    cap_seconds,
+    images_to_decision,
+)
+from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.space import TrialPlan, plan_sweep
+
+
+class Rising:
+    """Curves that rise to a height of the trial's own; speed and probe time vary with trial and place."""
+
+    def __init__(self, *, images_per_s: float = 50.0, jitter: float = 0.0) -> None:
+        self.images_per_s, self.jitter = images_per_s, jitter
+
+    def metrics(self, trial: TrialPlan, images: int) -> Mapping[str, float]:
+        height = 50 + (trial.index * 7) % 13
+        return {"probe/linear/mean": height * (1 - math.exp(-images / 20_000)), "train/loss": 0.3}
+
+    def seconds(self, trial: TrialPlan, start_images: int, end_images: int) -> float:
+        slower = 1 + self.jitter * math.sin(trial.index + end_images)
+        return slower * (end_images - start_images) / self.images_per_s + 2.0
+
+
+def _config(*, trials: int, images: int, hours: float, asha: bool, report: int = 2_000) -> RunConfig:
+    rules = {"first_rung_images": images // 9, "reduction_factor": 3} if asha else None
+    return apply_overrides(
+        default_config(),
+        {
+            "train.images": images,
+            "train.batch_size": 100,
+            "train.report_every_images": report,
+            "sweep.search": "random",
+            "sweep.num_trials": trials,
+            "sweep.space": {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}},
+            "sweep.asha": rules,
+            "budget.gpu_hours": hours,
+        },
+    )
+
+
+def _gpu_hours(record: SweepRecord) -> float:
+    return sum(slot.num_gpus * slot.seconds for slot in record.slots.values()) / 3600
+
+
+SHAPES = [
+    {"trials": 12, "images": 90_000, "hours": 3.0, "asha": False, "slots": 1, "jitter": 0.0},
+    {"trials": 12, "images": 90_000, "hours": 3.0, "asha": True, "slots": 1, "jitter": 0.0},
+    {"trials": 40, "images": 90_000, "hours": 5.0, "asha": True, "slots": 4, "jitter": 0.2},
+    {"trials": 40, "images": 90_000, "hours": 5.0, "asha": False, "slots": 4, "jitter": 0.2},
+    {"trials": 8, "images": 900_000, "hours": 20.0, "asha": True, "slots": 8, "jitter": 0.1},
+    {"trials": 64, "images": 45_000, "hours": 4.0, "asha": True, "slots": 16, "jitter": 0.3},
+    {"trials": 5, "images": 450_000, "hours": 7.0, "asha": False, "slots": 2, "jitter": 0.3},
+    {"trials": 30, "images": 90_000, "hours": 1.0, "asha": True, "slots": 2, "jitter": 0.0},
+    {"trials": 100, "images": 27_000, "hours": 8.0, "asha": True, "slots": 3, "jitter": 0.2},
+    {"trials": 3, "images": 90_000, "hours": 2.0, "asha": True, "slots": 3, "jitter": 0.0},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_simulated_sweep_passes_its_cap_by_one_per_cent(shape: Mapping[str, float]) -> None:
+    config = _config(
+        trials=int(shape["trials"]),
+        images=int(shape["images"]),
+        hours=shape["hours"],
+        asha=bool(shape["asha"]),
+    )
+    record = simulate(
+        config,
+        plan_sweep(config).trials,
+        Rising(jitter=shape["jitter"]),
+        SimulatedCluster(num_slots=int(shape["slots"])),
+    )
+    assert _gpu_hours(record) <= 1.01 * shape["hours"]
+    everything_ran = all(trial.done for trial in record.trials.values())
+    assert everything_ran or _gpu_hours(record) >= 0.75 * shape["hours"]
+    assert everything_ran or any("GPU hours are spent" in note for note in record.notes)
+
+
+def test_a_sweep_without_a_cap_runs_to_its_end() -> None:
+    config = apply_overrides(
+        _config(trials=9, images=9_000, hours=1.0, asha=True), {"budget.gpu_hours": None}
+    )
+    record = simulate(config, plan_sweep(config).trials, Rising(), SimulatedCluster(num_slots=2))
+    assert {trial.state for trial in record.trials.values()} == {"finished", "stopped"}
+
+
+def test_simulating_twice_gives_the_same_decisions() -> None:
+    config = _config(trials=20, images=90_000, hours=3.0, asha=True)
+    first, second = (
+        simulate(config, plan_sweep(config).trials, Rising(), SimulatedCluster(num_slots=3)) for _ in range(2)
+    )
+    assert {name: trial.state for name, trial in first.trials.items()} == {
+        name: trial.state for name, trial in second.trials.items()
+    }
+
+
+def test_the_cap_is_of_the_device_that_is_held() -> None:
+    budget = BudgetConfig(gpu_hours=2.0)
+    assert cap_seconds(budget, has_gpus=True) == 7200
+    assert cap_seconds(budget, has_gpus=False) is None
+    assert cap_seconds(BudgetConfig(cpu_core_hours=1.0), has_gpus=False) == 3600
+
+
+@pytest.mark.parametrize(("spent", "fits"), [(80.0, True), (90.0, False)])
+def test_the_longest_gap_so_far_is_kept_in_reserve(spent: float, fits: bool) -> None:
+    now = Standing(spent_s=spent, rate=2.0, gap_s=5.0, per_image_s=None)
+    assert can_pay_next_report(100.0, now) is fits
+
+
+def test_what_running_trials_still_need_is_not_given_away() -> None:
+    trial = TrialRecord(trial_id="a", index=0, point={}, seed=0, images=40, total_images=100)
+    now = Standing(spent_s=0.0, rate=1.0, gap_s=1.0, per_image_s=1.0)
+    assert can_pay_images(160.0, now, num_images=100, running=[trial], rungs=())
+    assert not can_pay_images(159.0, now, num_images=100, running=[trial], rungs=())
+    assert can_pay_images(159.0, now, num_images=100, running=[trial], rungs=(50,))
+
+
+def test_a_trial_needs_what_brings_it_to_its_next_decision() -> None:
+    assert images_to_decision(0, 900, (100, 300)) == 100
+    assert images_to_decision(100, 900, (100, 300)) == 200
+    assert images_to_decision(300, 900, (100, 300)) == 600

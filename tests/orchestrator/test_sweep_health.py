@@ -1,0 +1,101 @@
+"""The rules that stop a run that no longer learns, as tables, and what the board makes of them."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.models import HealthConfig, RunConfig, TrainConfig
+from orchestrator.errors import ConfigError
+from orchestrator.sweep.board import Board
+from orchestrator.sweep.health import judge
+from orchestrator.sweep.resume import find_trial
+from orchestrator.train.reporting import Decision, Row, TrialReport
+
+SETTINGS = HealthConfig(patience_reports=2, grace_fraction=0.2)
+UNTRAINED = {"health/std": 0.4, "health/effective_rank": 20.0}
+
+
+def _judge(*rows: dict[str, float]) -> str | None:
+    """Rows at 100, 200, ... images of 1000, after the untrained encoder's."""
+    history = {0: UNTRAINED, **{100 * (number + 1): row for number, row in enumerate(rows)}}
+    return judge(history, total_images=1000, settings=SETTINGS)
+
+
+GOOD = {"train/loss": 0.3, "health/std": 0.3, "health/effective_rank": 18.0, "health/target_movement": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ({"train/loss": 4.0}, "predicting zeros"),
+        ({"train/loss": 1.2}, "4.0 times its lowest"),
+        ({"health/effective_rank": 1.4}, "effective_rank is 1.4"),
+        ({"health/std": 0.01}, "std is 0.01"),
+        ({"health/target_movement": 0.0, "train/momentum": 1.0}, "momentum 1"),
+    ],
+)
+def test_what_lasts_is_named(bad: dict[str, float], word: str) -> None:
+    lost = {**GOOD, **bad}
+    said = _judge(GOOD, lost, lost)
+    assert said is not None
+    assert word in said
+    assert "at 300 images" in said
+    assert _judge(GOOD, lost, GOOD) is None
+    assert _judge(lost, lost, GOOD, lost) is None
+
+
+def test_nothing_but_a_loss_that_is_not_finite_stops_a_trial_in_its_grace_period() -> None:
+    lost = {**GOOD, "health/effective_rank": 1.0}
+    assert _judge(lost) is None
+    assert "not finite" in str(_judge({**GOOD, "train/loss": math.nan}))
+
+
+def test_a_healthy_trial_goes_on_and_rules_can_be_switched_off() -> None:
+    assert _judge(*[GOOD] * 9) is None
+    history = {0: UNTRAINED, 100: {"train/loss": math.inf}}
+    off = HealthConfig(stop_unhealthy=False)
+    assert judge(history, total_images=1000, settings=off) is None
+
+
+def test_a_rising_loss_below_the_floor_is_no_divergence() -> None:
+    assert _judge({"train/loss": 0.01}, {"train/loss": 0.2}, {"train/loss": 0.3}) is None
+
+
+def test_a_method_whose_loss_has_another_scale_is_not_held_to_that_of_i_jepa() -> None:
+    history = {0: UNTRAINED, **{images: {"train/loss": 25.0} for images in (300, 400)}}
+    assert judge(history, total_images=1000, settings=SETTINGS)
+    assert not judge(history, total_images=1000, settings=SETTINGS, has_layer_normed_targets=False)
+
+
+def test_missing_metrics_judge_nothing() -> None:
+    assert judge({}, total_images=10, settings=SETTINGS) is None
+    assert _judge({"train/loss": 0.1}, {"train/loss": 0.1}) is None
+
+
+def _report(board: Board, images: int, loss: float, attempt: str) -> Decision:
+    row = Row(images=images, timestamp_ms=1, metrics={"train/loss": loss})
+    return board.report(TrialReport(trial_id="a", images=images, rows=(row,)), attempt)
+
+
+def test_a_stop_is_journaled_with_its_reason_and_can_be_undone(tmp_path: Path) -> None:
+    config = RunConfig(train=TrainConfig(images=1000, batch_size=10))
+    board = Board(str(tmp_path), config)
+    board.submit("a", 0, {}, 0, "a")
+    attempt = board.next_trial("slot-0").attempt_id
+    assert _report(board, 100, math.nan, attempt).action == "stop"
+    again = Board(str(tmp_path), config)
+    assert again.record().trials["a"].state == "stopped"
+    assert "not finite" in again.record().trials["a"].reason
+    again.revive("a")
+    again.submit("a", 0, {}, 0, "a")
+    attempt = again.next_trial("slot-0").attempt_id
+    assert _report(again, 200, math.nan, attempt).action == "continue"
+
+
+def test_a_trial_is_found_by_id_and_by_number(tmp_path: Path) -> None:
+    board = Board(str(tmp_path), RunConfig())
+    board.plan_trial("tabc", 7, {}, 0, "a")
+    assert find_trial(board.record(), "tabc") == find_trial(board.record(), "007") == "tabc"
+    with pytest.raises(ConfigError, match="there are 007"):
+        find_trial(board.record(), "8")

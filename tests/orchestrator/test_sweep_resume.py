@@ -1,0 +1,122 @@
+"""One driver at a time, and the same sweep when it goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import apply_overrides, default_config, dump
+from orchestrator.errors import ConfigError, NotFoundError, StorageError
+from orchestrator.storage import Store, open_store
+from orchestrator.sweep.control import leave_request, take_request
+from orchestrator.sweep.journal import Journal
+from orchestrator.sweep.lease import driver_lease
+from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.resume import check_same_sweep, read_sweep
+
+HOLD = """
+import sys, time
+from orchestrator.storage import open_store
+from orchestrator.sweep.lease import driver_lease
+with driver_lease(open_store(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    uri = str(tmp_path) if request.param == "folder" else request.getfixturevalue("s3_bucket")
+    return open_store(f"{uri}/sweep")
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_sweep(store: Store) -> None:
+    with (
+        driver_lease(store),
+        pytest.raises(StorageError, match=f"runs this sweep already, process {os.getpid()}"),
+        driver_lease(store),
+    ):
+        pass
+    with driver_lease(store):
+        pass
+
+
+def test_a_killed_driver_of_this_machine_is_followed_at_once(store: Store) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, store.uri], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(StorageError, match=str(process.pid)), driver_lease(store):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with driver_lease(store, watch_s=600):
+        pass
+
+
+def test_a_driver_elsewhere_is_dead_when_its_lease_stands_still(store: Store) -> None:
+    holder = {"token": "x", "count": 3, "host": "elsewhere", "pid": 1, "process_started": "7"}
+    store.write("driver.json", json.dumps(holder).encode())
+    with driver_lease(store, watch_s=0.2):
+        pass
+
+
+def test_a_driver_elsewhere_that_renews_its_lease_is_alive(tmp_path: Path) -> None:
+    class Elsewhere(type(open_store(str(tmp_path)))):  # type: ignore[misc]
+        def read(self, key: str) -> bytes:
+            Elsewhere.count += 1
+            holder = {"token": "x", "count": self.count, "host": "far", "pid": 1, "process_started": "7"}
+            return json.dumps(holder).encode()
+
+    Elsewhere.count = 0
+    store = Elsewhere(str(tmp_path))
+    store.write("driver.json", b"{}")
+    with pytest.raises(StorageError, match="on far"), driver_lease(store, watch_s=5.0):
+        pass
+
+
+def test_a_sweep_that_does_not_exist_cannot_go_on(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no sweep to go on with"):
+        read_sweep(open_store(str(tmp_path)))
+
+
+def test_another_configuration_is_refused_with_every_key_that_differs() -> None:
+    config = default_config()
+    record = SweepRecord(sweep_id="s", config_text=dump(config))
+    check_same_sweep(apply_overrides(config, {"train.cpus_per_worker": 2.0}), record)
+    with pytest.raises(ConfigError) as caught:
+        check_same_sweep(apply_overrides(config, {"train.images": 512, "ema.start_momentum": 0.9}), record)
+    assert [fault.key for fault in caught.value.faults] == ["ema.start_momentum", "train.images"]
+    assert "1000000" in str(caught.value)
+
+
+def test_the_journal_of_a_bucket_refuses_a_second_writer(s3_bucket: str) -> None:
+    store = open_store(f"{s3_bucket}/sweep")
+    first, second = Journal(store), Journal(store)
+    first.append("sweep_resumed")
+    with pytest.raises(StorageError, match="another driver"):
+        second.append("sweep_resumed")
+
+
+def test_a_sweep_may_go_on_with_more_choices_and_seeds_but_not_with_others() -> None:
+    axis = "sweep.space"
+    config = apply_overrides(default_config(), {axis: {"masks.num_target_blocks": {"choices": [1, 2]}}})
+    record = SweepRecord(sweep_id="s", config_text=dump(config))
+    wider = {axis: {"masks.num_target_blocks": {"choices": [3, 1, 2]}}, "sweep.seeds": [0, 1]}
+    check_same_sweep(apply_overrides(config, wider), record)
+    other = {axis: {"masks.num_target_blocks": {"choices": [1, 3]}}}
+    with pytest.raises(ConfigError):
+        check_same_sweep(apply_overrides(config, other), record)
+
+
+def test_a_request_is_heard_once_and_nonsense_never(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    assert take_request(store) is None
+    leave_request(store, "pause")
+    assert take_request(store) == "pause"
+    assert take_request(store) is None
+    store.write("request.json", b'{"request": "explode"}')
+    assert take_request(store) is None

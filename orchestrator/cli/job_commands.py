@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
     from orchestrator.jobs import JobsClient, JobState, Submitted
@@ -229,7 +233,7 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
     from orchestrator.sweep.runner import SweepRequest, run_sweep
 
     config = load_config(file, overrides)
-    with watching(config) as observer:
+    with _telling(), watching(config) as observer:
         record = run_sweep(
             SweepRequest(
                 config=config,
@@ -244,6 +248,18 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
     click.echo(summarize(config, record).text())
     if record.state == "interrupted":
         sys.exit(130)
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Write the traceback of anything unexpected to the job's log before Ray goes down, whoever ends the process."""
+    try:
+        yield
+    except (OrchestratorError, KeyboardInterrupt):
+        raise
+    except BaseException:
+        traceback.print_exc()
+        raise
 
 
 def _connect(address: str, token_file: str | None, ca_file: str | None, allow_insecure: bool) -> JobsClient:

@@ -1,9 +1,9 @@
-"""Keeps a job's driver alive: runs it, and runs it again when it was killed or lost its cluster for a moment.
+"""Keeps a job's driver alive: runs it, and runs it again when it was killed or lost its cluster or bucket.
 
 Ray Jobs starts a job's command once. A driver that is killed (out of memory, an operator's slip) would end the sweep
 although every trial has its checkpoint; started again under the same sweep id it goes on. A driver that ends by itself
-is believed, unless it says that the cluster was lost (7). On SIGTERM nothing is restarted: Ray sends the signal to the
-whole process tree, so the driver has it already and is writing checkpoints.
+is believed, unless it says that the bucket (4) or the cluster (7) was lost. On SIGTERM nothing is restarted: Ray sends
+the signal to the whole process tree, so the driver has it already and is writing checkpoints.
 
 Standard library alone; started as `python -m orchestrator.jobs.keeper --restarts N -- COMMAND...`.
 """
@@ -17,8 +17,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-CLUSTER_LOST = 7
-"""Exit code of `ClusterError`."""
+PLACE_LOST = (4, 7)
+"""Exit codes of `StorageError` and `ClusterError`: a bucket or a cluster that is away may come back."""
 _BACKOFF_S = (1.0, 5.0, 15.0, 30.0, 60.0)
 
 
@@ -27,7 +27,7 @@ def restart_delay_s(exit_code: int, num_restarts: int, limit: int) -> float | No
 
     `exit_code` is negative for a signal, as `subprocess` has it.
     """
-    was_lost = exit_code < 0 or exit_code == CLUSTER_LOST
+    was_lost = exit_code < 0 or exit_code in PLACE_LOST
     if not was_lost or num_restarts >= limit:
         return None
     return _BACKOFF_S[min(num_restarts, len(_BACKOFF_S) - 1)]

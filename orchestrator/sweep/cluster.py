@@ -78,7 +78,7 @@ def ray_cluster(
             _start(num_cpus)
         else:
             _join(address)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as err:
+    except Exception as err:  # Ray raises a bare Exception when one of its processes dies while it starts
         where = f"the cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"cannot start or reach {where}: {err}; run `orchestrator doctor`") from err
     limits_s = LOCAL_LIMITS_S if address is None else JOINED_LIMITS_S

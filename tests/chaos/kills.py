@@ -5,8 +5,9 @@
 
 A sweep runs on a local Ray, with its checkpoints in a real S3 server and its metrics in a real MLflow server. At random
 moments one of these is killed: a training worker, any other Ray actor, the driver, the raylet, the GCS, the MLflow
-server, the S3 server. The servers are started again; so is the driver, as a keeper or an operator would. When the
-kills are spent the sweep is left to end, and is then compared with the same trials run undisturbed in one process.
+server, the S3 server. The servers are started again; so is the driver, as a keeper or an operator would. The next kill
+waits until some worker is there again. When the kills are spent the sweep is left to end, and is then compared with the
+same trials run undisturbed in one process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tiny_sweeps import TINY  # noqa: E402
 
 SWEEP = "chaos"
 KINDS = ("worker", "worker", "actor", "driver", "raylet", "gcs", "mlflow", "s3")
-GAP_S = (4.0, 12.0)
+GAP_S = (2.0, 10.0)
 START_LIMIT_S = 90.0
 
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken down
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         folder.mkdir(parents=True, exist_ok=True)

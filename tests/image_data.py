@@ -16,9 +16,11 @@ from PIL import Image
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
-from orchestrator.data import BatchStream, ShardInfo, ShardSet
+from orchestrator.data import BatchStream, PackSettings, ShardInfo, ShardSet, prepare_data
 from orchestrator.data.cache import Cache, hash_descriptor
-from orchestrator.storage import LocalStore
+from orchestrator.data.pack import PackSample, pack
+from orchestrator.data.sources import ImageFile, ImageFolderSource
+from orchestrator.storage import LocalStore, open_store
 
 
 def image_bytes(
@@ -112,3 +114,35 @@ def global_stream(
         with open_stream(shards, config, rank=rank, world_size=world_size, **options) as stream:
             ranks.append([batch.keys for batch in stream])
     return [[key for keys in shares for key in keys] for shares in zip(*ranks, strict=True)]
+
+
+def stream_keys(config: RunConfig) -> list[list[str]]:
+    """The keys of an epoch's batches, read as a run of its own: the work of one process."""
+    shards = prepare_data(config)
+    steps = -(-shards.manifest.num_samples("train") // 8)
+    return global_stream(shards, config, total_steps=steps)
+
+
+def stream_for_ever(config: RunConfig, started: Path) -> None:
+    """Read epoch after epoch until killed."""
+    shards = prepare_data(config)
+    started.touch()
+    while True:
+        global_stream(shards, config, total_steps=30)
+
+
+@dataclass(frozen=True)
+class SlowSource(ImageFolderSource):
+    """An image folder on a slow disk."""
+
+    def _load(self, file: ImageFile) -> PackSample:
+        time.sleep(0.002)
+        return super()._load(file)
+
+
+def pack_slowly(source: str, uri: str, started: Path) -> None:
+    """Pack a folder of images."""
+    store = open_store(uri)
+    store.exists("manifest.json")  # what connecting takes is no part of the packing
+    started.touch()
+    pack(SlowSource(Path(source)), store, PackSettings(shard_size_mb=0.02))

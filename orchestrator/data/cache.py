@@ -22,13 +22,11 @@ from pathlib import Path
 
 from orchestrator.data.manifest import DamagedShardError
 from orchestrator.errors import DataError, StorageError
-from orchestrator.storage import Store, atomic_file
+from orchestrator.storage import Store
 
 _log = logging.getLogger(__name__)
 _PARTIAL = ".part"
 _READ_BYTES = 2**20
-_TEMPORARY = "*-tmp-*"
-_STALE_S = 60
 _STALE_PACKING_S = 7 * 24 * 3600
 _MAX_DOWNLOADS = 3
 """Of a shard whose bytes do not have the manifest's hash, in case they were damaged on the way."""
@@ -108,9 +106,14 @@ class Cache:
 
     def write_index(self, sha256: str, text: bytes) -> None:
         """Keep a shard's index; a cache that cannot be written is no error, the next reader walks the tar again."""
+        path = self._index_path(sha256)
+        partial = path.with_name(f"{path.name}{_PARTIAL}")
         try:
-            with atomic_file(self._index_path(sha256)) as temporary:
-                temporary.write_bytes(text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.folder / "locks" / f"{path.name}.lock", wait=False) as is_held:
+                if is_held:  # else another process is writing the same
+                    partial.write_bytes(text)
+                    partial.replace(path)
         except OSError as err:
             _log.warning("cannot keep a shard index below %s (%s)", self.folder, err.strerror or err)
 
@@ -137,13 +140,9 @@ class Cache:
 
         A source that was being packed is kept for a week, since packing it again goes on from there.
         """
-        for kept in ("indices", "quarantine"):
-            for leftover in (self.folder / kept).glob(f".{_TEMPORARY}"):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - leftover.stat().st_mtime > _STALE_S:
-                        leftover.unlink()
-        for partial in (self.folder / "shards").glob(f"*{_PARTIAL}"):
-            self._clean_one(partial)
+        for kept in ("indices", "shards"):
+            for partial in (self.folder / kept).glob(f"*{_PARTIAL}"):
+                self._clean_one(partial)
         for partial in (self.folder / "packed").glob(f"*{_PARTIAL}"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - partial.stat().st_mtime > _STALE_PACKING_S:
@@ -154,7 +153,10 @@ class Cache:
         lock = self.folder / "locks" / f"{name}.lock"
         with file_lock(lock, wait=False) as is_held:
             if is_held:
-                shutil.rmtree(partial, ignore_errors=True)
+                if partial.is_dir():
+                    shutil.rmtree(partial, ignore_errors=True)
+                else:
+                    partial.unlink(missing_ok=True)
                 if name.startswith("scratch-"):
                     lock.unlink(missing_ok=True)
 
@@ -195,14 +197,15 @@ class Cache:
         """Remove the least recently used shards until `needed_bytes` more fit, downloads that run included."""
         with file_lock(self.folder / "locks" / "evict.lock"):
             total, entries = needed_bytes, []
-            for path in (self.folder / "shards").glob("*.tar"):
-                with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    entries.append((status.st_mtime_ns, status.st_size, path))
-                    total += status.st_size
-            for path in (self.folder / "shards").glob(f"*{_PARTIAL}/*"):
-                with contextlib.suppress(FileNotFoundError):
-                    total += path.stat().st_size
+            for parent, _, names in os.walk(
+                self.folder / "shards"
+            ):  # passes over folders that vanish meanwhile
+                for path in (Path(parent, name) for name in names):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = path.stat()
+                        total += status.st_size
+                        if path.suffix == ".tar" and not parent.endswith(_PARTIAL):
+                            entries.append((status.st_mtime_ns, status.st_size, path))
             for _, size, path in sorted(entries):
                 if total <= self.limit_bytes:
                     return

@@ -99,7 +99,8 @@ def pack(
     if not any(source.num_samples.values()):
         raise DataError(f"{source.name}: there is nothing to pack; check the source")
     if isinstance(store, LocalStore):
-        remove_leftovers(Path(store.root))
+        for folder in (Path(store.root), Path(store.root, _FINISHED)):
+            remove_leftovers(folder)
     finished = _Finished(store, _plan_hash(source, settings))
     told = _Told(progress, f"packing {source.name}", sum(source.num_samples.values()))
     workers = settings.workers or os.cpu_count() or 1

@@ -2,8 +2,9 @@
 
     with run_fault_proxy(endpoint_url, share=0.05) as proxy: ...
 
-Faults are drawn by a seeded generator: 500 and 503, a reset, a stall, and a body that ends early. Also adds a latency.
-Run as a program (`python fault_proxy.py ENDPOINT LATENCY_S`) it prints its port and serves until it is killed.
+Faults are drawn by a seeded generator: 500 and 503, a reset, a stall, and a body that ends early. Also adds a latency
+and bounds the rate. Run as a program (`python fault_proxy.py ENDPOINT LATENCY_S BYTES_PER_S`) it prints its port and
+serves until it is killed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class FaultProxy:
     seed: int = 0
     stall_s: float = 30.0
     latency_s: float = 0.0
+    bytes_per_s: float = 0.0
     port: int = 0
     requests: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -46,10 +48,20 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.link_free_s = 0.0
 
     @property
     def endpoint_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def wait_for_link(self, num_bytes: int) -> None:
+        """Hold bytes back until the link that all connections share has room for them."""
+        if not self.bytes_per_s:
+            return
+        with self.lock:
+            self.link_free_s = max(self.link_free_s, time.monotonic()) + num_bytes / self.bytes_per_s
+            wait_s = self.link_free_s - time.monotonic()
+        time.sleep(max(0.0, wait_s))
 
     def draw(self, method: str, headers: dict[str, str]) -> str | None:
         """Count a request and say how it is to fail, if it is; kinds take turns, so that a short run meets all."""
@@ -109,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         left = int(answer.headers.get("Content-Length") or 0) // (2 if is_cut else 1)
         while left > 0 and (data := answer.read(min(left, _COPY_BYTES))):
+            self.proxy.wait_for_link(len(data))
             self.wfile.write(data)
             left -= len(data)
         if is_cut:
@@ -174,7 +187,8 @@ def _address(endpoint_url: str) -> tuple[str, int]:
 
 if __name__ == "__main__":
     sys.setswitchinterval(0.001)
-    program = FaultProxy(target=_address(sys.argv[1]), latency_s=float(sys.argv[2]))
+    latency, rate = map(float, sys.argv[2:])
+    program = FaultProxy(target=_address(sys.argv[1]), latency_s=latency, bytes_per_s=rate)
     with serve(program) as running:
         print(program.port, flush=True)
         running.serve_forever()

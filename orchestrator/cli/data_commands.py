@@ -131,13 +131,17 @@ def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) ->
 
 @shards.command()
 @click.argument("uri")
+@click.option("--ledger", is_flag=True, help="Read nothing: list what runs on this node have left out.")
 @place_option
 @json_option
-def quarantine(uri: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def quarantine(uri: str, ledger: bool, overrides: tuple[str, ...], as_json: bool) -> None:
     """List the samples at URI that a run would leave out: shard, key, offset and reason.
 
     Exits with 3 when a split has more of them than a run bears, or a shard cannot be read.
     """
+    if ledger:
+        _show_ledger(_config(uri, overrides), as_json=as_json)
+        return
     from orchestrator.cli.progress import telling
     from orchestrator.data import verify_shards
     from orchestrator.data.quarantine import bearable
@@ -170,6 +174,25 @@ def quarantine(uri: str, overrides: tuple[str, ...], as_json: bool) -> None:
     emit(as_json, data, "\n".join(lines))
     too_many = any(count["bad_samples"] > count["borne"] for count in counts.values())
     sys.exit(3 if too_many or broken else 0)
+
+
+def _show_ledger(config: RunConfig, *, as_json: bool) -> None:
+    from orchestrator.cli.progress import telling
+    from orchestrator.data import ShardFault, count_samples, read_ledger
+
+    with telling() as tell:
+        entries = read_ledger(_open(config, tell))
+    faults = [
+        ShardFault(shard=entry.shard, key=entry.key, offset=entry.offset, reason=entry.reason)
+        for entry in entries
+    ]
+    total = count_samples(entries)
+    data = {"num_samples": total, "entries": [_fault_json(fault) for fault in faults]}
+    emit(
+        as_json,
+        data,
+        "\n".join([*_fault_lines(faults), f"{total:,} samples were left out by runs on this node"]),
+    )
 
 
 def _config(source: str, overrides: tuple[str, ...]) -> RunConfig:

@@ -74,8 +74,9 @@ class GlobalOrder:
         if self.num_samples == 0:
             raise ValueError("a split without samples has no order")
         self.seed = seed
-        self.num_lanes = window_shards if len(self.sizes) > window_shards else 1
-        self._shards_together = 1 if self.num_lanes > 1 else len(self.sizes)
+        has_lanes = len(self.sizes) > window_shards
+        self.num_lanes = window_shards if has_lanes else 1
+        self._shards_together = 1 if has_lanes else len(self.sizes)
         length, num_longer = divmod(self.num_samples, self.num_lanes)
         lanes = np.arange(self.num_lanes, dtype=np.int64)
         self._lane_starts = lanes * length + np.minimum(lanes, num_longer)

@@ -6,17 +6,16 @@ for one process and is used from several threads.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
 
 from orchestrator.data.cache import Cache
 from orchestrator.data.index import ShardIndex, build_index, parse_index
@@ -72,8 +71,7 @@ class ShardSet:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(NamedTuple):
     """One sample's image as stored. `shard` and `offset` say where it came from."""
 
     key: str
@@ -162,8 +160,12 @@ class SampleReader:
         self.shards = shards
         self.infos = [info for infos in shards.splits.values() for info in infos]
         self.max_open = max(max_open, _MIN_OPEN_SHARDS)
+        self._ends = list(itertools.accumulate(info.num_samples for info in self.infos))
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, Future[OpenShard]] = OrderedDict()
+        self._opening: dict[int, Future[OpenShard]] = {}
+        self._opened: dict[int, OpenShard] = {}
+        self._last_use: dict[int, int] = {}
+        self._clock = itertools.count()
         self._damaged: dict[int, DamagedShardError] = {}
 
     @property
@@ -171,18 +173,14 @@ class SampleReader:
         """Whether shards come through the cache."""
         return self.shards.store.local_path("manifest.json") is None
 
-    @cached_property
-    def _ends(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.cumsum([info.num_samples for info in self.infos], dtype=np.int64)
-
     def locate(self, sample_id: int) -> tuple[int, int]:
         """The shard's number and the sample's number in it."""
-        shard = int(np.searchsorted(self._ends, sample_id, side="right"))
-        return shard, sample_id - int(self._ends[shard]) + self.infos[shard].num_samples
+        shard = bisect.bisect_right(self._ends, sample_id)
+        return shard, sample_id - self._ends[shard] + self.infos[shard].num_samples
 
     def first_id(self, shard: int) -> int:
         """The id of a shard's first sample."""
-        return int(self._ends[shard]) - self.infos[shard].num_samples
+        return self._ends[shard] - self.infos[shard].num_samples
 
     def key(self, sample_id: int) -> str:
         """The key of a sample."""
@@ -203,27 +201,44 @@ class SampleReader:
             DamagedShardError: Missing, or not what the manifest says.
             StorageError: It cannot be fetched.
         """
+        opened = self._opened.get(shard)  # without a lock: this is asked for every sample
+        if opened is None:
+            opened = self._wait_or_open(shard)
+        self._last_use[shard] = next(self._clock)
+        return opened
+
+    def _wait_or_open(self, shard: int) -> OpenShard:
         with self._lock:
             if shard in self._damaged:
                 raise self._damaged[shard]
-            future = self._open.get(shard)
+            if shard in self._opened:
+                return self._opened[shard]
+            future = self._opening.get(shard)
             is_mine = future is None
             if future is None:
-                future = self._open[shard] = Future()
-                while len(self._open) > self.max_open:
-                    self._open.popitem(last=False)
-            else:
-                self._open.move_to_end(shard)
+                future = self._opening[shard] = Future()
         if is_mine:
-            try:
-                future.set_result(open_shard(self.shards, self.infos[shard]))
-            except BaseException as err:
-                with self._lock:
-                    self._open.pop(shard, None)
-                    if isinstance(err, DamagedShardError):
-                        self._damaged[shard] = err
-                future.set_exception(err)
+            self._open_one(shard, future)
         return future.result()
+
+    def _open_one(self, shard: int, future: Future[OpenShard]) -> None:
+        try:
+            opened = open_shard(self.shards, self.infos[shard])
+        except BaseException as err:
+            with self._lock:
+                del self._opening[shard]
+                if isinstance(err, DamagedShardError):
+                    self._damaged[shard] = err
+            future.set_exception(err)
+            return
+        with self._lock:
+            del self._opening[shard]
+            while len(self._opened) >= self.max_open:
+                oldest = min(self._opened, key=lambda number: self._last_use.get(number, -1))
+                del self._opened[oldest]
+            self._opened[shard] = opened
+            self._last_use[shard] = next(self._clock)
+        future.set_result(opened)
 
 
 def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:

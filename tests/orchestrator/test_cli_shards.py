@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from command_line import Outcome, run_command
-from image_data import image_bytes, image_folder, write_tar
+from image_data import image_bytes, image_folder, open_stream, write_tar
 
+from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import DataConfig, StorageConfig
-from orchestrator.data import open_shards
+from orchestrator.data import open_shards, prepare_data
 
 
 @pytest.fixture
@@ -98,3 +99,25 @@ def test_more_bad_samples_than_a_run_bears_end_with_the_code_for_data(run, tmp_p
     done = run("quarantine", str(tmp_path / "foreign"))
     assert done.code == 3
     assert "17 of 21 samples cannot be used; a run bears 16" in done.out
+
+
+def test_the_ledger_lists_what_runs_have_left_out(run, tmp_path):
+    folder = image_folder(tmp_path / "images", images=10)
+    (folder / "ant" / "broken.png").write_bytes(b"no image")
+    uri = str(tmp_path / "shards")
+    run("pack", str(folder), uri)
+    assert "0 samples were left out" in run("quarantine", uri, "--ledger").out
+    config = apply_overrides(default_config(), {"data.source": uri})
+    with open_stream(prepare_data(config), config) as stream:
+        list(stream)
+    data = json.loads(run("quarantine", uri, "--ledger", "--json").out)
+    (entry,) = data["entries"]
+    assert (entry["shard"], entry["key"], data["num_samples"]) == ("train-000000.tar", "ant/broken", 1)
+
+
+def test_images_are_made_smaller_only_with_a_quality(run, tmp_path):
+    folder = str(image_folder(tmp_path / "images", images=4))
+    refused = run("pack", folder, str(tmp_path / "a"), "--shorter-side-px", "12")
+    assert "--reencode" in refused.err
+    assert refused.code == 2
+    assert run("pack", folder, str(tmp_path / "a"), "--reencode", "90", "--shorter-side-px", "12").code == 0

@@ -156,8 +156,8 @@ def trials() -> multiprocessing.context.ForkServerContext:
 def test_four_co_located_trials_fetch_each_shard_once(
     s3_bucket: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
-    image_folder(tmp_path / "images", images=120)
-    manifest = pack_dataset(str(tmp_path / "images"), s3_bucket, settings=PackSettings(shard_size_mb=0.005))
+    image_folder(tmp_path / "images", images=80)
+    manifest = pack_dataset(str(tmp_path / "images"), s3_bucket, settings=PackSettings(shard_size_mb=0.003))
     gets, streams = [], []
     for readers in (1, 4):
         with run_fault_proxy(s3_server.endpoint_url, latency_s=0.01) as proxy:

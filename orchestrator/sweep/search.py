@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.config.models import Choice, RunConfig
@@ -23,6 +24,8 @@ from orchestrator.sweep.trial import METRIC, run_trial
 
 _TRIAL_RESTARTS = 3
 _QUEUED_AHEAD = 1
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""Tune hands these to its actors as a runtime environment, which Ray writes to its logs; ours have no use for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ class Search:
     def _fit(
         self, space: dict[str, Any], *, num_samples: int, searcher: OptunaSearch | None, concurrency: int
     ) -> None:
+        class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
         trainable = tune.with_resources(
             tune.with_parameters(run_trial, config=self.config, board=self.board), self.driver_share
         )

@@ -32,7 +32,7 @@ from tiny_sweeps import TINY  # noqa: E402
 
 NAME = f"orch{os.getpid() % 10000}"
 SUBNET = "10.213.77"
-NUM_TRIALS = 5
+NUM_TRIALS = 4
 
 
 def main() -> None:

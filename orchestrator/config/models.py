@@ -320,6 +320,8 @@ class AshaConfig(Section):
     """Images after which a trial is first compared with the others."""
     reduction_factor: int = Field(default=3, ge=2, le=100)
     """One in this many goes on at a rung, and rungs grow by this factor."""
+    brackets: int = Field(default=1, ge=1, le=10)
+    """Hyperband: trials are dealt to this many brackets; each later one leaves out one more of the first rungs."""
 
 
 class ListedPoint(Section):
@@ -343,10 +345,10 @@ class SweepConfig(Section):
     `published` value."""
     published_source: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,300}\z")] | None = None
     """Where the published values come from and what exactly was measured there."""
-    search: Literal["grid", "random", "optuna"] = "grid"
+    search: Literal["grid", "random", "sobol", "optuna", "gp"] = "grid"
     """How points are chosen; a grid takes every combination of `choices`."""
     num_trials: int | None = Field(default=None, ge=1, le=100_000)
-    """Points to draw for random and optuna; a cap on grid."""
+    """Points to draw for every search but grid, and a cap on grid."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100), AfterValidator(_distinct)] = (0,)
     """Run seeds; every geometry is trained once with each."""
     metric: str = "probe/linear/mean"
@@ -356,7 +358,7 @@ class SweepConfig(Section):
     max_concurrent_trials: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Trials at once; `auto` is as many as the cluster's resources hold."""
     search_seed: Seed = 0
-    """Seed of the random and optuna searches."""
+    """Seed of every search but grid."""
 
 
 class BudgetConfig(Section):

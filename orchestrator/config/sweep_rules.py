@@ -116,7 +116,8 @@ def _check_kind(key: str, axis: Axis, *, is_grid: bool) -> Problem | None:
         return None
     if is_grid:
         return problem(
-            path, "must be `choices` in a grid; list the values, or set sweep.search to random or optuna"
+            path,
+            "must be `choices` in a grid; list the values, or set sweep.search to random, sobol, optuna or gp",
         )
     if isinstance(axis, (Centered, CenteredRatio)) != _is_pair(key):
         if _is_pair(key):

@@ -30,7 +30,7 @@ from orchestrator.sweep.health import judge
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
-from orchestrator.sweep.scheduler import decide_at_rung, rungs_images
+from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, rungs_images
 from orchestrator.sweep.space import make_trial
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
@@ -56,7 +56,6 @@ class Board:
         self._events: list[Mapping[str, Any]] = list(self._journal)
         self._record: SweepRecord = fold(self._events)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
-        self._rungs = rungs_images(config.sweep.asha, config.train.images)
         self._queue = TrialQueue(max_failures=config.train.max_failures)
         self._stop_reason: str | None = None
         self._groups: dict[str, set[str]] = {}
@@ -272,9 +271,8 @@ class Board:
         return can_pay_images(
             cap_s,
             standing(self._record, self._clock(), has_gpus=self._has_gpus),
-            num_images=images_to_decision(trial.images, trial.total_images, self._rungs),
-            running=running,
-            rungs=self._rungs,
+            num_images=images_to_decision(trial.images, trial.total_images, self._rungs(trial)),
+            running=[(other, self._rungs(other)) for other in running],
             reserve_images=0 if trial.images else images_to_finish_one(self._record),
         )
 
@@ -293,6 +291,11 @@ class Board:
         if held is not None:
             self.attempt_ended(held.trial_id, held.attempt_id, Outcome(error=error))
 
+    def _rungs(self, trial: TrialRecord) -> tuple[int, ...]:
+        return rungs_images(
+            self._asha, self._config.train.images, bracket=bracket_of(self._asha, trial.index)
+        )
+
     def _job(self, trial_id: str) -> TrialJob:
         trial = self._record.trials[trial_id]
         return TrialJob(
@@ -300,7 +303,7 @@ class Board:
             config=make_trial(self._config, trial.point, trial.seed, trial.index).config,
             shards_uri=self._shards_uri,
             run_uri=self._run_uri,
-            rungs_images=self._rungs,
+            rungs_images=self._rungs(trial),
         )
 
     def _decide(self, report: TrialReport) -> Decision:
@@ -322,7 +325,12 @@ class Board:
             rung=report.rung,
             trial_id=report.trial_id,
             value=_last_value(report, self._metric),
-            recorded=self._record.rung_values(report.rung),
+            recorded={
+                other.trial_id: other.rungs[report.rung]
+                for other in self._record.trials.values()
+                if report.rung in other.rungs
+                and bracket_of(self._asha, other.index) == bracket_of(self._asha, trial.index)
+            },
         )
 
     def _judge(self, report: TrialReport, trial: TrialRecord) -> str | None:

@@ -71,19 +71,18 @@ def can_pay_images(
     now: Standing,
     *,
     num_images: int,
-    running: Iterable[TrialRecord],
-    rungs: tuple[int, ...],
+    running: Iterable[tuple[TrialRecord, tuple[int, ...]]],
     reserve_images: int = 0,
 ) -> bool:
     """Whether `num_images` more fit beside what the running trials need up to their own next decision, and a reserve.
 
-    The first trials of a sweep always may: nothing is known of their cost.
+    `running` holds trials with their rungs. The first trials of a sweep always may: nothing is known of their cost.
     """
     if now.spent_s >= cap_s:
         return False
     if now.per_image_s is None:
         return True
-    owed = sum(images_to_decision(trial.images, trial.total_images, rungs) for trial in running)
+    owed = sum(images_to_decision(trial.images, trial.total_images, rungs) for trial, rungs in running)
     return now.spent_s + now.per_image_s * (owed + num_images + reserve_images) <= cap_s
 
 

@@ -13,7 +13,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.sweep.account import account
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import TrialPlan, plan_sweep
+from orchestrator.sweep.space import PROPOSING, TrialPlan, plan_sweep
 
 
 class RecordedCurves:
@@ -116,9 +116,9 @@ def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Repla
     Raises:
         ConfigError: None of them was recorded.
     """
-    if config.sweep.search == "optuna":
+    if config.sweep.search in PROPOSING:
         raise ConfigError(
-            "a search that proposes as it goes cannot be replayed; use grid or random in the file"
+            "a search that proposes as it goes cannot be replayed; use grid, random or sobol in the file"
         )
     planned = plan_sweep(config).trials
     known = [trial for trial in planned if recorded.trials.get(trial.trial_id, _NOBODY).images]

@@ -16,15 +16,24 @@ from orchestrator.config.models import AshaConfig
 from orchestrator.train.reporting import Decision
 
 
-def rungs_images(asha: AshaConfig | None, total_images: int) -> tuple[int, ...]:
-    """The rungs below the full length, in images: first_rung * reduction_factor ** k."""
+def rungs_images(asha: AshaConfig | None, total_images: int, *, bracket: int = 0) -> tuple[int, ...]:
+    """The rungs below the full length, in images: first_rung * reduction_factor ** k, from the bracket's number on."""
     if asha is None:
         return ()
     rungs, rung = [], asha.first_rung_images
     while rung < total_images:
         rungs.append(rung)
         rung *= asha.reduction_factor
-    return tuple(rungs)
+    return tuple(rungs[bracket:])
+
+
+def bracket_of(asha: AshaConfig | None, index: int) -> int:
+    """The bracket of a trial by its number in the sweep; trials are compared within their bracket alone.
+
+    Source: Li et al., "Hyperband" (JMLR 2018), whose brackets differ in how early they begin to stop trials.
+    Deviates: all brackets get as many trials, since a sweep's number of trials is given.
+    """
+    return 0 if asha is None else index % asha.brackets
 
 
 def decide_at_rung(

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import GPSampler, TPESampler
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search.optuna import OptunaSearch
@@ -65,14 +66,8 @@ class Search:
         )
 
     def _propose(self, num_trials: int, *, is_last: bool) -> None:
-        """Optuna proposes points under the first seed."""
-        space: dict[str, BaseDistribution] = {
-            key: CategoricalDistribution(list(range(len(axis.choices))))
-            if isinstance(axis, Choice)
-            else FloatDistribution(0.0, 1.0)
-            for key, axis in self.config.sweep.space.items()
-        }
-        searcher = OptunaSearch(space=space, metric=METRIC, mode="max", seed=self.config.sweep.search_seed)
+        """Optuna proposes points under the first seed, as Tune asks for them."""
+        searcher = make_searcher(self.config)
         ray.get(self.board.expect.remote(num_trials if is_last else None))
         self._fit({}, num_samples=num_trials, searcher=searcher, concurrency=self.concurrency)
 
@@ -111,3 +106,20 @@ class Search:
                 failure_config=tune.FailureConfig(max_failures=_TRIAL_RESTARTS),
             ),
         ).fit()
+
+
+def make_searcher(config: RunConfig) -> OptunaSearch:
+    """Optuna behind Tune's interface: a tree-structured Parzen estimator, or a Gaussian process for `gp`.
+
+    A range is searched as a fraction from 0 to 1 and a list of choices by index, so that the axes of a sweep mean the
+    same in every search.
+    """
+    space: dict[str, BaseDistribution] = {
+        key: CategoricalDistribution(list(range(len(axis.choices))))
+        if isinstance(axis, Choice)
+        else FloatDistribution(0.0, 1.0)
+        for key, axis in config.sweep.space.items()
+    }
+    seed = config.sweep.search_seed % 2**32
+    sampler = GPSampler(seed=seed) if config.sweep.search == "gp" else TPESampler(seed=seed)
+    return OptunaSearch(space=space, metric=METRIC, mode="max", sampler=sampler)

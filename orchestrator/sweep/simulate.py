@@ -16,7 +16,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.scheduler import rungs_images
+from orchestrator.sweep.scheduler import bracket_of, rungs_images
 from orchestrator.sweep.space import TrialPlan
 from orchestrator.train.plan import RunPlan, plan_run
 from orchestrator.train.reporting import Row, TrialReport
@@ -126,7 +126,8 @@ class _Simulation:
 
     def _plan(self, trial: TrialPlan) -> RunPlan:
         if trial.trial_id not in self.plans:
-            rungs = rungs_images(self.config.sweep.asha, self.config.train.images)
+            asha, recorded = self.config.sweep.asha, self.board.record().trials[trial.trial_id]
+            rungs = rungs_images(asha, self.config.train.images, bracket=bracket_of(asha, recorded.index))
             self.plans[trial.trial_id] = plan_run(trial.config, rungs)
         return self.plans[trial.trial_id]
 

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch.quasirandom import SobolEngine
 
 from jepa_core.masks import PatchGrid, geometry_key
 from orchestrator.config import apply_overrides, axis_value, flatten, grid_points, searched_keys
 from orchestrator.config.models import Choice, ListedPoint, RunConfig
 from orchestrator.sweep.model_costs import reads_masks
+
+PROPOSING = ("optuna", "gp")
+"""Searches that propose a point after hearing of others."""
 
 Point = Mapping[str, Any]
 
@@ -43,9 +48,9 @@ class SweepPlan:
 
 
 def plan_sweep(config: RunConfig) -> SweepPlan:
-    """The trials of a grid or random sweep; for optuna, which proposes its points as it goes, none."""
+    """The trials of a sweep whose points are known beforehand; none for a search that proposes as it goes."""
     notes: list[str] = []
-    if config.sweep.search == "optuna":
+    if config.sweep.search in PROPOSING:
         return SweepPlan(trials=())
     points = _points(config)
     points, merged = _merge_equal_geometries(config, points)
@@ -66,7 +71,8 @@ def plan_sweep(config: RunConfig) -> SweepPlan:
 def _points(config: RunConfig) -> list[dict[str, Any]]:
     if config.sweep.points:
         return [full_point(config, point) for point in config.sweep.points]
-    return grid_points(config.sweep) if config.sweep.search == "grid" else _random_points(config)
+    draw = {"grid": lambda: grid_points(config.sweep), "sobol": lambda: _sobol_points(config)}
+    return draw.get(config.sweep.search, lambda: _random_points(config))()
 
 
 def full_point(config: RunConfig, point: ListedPoint) -> dict[str, Any]:
@@ -158,6 +164,14 @@ def patch_grid(config: RunConfig) -> PatchGrid:
 def _random_points(config: RunConfig) -> list[dict[str, Any]]:
     generator = np.random.default_rng(config.sweep.search_seed)
     draws = generator.random((config.sweep.num_trials or 1, len(config.sweep.space)))
+    return [point_of_fractions(config, row) for row in draws.tolist()]
+
+
+def _sobol_points(config: RunConfig) -> list[dict[str, Any]]:
+    """A scrambled Sobol sequence: more even over the space than independent draws, and longer ones continue it."""
+    seed = config.sweep.search_seed % 2**31
+    engine = SobolEngine(len(config.sweep.space), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    draws = engine.draw(config.sweep.num_trials or 1, dtype=torch.float64).clamp(0.0, 1.0)
     return [point_of_fractions(config, row) for row in draws.tolist()]
 
 

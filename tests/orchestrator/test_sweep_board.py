@@ -218,3 +218,17 @@ def test_taking_over_waits_for_what_a_dying_writer_still_appends(tmp_path: Path)
     dying.append("sweep_resumed")
     assert next_one.take_over()["sequence"] == 1
     assert [event["sequence"] for event in read_events(store)] == [0, 1]
+
+
+def test_trials_are_compared_within_their_bracket(tmp_path: Path) -> None:
+    asha = AshaConfig(first_rung_images=640, reduction_factor=2, brackets=2)
+    config = CONFIG.model_copy(update={"sweep": CONFIG.sweep.model_copy(update={"asha": asha})})
+    board = Board(str(tmp_path), config)
+    for number, trial in enumerate(("a", "b", "c")):
+        board.submit(trial, number, {"masks.num_target_blocks": number + 1}, 0, trial)
+        assignment = board.next_trial(f"slot-{trial}")
+        assert assignment.job is not None
+        assert (640 in assignment.job.rungs_images) == (trial != "b")
+    assert board.report(_report("a", 1280, 60.0, rung=1280), _attempt(board, "a")).action == "continue"
+    assert board.report(_report("b", 1280, 50.0, rung=1280), _attempt(board, "b")).action == "continue"
+    assert board.report(_report("c", 1280, 50.0, rung=1280), _attempt(board, "c")).action == "stop"

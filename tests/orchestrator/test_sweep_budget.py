@@ -123,9 +123,9 @@ def test_the_longest_gap_so_far_is_kept_in_reserve(spent: float, fits: bool) -> 
 def test_what_running_trials_still_need_is_not_given_away() -> None:
     trial = TrialRecord(trial_id="a", index=0, point={}, seed=0, images=40, total_images=100)
     now = Standing(spent_s=0.0, rate=1.0, gap_s=1.0, per_image_s=1.0)
-    assert can_pay_images(160.0, now, num_images=100, running=[trial], rungs=())
-    assert not can_pay_images(159.0, now, num_images=100, running=[trial], rungs=())
-    assert can_pay_images(159.0, now, num_images=100, running=[trial], rungs=(50,))
+    assert can_pay_images(160.0, now, num_images=100, running=[(trial, ())])
+    assert not can_pay_images(159.0, now, num_images=100, running=[(trial, ())])
+    assert can_pay_images(159.0, now, num_images=100, running=[(trial, (50,))])
 
 
 def test_a_trial_needs_what_brings_it_to_its_next_decision() -> None:

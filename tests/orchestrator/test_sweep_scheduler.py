@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.models import AshaConfig
-from orchestrator.sweep.scheduler import decide_at_rung, rungs_images
+from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, rungs_images
 
 ASHA = AshaConfig(first_rung_images=1000, reduction_factor=3)
 
@@ -53,3 +53,10 @@ def test_the_best_so_far_is_never_stopped_and_few_of_a_falling_sequence_go_on(
         recorded[str(number)] = value
         better = sum(other > value for other in recorded.values())
         assert (decision.action == "continue") == (better < max(1, len(recorded) // factor))
+
+
+def test_a_later_bracket_leaves_out_the_first_rungs() -> None:
+    asha = AshaConfig(first_rung_images=1000, reduction_factor=3, brackets=3)
+    assert rungs_images(asha, 30_000, bracket=2) == (9000, 27_000)
+    assert [bracket_of(asha, index) for index in range(5)] == [0, 1, 2, 0, 1]
+    assert bracket_of(None, 7) == 0

@@ -82,7 +82,7 @@ def test_the_sweeps_charts_are_laid_out_beforehand(page):
         what="the contour over scale and aspect ratio",
     )
     browser.wait_for(
-        lambda: find_all(driver, "div", "Parallel Coordinates") and find_all(driver, "canvas"),
+        lambda: "Parallel Coordinates" in driver.page_source and find_all(driver, "canvas"),
         what="parallel coordinates",
     )
     titles = driver.execute_script(

@@ -1,0 +1,91 @@
+"""Renew docs/images: the report in both themes and at phone width, MLflow's charts and comparison.
+
+Needs chromium and chromedriver. The sweep is the synthetic one of the tests, whose best geometry is known.
+
+    python docs/make_screenshots.py
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import browser
+from mlflow_page import mlflow_page, track_sweep
+
+from orchestrator.config.models import TrackingConfig
+from orchestrator.tracking import find_place
+from orchestrator.tracking.mlflow import open_client
+
+IMAGES = ROOT / "docs" / "images"
+_SETTLE_S = 12
+
+
+def shrink(path: Path, box: tuple[int, int, int, int]) -> None:
+    """Cut to a box and to 128 colours, so that the repository stays small."""
+    with Image.open(path) as image:
+        cut = image.convert("RGB").crop(box)
+    cut.quantize(128).save(path, optimize=True)
+
+
+def shoot_report(page: str) -> None:
+    """The page's top in both themes, and on a phone."""
+    for name, width, height, dark in (
+        ("report-light", 1200, 2300, False),
+        ("report-dark", 1200, 2300, True),
+        ("report-phone", 390, 1700, False),
+    ):
+        path = IMAGES / f"{name}.png"
+        with (
+            tempfile.TemporaryDirectory() as profile,
+            browser.open_browser(Path(profile), width=width, height=height, dark=dark) as driver,
+        ):
+            driver.get(page)
+            driver.save_screenshot(str(path))
+        shrink(path, (0, 0, width, height))
+
+
+def shoot_mlflow(folder: Path, links_of: dict[str, str], base_url: str) -> None:
+    """The charts of the sweep and the comparison's contour."""
+    with (
+        mlflow_page(folder) as address,
+        tempfile.TemporaryDirectory() as profile,
+        browser.open_browser(Path(profile), width=1700, height=1250) as driver,
+    ):
+        for name, url in links_of.items():
+            path = IMAGES / f"{name}.png"
+            driver.get("about:blank")
+            driver.get(url.replace(base_url, address))
+            time.sleep(_SETTLE_S)
+            for tab in driver.find_elements("css selector", "[role=tab]"):
+                if tab.text == "Contour Plot":
+                    tab.click()
+                    time.sleep(_SETTLE_S / 4)
+            driver.save_screenshot(str(path))
+            shrink(path, (0, 0, 1260, 1250 if name == "mlflow-charts" else 760))
+
+
+def main() -> None:
+    """Track a sweep, open its pages, keep the pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        open_client(find_place(TrackingConfig(), str(folder / "empty"))).search_experiments()
+        runs = folder / "runs"
+        runs.mkdir()
+        links = track_sweep(runs, folder / "empty" / "mlflow.db", seeds=(0, 1, 2))
+        shoot_report(f"file://{runs / links.sweep_id / 'report' / 'report.html'}")
+        shoot_mlflow(
+            runs, {"mlflow-charts": links.charts_url, "mlflow-contour": links.compare_url}, links.base_url
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import browser
 from mlflow_page import mlflow_page, track_sweep
@@ -24,15 +23,15 @@ from orchestrator.config.models import TrackingConfig
 from orchestrator.tracking import find_place
 from orchestrator.tracking.mlflow import open_client
 
-IMAGES = ROOT / "docs" / "images"
+IMAGES = Path(__file__).parent / "images"
 _SETTLE_S = 12
 
 
 def shrink(path: Path, box: tuple[int, int, int, int]) -> None:
-    """Cut to a box and to 128 colours, so that the repository stays small."""
+    """Cut to a box and save small."""
     with Image.open(path) as image:
         cut = image.convert("RGB").crop(box)
-    cut.quantize(128).save(path, optimize=True)
+    cut.save(path, optimize=True)
 
 
 def shoot_report(page: str) -> None:

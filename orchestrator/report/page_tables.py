@@ -169,7 +169,13 @@ def ledger_table(summary: Summary) -> str:
     for trial in summary.trials:
         by_state.setdefault(trial.state, []).append(trial)
     rows = [_ledger_row(state, trials) for state, trials in by_state.items()]
-    rows.append(_ledger_row("whole sweep", summary.trials))
+    rows.append(_ledger_row("all trials", summary.trials))
+    if summary.held_cpu_core_hours > 0:
+        held = [f"{summary.held_gpu_hours:.3f}", f"{summary.held_cpu_core_hours:.3f}"]
+        cells = ["", "", *held, ""]
+        rows.append(
+            _row([_cell("held by worker groups, between trials too", css="text"), *map(_cell, cells)])
+        )
     heads = ["", "trials", "attempts", "GPU hours", "CPU core hours", "images"]
     legend = '<p class="soft">Hours count the devices that were allocated, busy or not, retries included.</p>'
     return _table(heads, rows, text_columns=(0,)) + legend

@@ -37,6 +37,9 @@ class Summary:
     gpu_hours: float
     cpu_core_hours: float
     seconds: float
+    held_gpu_hours: float = 0.0
+    held_cpu_core_hours: float = 0.0
+    """What the sweep's worker groups held, with and without a trial; 0 where they were not kept between trials."""
     findings: Findings | None = None
     matched: tuple[MatchedResult, ...] = ()
     """The best geometry against each other one at equal images, FLOPs and device hours."""
@@ -97,6 +100,8 @@ class Summary:
         figures = {
             "gpu_hours": self.gpu_hours,
             "cpu_core_hours": self.cpu_core_hours,
+            "held_gpu_hours": self.held_gpu_hours,
+            "held_cpu_core_hours": self.held_cpu_core_hours,
             "seconds": self.seconds,
         }
         head = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
@@ -207,6 +212,8 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         gpu_hours=sum(trial.gpu_hours for trial in trials),
         cpu_core_hours=sum(trial.cpu_core_hours for trial in trials),
         seconds=max(0, ended_ms - record.started_ms) / 1000,
+        held_gpu_hours=sum(slot.num_gpus * slot.seconds for slot in record.slots.values()) / 3600,
+        held_cpu_core_hours=sum(slot.num_cpus * slot.seconds for slot in record.slots.values()) / 3600,
         findings=None if verdict.noise is None else explore(config, geometries, verdict.noise),
         matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
         published_source=config.sweep.published_source or "",

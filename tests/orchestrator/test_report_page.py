@@ -14,7 +14,7 @@ from orchestrator.report.plots import figures
 from orchestrator.report.summary import Summary, summarize
 from orchestrator.report.trials import point_text
 from orchestrator.report.words import verdict_lines
-from orchestrator.sweep.record import Attempt, SweepRecord, TrialRecord
+from orchestrator.sweep.record import Attempt, Slot, SweepRecord, TrialRecord
 from orchestrator.tracking import Links
 
 SCALES = ((0.05, 0.1), (0.15, 0.2), (0.25, 0.3))
@@ -225,3 +225,13 @@ def test_a_point_reads_without_its_section():
         == "target scale 0.15-0.2, images 10"
     )
     assert point_text({}) == "base configuration"
+
+
+def test_the_ledger_counts_what_worker_groups_held_between_trials():
+    record = sweep_record(seeds=(0,))
+    record.slots["s"] = Slot(
+        slot_id="s", num_gpus=2.0, num_cpus=4.0, periods=[[0.0, 3600.0], [7200.0, 9000.0]]
+    )
+    summary = summarize(default_config(), record)
+    assert (summary.held_gpu_hours, summary.held_cpu_core_hours) == (3.0, 6.0)
+    assert "held by worker groups" in render_page(PageContent(summary=summary))

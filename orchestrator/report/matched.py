@@ -28,7 +28,7 @@ BUDGETS: tuple[Budget, ...] = ("images", "FLOPs", "device hours")
 EQUIVALENT_POINTS = 1.0
 """Two geometries whose difference is surely smaller than this are called tied: nobody would choose between them."""
 MANY_SEEDS = 50
-_WIDEST_GAP = 0.5
+_WIDEST_GAP = 0.6
 _SLACK = 1e-6
 
 Word = Literal["beats", "tied", "cannot say", "not measured"]
@@ -126,11 +126,11 @@ def _compare(first: Geometry, second: Geometry, pool: _Pool, metric: str, budget
     common = {"first": first.name, "second": second.name, "budget": budget, "at": at}
     if ours is None or theirs is None:
         return MatchedResult(**common, word="not measured")  # type: ignore[arg-type]
-    known = [each for each in pool.compared if _values_at(each, budget, at) is not None]
+    num_compared = len(pool.compared)  # all of them, measured here or not: the best was picked among all
     groups = [_values_at(each, budget, at) for each in pool.noise_from]
     noise = pool_differences([group for group in groups if group is not None])
     confidence = CONFIDENCE if budget == "images" else 1 - (1 - CONFIDENCE) / 2
-    critical = critical_range(len(known), noise.freedom, confidence=confidence)
+    critical = critical_range(num_compared, noise.freedom, confidence=confidence)
     difference = _mean(ours) - _mean(theirs)
     half = critical * difference_error(first, second, noise, metric)
     floor = critical * math.sqrt(paired_variance(first, second, metric) or 0.0)
@@ -145,10 +145,12 @@ def _compare(first: Geometry, second: Geometry, pool: _Pool, metric: str, budget
         difference=difference,
         low=difference - half,
         high=difference + half,
-        more_seeds=None if can_say else _more_seeds(difference, noise, confidence, len(known), first, second),
+        more_seeds=None
+        if can_say
+        else _more_seeds(difference, noise, confidence, num_compared, first, second),
         needs_images=word == "cannot say" and needs_images,
         cut=cut,
-        num_compared=len(known),
+        num_compared=num_compared,
     )
 
 

@@ -48,6 +48,7 @@ def draw_map(summary: Summary, figure: Figure, tips: Tips) -> bool:
         )
         axes.grid(visible=False)
         _label(axes, findings, shown)
+        axes.set(xlim=(levels[0][0], levels[0][-1]), ylim=(levels[1][0], levels[1][-1]))  # ticks widen them
     right.set_ylabel("")
     _draw_costs(summary, findings, left, grid, levels)
     _draw_points(summary, findings, left, shown, tips)
@@ -55,10 +56,10 @@ def draw_map(summary: Summary, figure: Figure, tips: Tips) -> bool:
 
 
 def shown_axes(findings: Findings) -> list[int]:
-    """The two axes with the largest effect, in the order of the surface."""
-    effects = {axis.name: axis.effect for axis in findings.importance}
+    """The two axes with the largest effects that are more than noise; else scale and aspect ratio come first."""
+    effects = {axis.name: axis.effect if axis.matters else 0.0 for axis in findings.importance}
     axes = findings.choice.axes
-    ordered = sorted(range(len(axes)), key=lambda index: -effects.get(axes[index].name, 0.0))
+    ordered = sorted(range(len(axes)), key=lambda index: (-effects.get(axes[index].name, 0.0), index))
     return sorted(ordered[:2])
 
 
@@ -114,6 +115,8 @@ def _draw_band(summary: Summary, findings: Findings, axes: Axes, index: int, tip
         (dot,) = axes.plot(place, value, "o", color="#1596b0", markersize=5)
         tips.tag(dot, f"{name}: {value:.1f} %")
     _ticks(axes.xaxis, axis)
+    margin = 0.03 * float(np.ptp(levels))
+    axes.set_xlim(levels[0] - margin, levels[-1] + margin)
     axes.set_xlabel(f"realised {axis.name}")
     axes.set_ylabel(f"{summary.metric} [%]")
 

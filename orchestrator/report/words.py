@@ -157,6 +157,13 @@ def _certainty(verdict: Verdict) -> str:
 
 
 def _seeds_next(verdict: Verdict) -> list[str]:
+    if verdict.noise is not None and verdict.noise.assumed and len(verdict.ranking) > 1:
+        measure = "First measure the noise: run the same geometries under two more seeds (sweep.seeds)."
+        return [measure, *_seeds_to_separate(verdict)]
+    return _seeds_to_separate(verdict)
+
+
+def _seeds_to_separate(verdict: Verdict) -> list[str]:
     if verdict.seeds_to_separate is None or verdict.outcome == "no_gain":
         return []
     if verdict.seeds_to_separate > MANY_SEEDS:

@@ -48,6 +48,31 @@ def run_tail(block: Any, tokens_RLE: Tensor, first: int, mask: Tensor | None) ->
     return _finish(block, tokens_RLE[:, first:], mixed.transpose(1, 2).flatten(2))
 
 
+def run_first(block: Any, context_CBKE: Tensor, queries_MBTE: Tensor, mask: Tensor | None) -> Tensor:
+    """A block over every pair of a context and a target block: [R, K + T, E], R by target block, context, image.
+
+    Equal to `block` on the sequences of all pairs: what no attention has mixed yet is the same in each pair, so its
+    query, key and value are computed once.
+    """
+    attention = block.attn
+    pairs = (len(queries_MBTE), *context_CBKE.shape[:2])
+    tokens = join_pairs(context_CBKE, queries_MBTE, pairs)
+    parts = join_pairs(
+        attention.qkv(block.norm1(context_CBKE)), attention.qkv(block.norm1(queries_MBTE)), pairs
+    )
+    heads = (*parts.shape[:2], 3, attention.num_heads, attention.head_dim)
+    query, key, value = parts.view(heads).permute(2, 0, 3, 1, 4).unbind(0)
+    mixed = attend(query, key, value, mask, fused=attention.fused_attn)
+    return _finish(block, tokens, mixed.transpose(1, 2).flatten(2))
+
+
+def join_pairs(context_CBKE: Tensor, queries_MBTE: Tensor, pairs: tuple[int, int, int]) -> Tensor:
+    """The sequences [R, K + T, E] of all `pairs` (M, C, B)."""
+    context = context_CBKE.expand(*pairs, -1, -1)
+    queries = queries_MBTE[:, None].to(context.dtype).expand(*pairs, -1, -1)
+    return torch.cat([context, queries], dim=3).flatten(0, 2)
+
+
 def run_shared(
     block: Any, tokens_SLE: Tensor, kept: int, blocks: int, masks: tuple[Tensor | None, Tensor | None]
 ) -> Tensor:

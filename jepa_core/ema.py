@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from jepa_core.sharding import local_parts
+from jepa_core.sharding import is_sharded, local_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,31 @@ class EmaSettings:
                 raise ValueError(f"{key} must be between 0 and 1, not {getattr(self, key)}")
 
 
-@torch.no_grad()
-def update_ema(target: nn.Module, source: nn.Module, momentum: float) -> None:
-    """Move every parameter of `target` to momentum * target + (1 - momentum) * source, all in a few kernels.
+class MovingAverage:
+    """The parameters of `target` and of what it follows, found once: finding them costs more than averaging them.
 
-    Both modules must have the same parameters in the same order; sharded ones must be sharded alike.
+    Make it after the last change of which parameters the modules hold.
 
     Source: I-JEPA (arXiv 2301.08243), section 3; momentum schedule in appendix A.1.
     """
-    targets, sources = local_parts(list(target.parameters())), local_parts(list(source.parameters()))
-    torch._foreach_lerp_(targets, sources, 1.0 - momentum)
+
+    def __init__(self, target: nn.Module, source: nn.Module) -> None:
+        self.targets, self.sources = list(target.parameters()), list(source.parameters())
+        self._sharded = any(is_sharded(parameter) for parameter in self.targets)
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """Move every parameter to momentum * target + (1 - momentum) * source, all in a few kernels."""
+        targets: list[torch.Tensor] = [*self.targets]
+        sources: list[torch.Tensor] = [*self.sources]
+        if self._sharded:
+            targets, sources = local_parts(targets), local_parts(sources)
+        torch._foreach_lerp_(targets, sources, 1.0 - momentum)
+
+
+def update_ema(target: nn.Module, source: nn.Module, momentum: float) -> None:
+    """One update of a `MovingAverage`.
+
+    Both modules must have the same parameters in the same order; sharded ones must be sharded alike.
+    """
+    MovingAverage(target, source).update(momentum)

@@ -106,6 +106,7 @@ def _pad(indices: Tensor, valid: Tensor | None, multiple: int) -> tuple[Tensor, 
 def _compile(part: Encoder | Predictor, backend: str) -> None:
     compile_blocks(part.blocks, backend)
     if isinstance(part, Predictor):
+        part.first = torch.compile(part.first, backend=backend)
         part.tail = torch.compile(part.tail, backend=backend)
         part.shared = torch.compile(part.shared, backend=backend)
         part.shared_tail = torch.compile(part.shared_tail, backend=backend)

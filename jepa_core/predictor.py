@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_core.attention import attention_mask
-from jepa_core.blocks import call, run_shared, run_shared_tail, run_tail
+from jepa_core.blocks import call, join_pairs, run_first, run_shared, run_shared_tail, run_tail
 from jepa_core.masks import MaskBatch, PatchGrid
 from jepa_core.positions import sincos_positions
 from jepa_core.weights import build_untouched, draw, initialise, part_generator
@@ -72,7 +72,8 @@ class Predictor(nn.Module):
 
         self.context = settings.context
         self.checkpointing = False
-        self.tail, self.shared, self.shared_tail = run_tail, run_shared, run_shared_tail
+        self.first, self.tail = run_first, run_tail
+        self.shared, self.shared_tail = run_shared, run_shared_tail
         width = settings.width
         norm = partial(nn.LayerNorm, eps=_NORM_EPSILON)
         self.embed = nn.Linear(encoder_width, width)
@@ -102,19 +103,17 @@ class Predictor(nn.Module):
 
     def _repeated(self, context_CBKE: Tensor, queries_MBTE: Tensor, masks: MaskBatch) -> Tensor:
         """Every pair of a target and a context block in a sequence of its own: [R, T, E]."""
-        contexts, batch, kept, width = context_CBKE.shape
-        blocks, _, targets, _ = queries_MBTE.shape
-        pairs = (blocks, contexts, batch)
-        tokens = torch.cat(
-            [
-                context_CBKE.expand(*pairs, kept, width),
-                queries_MBTE[:, None].to(context_CBKE.dtype).expand(*pairs, targets, width),
-            ],
-            dim=3,
-        ).view(-1, kept + targets, width)
+        kept = context_CBKE.shape[2]
         valid = _pair_valid(masks)
         mask = attention_mask(None if valid is None else valid.flatten(0, 2))
         *inner, last = self.blocks
+        if inner:
+            first, *inner = inner
+            arguments = (context_CBKE, queries_MBTE, mask)
+            tokens = call(self.first, first, *arguments, checkpointing=self.checkpointing)
+        else:
+            pairs = (len(queries_MBTE), *context_CBKE.shape[:2])
+            tokens = join_pairs(context_CBKE, queries_MBTE, pairs)
         for block in inner:
             tokens = call(block, tokens, mask, checkpointing=self.checkpointing)
         out: Tensor = call(self.tail, last, tokens, kept, mask, checkpointing=self.checkpointing)

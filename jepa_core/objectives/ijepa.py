@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_core.ema import update_ema
+from jepa_core.ema import MovingAverage
 from jepa_core.encoder import Encoder
 from jepa_core.masks import MaskBatch
 from jepa_core.objectives.base import Objective
@@ -57,6 +57,7 @@ class IJepa(Objective):
         self.context_encoder = encoder
         self.predictor = predictor
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self._average: MovingAverage | None = None
 
     def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """The mean loss over the elements of all valid targets."""
@@ -95,7 +96,9 @@ class IJepa(Objective):
 
     def update_target(self, momentum: float) -> None:
         """Move the target encoder towards the context encoder."""
-        update_ema(self.target_encoder, self.context_encoder, momentum)
+        if self._average is None:
+            self._average = MovingAverage(self.target_encoder, self.context_encoder)
+        self._average.update(momentum)
 
     def _mean_loss(self, predictions_RTD: Tensor, targets_RTD: Tensor, masks: MaskBatch) -> Tensor:
         padded = masks.target_valid_MBT is not None

@@ -38,9 +38,11 @@ def app(verbose: bool) -> None:
 def app_with_commands() -> click.Group:
     """The command line with every command; a module adds its own when it is imported."""
     from orchestrator.cli import (  # noqa: F401
+        bench_commands,
         commands,
         config_commands,
         data_commands,
+        export_commands,
         job_commands,
         mask_commands,
         plan_commands,

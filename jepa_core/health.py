@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _RANKME_EPSILON = 1e-7
+_LIDAR_DELTA = 1e-4
+_LIDAR_EPSILON = 1e-7
 
 
 @torch.no_grad()
@@ -78,6 +80,30 @@ def position_share(features_BND: Tensor) -> Tensor:
     mean_D = per_position_ND.mean(dim=0)
     total = (features_BND - mean_D).square().mean()
     return (per_position_ND - mean_D).square().mean() / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+
+def lidar(features_BQD: Tensor) -> Tensor:
+    """Effective rank of what tells images apart, measured in units of how much the Q views of one image differ.
+
+    Eigenvalues of W^-1/2 S W^-1/2, S the scatter of the images' means and W the mean scatter within an image plus
+    1e-4 times the identity. From 1 to min(B - 1, D). Views of I-JEPA are draws of its context.
+
+    Source: Thilak et al. 2023 (LiDAR, arXiv 2312.04000), section 4; delta and epsilon as there.
+    """
+    views_BQD = features_BQD.double()
+    images, views, _ = views_BQD.shape
+    means_BD = views_BQD.mean(dim=1)
+    centred_BD = means_BD - means_BD.mean(dim=0)
+    between_DD = centred_BD.T @ centred_BD / images
+    around_RD = (views_BQD - means_BD[:, None]).flatten(0, 1)
+    within_DD = around_RD.T @ around_RD / (images * views)
+    within_DD.diagonal().add_(_LIDAR_DELTA)
+    lower_DD = torch.linalg.cholesky(within_DD)
+    half_DD = torch.linalg.solve_triangular(lower_DD, between_DD, upper=False)
+    whitened_DD = torch.linalg.solve_triangular(lower_DD, half_DD.T, upper=False)  # same eigenvalues
+    values_D = torch.linalg.eigvalsh(whitened_DD).clamp_min(0)
+    shares_D = values_D / values_D.sum().clamp_min(torch.finfo(values_D.dtype).tiny)
+    return _spread(shares_D + _LIDAR_EPSILON).to(features_BQD.dtype)
 
 
 def _shares(features_BD: Tensor) -> Tensor:

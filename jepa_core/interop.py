@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,16 +56,18 @@ def from_reference(part: str, weights: Mapping[str, Value]) -> dict[str, Value]:
     return renamed
 
 
-def read_published(path: str | Path) -> dict[str, dict[str, Tensor]]:
+def read_published(file: str | Path | BinaryIO, *, name: str | None = None) -> dict[str, dict[str, Tensor]]:
     """The weights of a published checkpoint file, by our names: `context_encoder`, `target_encoder`, `predictor`.
 
-    Parts that the file lacks are left out. Nothing but tensors and plain containers is unpickled.
+    `name` is what errors call the file. Parts that the file lacks are left out. Nothing but tensors and plain
+    containers is unpickled.
 
     Raises:
         ValueError: The file is no such checkpoint.
     """
+    path = name if name is not None else file
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        found: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as err:  # torch raises many kinds, by which byte is wrong
         raise ValueError(f"{path}: not a readable PyTorch checkpoint of plain tensors ({err})") from err
     names = {"encoder": "context_encoder", "target_encoder": "target_encoder", "predictor": "predictor"}

@@ -89,6 +89,29 @@ class IJepa(Objective):
         predictions: Tensor = self.predictor(context_CxB_KD, masks)
         return predictions
 
+    @torch.no_grad()
+    def losses_of_trivial_predictors(self, images_BCHW: Tensor, masks: MaskBatch) -> dict[str, Tensor]:
+        """The loss of the batch beside the losses of predicting less: `loss`, `constant` and `position`.
+
+        `constant` predicts the mean of all features, `position` the mean over the images of each place's features,
+        both of this batch's target encoder. A healthy run's loss is well below both; where the features themselves
+        collapsed, all three are near 0.
+        """
+        features_BND: Tensor = self.target_encoder(images_BCHW)
+        if self.settings.normalize_targets:
+            features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
+        targets_RTD = self.targets(images_BCHW, masks)
+        contexts = len(masks.context_indices_CBK)
+        by_place_MBTD = features_BND.mean(dim=0)[masks.target_indices_MBT]
+        by_place_RTD = by_place_MBTD[:, None].expand(-1, contexts, -1, -1, -1).reshape(targets_RTD.shape)
+        constant_RTD = features_BND.mean(dim=(0, 1)).expand_as(targets_RTD)
+        guesses = {
+            "loss": self.predictions(images_BCHW, masks),
+            "constant": constant_RTD,
+            "position": by_place_RTD,
+        }
+        return {name: self._mean_loss(guess, targets_RTD, masks) for name, guess in guesses.items()}
+
     def num_terms(self, masks: MaskBatch) -> int | Tensor:
         """The valid targets of all pairs."""
         valid = masks.target_valid_MBT

@@ -131,6 +131,9 @@ class TrainConfig(Section):
     """Global batch size over all workers."""
     seed: Seed = 0
     """Seed of weights, data order and masks; a sweep sets it from `sweep.seeds`."""
+    init_from: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
+    """Published checkpoint to start from, a file or an `s3://` object: a dict of `encoder`, `predictor` and
+    `target_encoder`; null starts untrained."""
     num_workers: int = Field(default=1, ge=1, le=4096)
     """Ray Train workers (data-parallel ranks)."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"

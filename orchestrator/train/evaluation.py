@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_core.encoder import Encoder
-from jepa_core.health import health_metrics
 from jepa_core.parallel import gathered
 from jepa_core.probes import knn_probe, linear_probe
 from jepa_core.step import TrainState, autocast, prepare_images
@@ -29,6 +28,7 @@ from orchestrator.data import LabelledImages, ShardSet, load_images
 from orchestrator.errors import NotFoundError
 from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
+from orchestrator.train.health import health_of
 
 _BATCH_IMAGES = 256
 _HEALTH_IMAGES = 256
@@ -110,7 +110,7 @@ def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: 
     if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
         return Evaluation(metrics=dict.fromkeys(_probe_names(probes), math.nan))
     result = probe_features(train, test, probes, config=config)
-    result.metrics.update(_health(encoder, probes, config=config, rank=rank))
+    result.metrics.update(_health(state, probes, config=config, rank=rank))
     result.metrics["time/probe_s"] = time.monotonic() - started
     return result
 
@@ -126,15 +126,13 @@ def measure_health(
     with gathered(state.objective):
         if rank.index != 0:
             return {}
-        return _health(state.objective.target_encoder, probes, config=config, rank=rank)
+        return _health(state, probes, config=config, rank=rank)
 
 
-@torch.no_grad()
-def _health(encoder: Encoder, probes: ProbeData, *, config: RunConfig, rank: Rank) -> dict[str, float]:
-    tokens = _tokens(encoder, probes.test.images_uint8_NCHW[:_HEALTH_IMAGES], config=config, rank=rank)
-    if not torch.isfinite(tokens).all():
-        return {}
-    return {key: float(value) for key, value in health_metrics(tokens).items()}
+def _health(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> dict[str, float]:
+    held_out = probes.test.images_uint8_NCHW[:_HEALTH_IMAGES]
+    images = prepare_images(held_out, config.data.mean, config.data.std, rank.device)
+    return health_of(state, images, config=config, rank=rank)
 
 
 def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:

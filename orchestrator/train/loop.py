@@ -32,6 +32,7 @@ from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_late
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate, measure_health
+from orchestrator.train.initial import load_initial
 from orchestrator.train.movement import TargetMovement
 from orchestrator.train.plan import RunPlan, Stop, plan_run
 from orchestrator.train.preemption import PreemptionNotice
@@ -186,6 +187,11 @@ class Run:
                 if key.startswith("baseline/untrained/")
             }
             metrics |= measure_health(self.state, self.probes, config=self.config, rank=self.rank)
+        if self.config.train.init_from is not None:
+            load_initial(self.state, self.config.train.init_from, self.config.storage)
+            if self.probes is not None:
+                found = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+                metrics |= found.metrics
         row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
         return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
 
@@ -315,6 +321,8 @@ def run_fingerprint(config: RunConfig, data_digest: str) -> str:
             for name in ("encoder", "predictor", "masks", "objective", "optimizer", "ema")
         },
     }
+    if config.train.init_from is not None:
+        basis["init_from"] = config.train.init_from
     return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()
 
 

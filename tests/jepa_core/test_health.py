@@ -10,6 +10,7 @@ from jepa_core.health import (
     effective_rank,
     embedding_std,
     health_metrics,
+    lidar,
     mean_cosine,
     position_share,
     rankme,
@@ -58,6 +59,28 @@ def test_position_share_equals_the_loop_over_positions() -> None:
     between = sum(((z[:, n].mean(0) - mean) ** 2).sum().item() * 9 for n in range(5))
     total = sum(((z[b, n] - mean) ** 2).sum().item() for b in range(9) for n in range(5))
     assert position_share(z).item() == pytest.approx(between / total)
+
+
+def test_lidar_equals_the_formula_with_matrix_roots() -> None:
+    z = torch.randn(30, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    z += 3 * torch.randn(30, 1, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    mean = z.mean((0, 1))
+    between = sum(torch.outer(v.mean(0) - mean, v.mean(0) - mean) for v in z) / 30
+    within = sum(torch.outer(e - v.mean(0), e - v.mean(0)) for v in z for e in v) / 120 + 1e-4 * torch.eye(5)
+    values, vectors = torch.linalg.eigh(within)
+    root = vectors @ torch.diag(values**-0.5) @ vectors.T
+    spectrum = torch.linalg.eigvalsh(root @ between @ root)
+    shares = spectrum / spectrum.sum() + 1e-7
+    assert lidar(z).item() == pytest.approx(math.exp(-(shares * shares.log()).sum().item()), rel=1e-9)
+
+
+def test_lidar_of_images_that_are_one_point_is_one_and_of_distinct_ones_near_the_width() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert lidar(torch.zeros(8, 3, 6)).item() == pytest.approx(1.0, abs=1e-3)
+    distinct = torch.randn(200, 1, 6, generator=generator) + 0.01 * torch.randn(
+        200, 3, 6, generator=generator
+    )
+    assert lidar(distinct).item() > 5.5
 
 
 def test_collapsed_and_healthy_features_are_told_apart() -> None:

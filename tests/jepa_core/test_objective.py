@@ -126,6 +126,26 @@ def test_each_loss_equals_its_formula(settings: IJepaSettings, expected: object,
     torch.testing.assert_close(module(images, padded(masks, target=target_padding)), value, **EXACT)
 
 
+@pytest.mark.parametrize("loss", ["smooth_l1", "l2"])
+@pytest.mark.parametrize("target_padding", [0, 2])
+def test_trivial_predictors_lose_what_loops_over_the_targets_say(loss: str, target_padding: int) -> None:
+    module = objective(objective=IJepaSettings(loss=loss))  # type: ignore[arg-type]
+    images, masks = tiny_images(dtype=torch.float64), tiny_masks(contexts=2)
+    features = F.layer_norm(module.target_encoder(images), (32,))
+    error = F.smooth_l1_loss if loss == "smooth_l1" else F.mse_loss
+    constant, position = [], []
+    for targets_BT in masks.target_indices_MBT:
+        for image, wanted in enumerate(targets_BT):
+            for place in wanted:
+                constant.append(error(features.mean((0, 1)), features[image, place]))
+                position.append(error(features[:, place].mean(0), features[image, place]))
+    batch = padded(masks, target=target_padding)
+    found = module.losses_of_trivial_predictors(images, batch)
+    torch.testing.assert_close(found["constant"], torch.stack(constant).mean(), **EXACT)
+    torch.testing.assert_close(found["position"], torch.stack(position).mean(), **EXACT)
+    torch.testing.assert_close(found["loss"], module(images, batch).detach(), **EXACT)
+
+
 def test_only_the_context_encoder_and_the_predictor_are_trained() -> None:
     module = objective()
     _, found = gradients(module, tiny_images(dtype=torch.float64), tiny_masks())

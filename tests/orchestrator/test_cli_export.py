@@ -1,0 +1,127 @@
+"""`orchestrator export` of a trained trial, and `orchestrator bench step`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import Outcome, run_command
+from sweep_records import write_journal
+from tiny_sweeps import tiny_config
+
+from orchestrator.config import dump
+from orchestrator.config.models import RunConfig
+from orchestrator.data import prepare_data
+from orchestrator.train.checkpoint import load_latest
+from orchestrator.train.distributed import Rank
+from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.reporting import ListReporter
+
+SWEEP = "tiny-20260101-120000-ab12"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig, ListReporter]:
+    """A sweep of one trial that started from a published checkpoint, as its journal and checkpoint."""
+    folder = tmp_path_factory.mktemp("export")
+    config = tiny_config(folder, train__images=160, train__init_from=str(folder / "published.pth.tar"))
+    reporter, run_uri = ListReporter(), str(folder / "runs" / SWEEP)
+    job = TrialJob(trial_id="t1", config=config, shards_uri=prepare_data(config).uri, run_uri=run_uri)
+    run = Run(job, reporter, Rank())
+    weights = run.state.objective.context_encoder.state_dict()
+    published = {f"module.{name}": value + 0.05 * torch.randn_like(value) for name, value in weights.items()}
+    torch.save({"encoder": published, "target_encoder": published, "epoch": 1}, folder / "published.pth.tar")
+    run.train()
+    started = {"kind": "sweep_started", "sweep_id": SWEEP, "name": "tiny", "config": dump(config)}
+    planned = {
+        "kind": "trial_planned",
+        "trial_id": "t1",
+        "index": 0,
+        "point": {},
+        "seed": 0,
+        "name": "seed 0",
+    }
+    common = {"environment": {}, "data": {}, "notes": [], "time_ms": 0}
+    write_journal(folder / "runs", [started | common, planned | {"total_images": 160, "time_ms": 0}])
+    return folder, config, reporter
+
+
+@pytest.fixture
+def export(monkeypatch, capsys, trained):
+    def call(*arguments: str) -> Outcome:
+        return run_command(
+            monkeypatch, capsys, "export", SWEEP, *arguments, "--runs", str(trained[0] / "runs")
+        )
+
+    return call
+
+
+def test_a_trial_is_exported_and_timm_loads_its_target_encoder(export, trained, tmp_path):
+    import timm
+
+    done = export("--to", "timm", "--trial", "t1", "--out", str(tmp_path / "out"), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["load_with"].startswith("timm.create_model('local-dir:")
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    store = TrialJob(
+        trial_id="t1", config=trained[1], shards_uri="", run_uri=str(trained[0] / "runs" / SWEEP)
+    ).checkpoint_store()
+    found = load_latest(store)
+    assert found is not None
+    assert torch.equal(model.norm.bias, found.tensors["objective/target_encoder.norm.bias"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--trial", "t9"), "has no trial 't9'; it has: t1"),
+        (("--trial", "t1", "--checkpoint", "step-1"), "no checkpoint 'step-1'"),
+        ((), "no trial of tiny-20260101-120000-ab12 has probe/linear/mean yet; name one: --trial"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_is(export, arguments, message):
+    done = export("--to", "timm", *arguments)
+    assert done.code != 0
+    assert message in done.err
+
+
+def test_a_published_checkpoint_is_probed_before_training_beside_the_untrained_encoder(trained):
+    first = trained[2].reports[0].rows[0].metrics
+    assert "probe/linear/mean" in first
+    assert "baseline/untrained/linear/mean" in first
+    assert first["health/loss_over_constant"] > 0
+
+
+def test_every_run_reports_what_its_steps_cost(trained):
+    last = trained[2].reports[-1].rows[-1].metrics
+    phases = ("target", "context", "predictor", "backward", "optimizer", "ema", "probe")
+    assert all(last[f"time/{name}_s"] > 0 for name in phases)
+    assert last["train/gigaflop_per_s"] == pytest.approx(
+        last["train/gigaflop_per_image"] * last["train/images_per_s"]
+    )
+    assert last["memory/peak_bytes"] > 1e8
+    health = {"std", "cosine", "effective_rank", "rankme", "lidar", "position_share", "loss_over_position"}
+    assert {f"health/{name}" for name in health} <= last.keys()
+
+
+def test_bench_step_prints_where_the_time_goes(monkeypatch, capsys, trained, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(dump(trained[1]), encoding="utf-8")
+    done = run_command(
+        monkeypatch,
+        capsys,
+        "bench",
+        "step",
+        str(file),
+        "--batch-size",
+        "4",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+    )
+    assert done.code == 0, done.err
+    for word in ("target", "predictor", "backward", "ema", "images/s", "GFLOP an image", "peak memory"):
+        assert word in done.out

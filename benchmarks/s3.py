@@ -35,14 +35,13 @@ from orchestrator.config.models import DataConfig, StorageConfig
 from orchestrator.data import Manifest, ShardInfo, open_shards
 from orchestrator.data.cache import hash_file
 from orchestrator.data.pack import tar_bytes
-from orchestrator.data.readahead import DOWNLOADS_IN_FLIGHT, ReadAhead
+from orchestrator.data.readahead import ReadAhead
 from orchestrator.data.shardset import SampleReader, ShardSet
 from orchestrator.storage import open_store
 from orchestrator.storage.s3 import PART_BYTES, PARTS_IN_FLIGHT
 
-NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 8, 560, 110_000, 5
+NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 24, 560, 110_000, 3
 LATENCY_S, LINK_BYTES_PER_S = 0.02, 1e9 / 8
-IN_FLIGHT = DOWNLOADS_IN_FLIGHT * PARTS_IN_FLIGHT
 
 
 @contextlib.contextmanager
@@ -92,7 +91,7 @@ def ours(shards: ShardSet) -> float:
 
 def bare(client: object, bucket: str, infos: tuple[ShardInfo, ...]) -> float:
     """Seconds of the same ranges, fetched into memory and thrown away."""
-    buffers = [bytearray(PART_BYTES) for _ in range(IN_FLIGHT)]
+    buffers = [bytearray(PART_BYTES) for _ in range(PARTS_IN_FLIGHT)]
 
     def get(part: tuple[str, int, int]) -> None:
         name, start, end = part
@@ -110,7 +109,7 @@ def bare(client: object, bucket: str, infos: tuple[ShardInfo, ...]) -> float:
         for start in range(0, info.size_bytes, PART_BYTES)
     ]
     start = time.perf_counter()
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+    with ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
         list(pool.map(get, parts))
     return time.perf_counter() - start
 
@@ -120,7 +119,7 @@ def measure(uri: str, folder: Path, endpoint_url: str) -> dict[str, object]:
     shards = open_shards(uri, data, StorageConfig(endpoint_url=endpoint_url))
     config = Config(
         s3={"addressing_style": "path"},
-        max_pool_connections=IN_FLIGHT,
+        max_pool_connections=PARTS_IN_FLIGHT,
         response_checksum_validation="when_required",
     )
     client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
@@ -138,7 +137,7 @@ def measure(uri: str, folder: Path, endpoint_url: str) -> dict[str, object]:
         "bytes": total_bytes,
         "latency_ms": round(1000 * LATENCY_S),
         "link_mb_per_s": LINK_BYTES_PER_S / 1e6,
-        "ranges_in_flight": IN_FLIGHT,
+        "ranges_in_flight": PARTS_IN_FLIGHT,
         "mb_per_s": {name: round(rate / 1e6, 1) for name, rate in rates.items()},
         "share_of_bare_ranged_gets": round(
             statistics.median(bare_s / ours_s for bare_s, ours_s in rounds), 3

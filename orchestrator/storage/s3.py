@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -45,9 +45,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PART_BYTES = 8 * 2**20
-PARTS_IN_FLIGHT = 4
+PARTS_IN_FLIGHT = 16
+"""Of one process, over all of its downloads: first come, first served, so that a shard is complete, and its hash being
+verified, while the parts of the next ones are on their way."""
 _SINGLE_PUT_BYTES = 128 * 2**20
 """A larger file goes up in several parts; a killed upload leaves some at the server until its rules remove them."""
+_UPLOADS_IN_FLIGHT = 4
 _MAX_ATTEMPTS = 6
 _MAX_WAIT_S = 8.0
 _CONNECT_LIMIT_S, _SILENCE_LIMIT_S = 10.0, 20.0
@@ -176,7 +179,7 @@ class S3Store:
         transfer = TransferConfig(
             multipart_threshold=_SINGLE_PUT_BYTES,
             multipart_chunksize=PART_BYTES,
-            max_concurrency=PARTS_IN_FLIGHT,
+            max_concurrency=_UPLOADS_IN_FLIGHT,
         )
         with self._mapped(key, "write"):
             self._client.upload_file(
@@ -227,14 +230,15 @@ class S3Store:
             for start in starts:
                 fetch(start)
             return
-        with ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part") as pool:
-            futures = [pool.submit(fetch, start) for start in starts]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        pool = _part_pool(os.getpid())
+        futures = [pool.submit(fetch, start) for start in starts]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
 
     def _part_into(self, key: str, start: int, part: memoryview, *, etag: str | None = None) -> None:
         """Fill `part` with the object's bytes from `start`, of this etag if one is given."""
@@ -329,6 +333,12 @@ class _PartBuffers(threading.local):
 
 
 _part_buffers = _PartBuffers()
+
+
+@functools.lru_cache(maxsize=1)
+def _part_pool(pid: int) -> ThreadPoolExecutor:
+    """The threads that fetch parts; `pid` is in the key because threads do not survive a fork."""
+    return ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
 
 
 def _fill(part: memoryview, body: Any) -> None:

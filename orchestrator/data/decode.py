@@ -18,7 +18,7 @@ import simplejpeg
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from orchestrator.data.order import STREAM_CROP, uniforms
@@ -188,7 +188,10 @@ def _oriented(pixels_HWC: Pixels, orientation: int) -> Pixels:
 
 def _decode_any(data: bytes) -> Pixels:
     """Any image that we read, as RGB, by Pillow."""
-    image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:  # its message names an object in memory, another one in every process
+        raise UndecodableError(f"not an image of {', '.join(_FORMATS)}") from None
     _check_size(image.width, image.height)
     if "exif" in image.info or "Raw profile type exif" in image.info:
         image = ImageOps.exif_transpose(image)

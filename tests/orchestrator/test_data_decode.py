@@ -120,6 +120,11 @@ def test_damaged_images_are_undecodable(data: bytes) -> None:
         decode(data)
 
 
+def test_the_reason_is_the_same_in_every_process() -> None:
+    with pytest.raises(UndecodableError, match=r"^not an image of JPEG, PNG, WEBP$"):
+        decode(b"these bytes are a letter, not a picture")
+
+
 @pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_refused(format: str) -> None:
     with pytest.raises(UndecodableError):

@@ -173,7 +173,7 @@ def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
         ClusterError: Not even one fits.
     """
     need = trial_resources(config, cluster)
-    spare = 2 * cluster.driver_share().get("CPU", 0.0)  # a trial's own, and the one queued ahead
+    spare = cluster.driver_share().get("CPU", 0.0)  # for Tune's own trial
     wanted = {"CPU": need.num_cpus + spare, "GPU": need.num_gpus}
     there = dict(cluster.resources)
     if need.gpu_type is not None:

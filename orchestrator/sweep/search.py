@@ -24,7 +24,6 @@ from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial
 from orchestrator.sweep.trial import METRIC, run_trial
 
 _TRIAL_RESTARTS = 3
-_QUEUED_AHEAD = 1
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 """Tune hands these to its actors as a runtime environment, which Ray writes to its logs; ours have no use for them."""
 
@@ -43,26 +42,34 @@ class Search:
     def run(self) -> None:
         """Propose every trial and wait until the board has answered for all of them."""
         if self.plan.trials:
-            self._listed(self.plan.trials, is_last=True)
+            self._listed(self.plan.trials)
             return
         sweep = self.config.sweep
         self._propose(sweep.num_trials or 1, is_last=len(sweep.seeds) == 1)
         repeats = self._repeats(ray.get(self.board.record.remote()))
         if repeats:
-            self._listed(repeats, is_last=True)
+            self._listed(repeats)
         ray.get(self.board.expect.remote(0))
 
-    def _listed(self, trials: Sequence[TrialPlan], *, is_last: bool) -> None:
-        """Trials that are known beforehand; one more than there are slots is asked for, so that none waits."""
+    def _listed(self, trials: Sequence[TrialPlan]) -> None:
+        """Trials that are known beforehand, and the last of the sweep.
+
+        The board queues them in their order before Tune asks for any, so that a sweep that goes on takes the same
+        decisions in the same order, and no slot waits for Tune.
+        """
+        for trial in trials:
+            ray.get(
+                self.board.submit.remote(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+            )
+        ray.get(self.board.expect.remote(0))
         listed = [
             json.dumps({"point": trial.point, "seed": trial.seed, "index": trial.index}) for trial in trials
         ]
-        ray.get(self.board.expect.remote(len(trials) if is_last else None))
         self._fit(
             {"trial": tune.grid_search(listed)},
             num_samples=1,
             searcher=None,
-            concurrency=min(len(trials), self.concurrency + _QUEUED_AHEAD),
+            concurrency=min(len(trials), self.concurrency),
         )
 
     def _propose(self, num_trials: int, *, is_last: bool) -> None:

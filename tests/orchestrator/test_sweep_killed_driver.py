@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_sweeps import tiny_config
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
+from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
+from orchestrator.sweep.board import Board
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.space import plan_sweep
+from orchestrator.train.distributed import Rank
+from orchestrator.train.loop import Run
+from orchestrator.train.reporting import Decision, TrialReport
+from orchestrator.train.slot import Outcome
 
 pytestmark = pytest.mark.ray
 
@@ -121,12 +129,34 @@ def _assert_tracked_once(driver: Driver, record: SweepRecord) -> None:
         }
 
 
+class InProcess:
+    """Reports to a board in this process."""
+
+    def __init__(self, board: Board, attempt_id: str) -> None:
+        self.board, self.attempt_id = board, attempt_id
+
+    def report(self, report: TrialReport) -> Decision:
+        return self.board.report(report, self.attempt_id)
+
+
+def _undisturbed(config: RunConfig, folder: Path) -> SweepRecord:
+    """The same sweep in this process, one trial after the other, without Ray."""
+    torch.set_num_threads(1)
+    board = Board(str(folder / "undisturbed"), config, prepare_data(config).uri)
+    board.slot_opened("slot-0", 0.0, 1.0)
+    for trial in plan_sweep(config).trials:
+        board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+    while (assignment := board.next_trial("slot-0")).job is not None:
+        Run(assignment.job, InProcess(board, assignment.attempt_id), Rank()).train()
+        board.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
+    return board.record()
+
+
 def _check(folder: Path, *, num_trials: int, num_kills: int, rng: random.Random) -> None:
-    quiet = Driver(_config(folder, num_trials, "quiet"), folder)
-    quiet.run_to_its_end()
-    expected = fold(quiet.events())
-    driver = Driver(_config(folder, num_trials, "killed"), folder)
-    total = quiet.num_events()
+    config = _config(folder, num_trials, "killed")
+    expected = _undisturbed(config, folder)
+    driver = Driver(config, folder)
+    total = len(os.listdir(folder / "undisturbed/journal"))
     moments = sorted(rng.sample(range(2, total - 2), num_kills))
     killed = [driver.kill_after(moment + 2 * number) for number, moment in enumerate(moments)]
     driver.run_to_its_end()
@@ -139,7 +169,7 @@ def _check(folder: Path, *, num_trials: int, num_kills: int, rng: random.Random)
 
 
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
-    _check(tmp_path, num_trials=3, num_kills=1, rng=random.Random(4))
+    _check(tmp_path, num_trials=5, num_kills=1, rng=random.Random(4))
 
 
 @pytest.mark.slow

@@ -15,7 +15,9 @@ from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.config import apply_overrides
 from orchestrator.data import prepare_data
+from orchestrator.storage import open_store
 from orchestrator.sweep.cluster import ray_cluster
+from orchestrator.sweep.control import leave_request
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 from orchestrator.sweep.space import plan_sweep
@@ -104,6 +106,31 @@ def test_a_trial_that_cannot_be_kept_fails_alone_and_its_slot_goes_on(tmp_path: 
     assert (broken.state, sound.state) == ("failed", "finished")
     assert first in broken.reason
     assert len(broken.attempts) == 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    def pause_once(event: Any, record: SweepRecord) -> None:
+        if event["kind"] == "report" and event["images"] >= 160 and not asked:
+            leave_request(store, "pause")
+            asked.append(event["images"])
+
+    asked: list[int] = []
+    store = open_store(str(tmp_path / "runs/s"))
+    config = tiny_config(
+        tmp_path,
+        train__images=16_000,
+        sweep__space={"masks.num_target_blocks": {"choices": [1]}},
+        sweep__max_concurrent_trials=1,
+    )
+    paused = _run(config, Remembering(pause_once))
+    (before,) = paused.in_order()
+    assert (paused.state, before.state) == ("paused", "running")
+    assert before.images < 16_000
+    record = run_sweep(SweepRequest(config=config, observer=Remembering(), sweep_id="s", resume=True))
+    (after,) = record.in_order()
+    assert (record.state, after.state, len(after.attempts)) == ("finished", "finished", 2)
+    assert sorted(after.history) == list(range(0, 16_001, 160))
 
 
 def _kill_the_workers() -> int:

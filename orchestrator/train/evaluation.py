@@ -28,7 +28,7 @@ from orchestrator.data import LabelledImages, ShardSet, load_images
 from orchestrator.errors import NotFoundError
 from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
-from orchestrator.train.health import health_of
+from orchestrator.train.health import collapse_signs, health_of
 
 _BATCH_IMAGES = 256
 _HEALTH_IMAGES = 256
@@ -129,10 +129,22 @@ def measure_health(
         return _health(state, probes, config=config, rank=rank)
 
 
+def measure_signs(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> dict[str, float]:
+    """The few of these metrics that the health rules read. Every rank must call it; rank 0 gets them."""
+    with gathered(state.objective):
+        if rank.index != 0:
+            return {}
+        images = _health_images(probes, config=config, rank=rank)
+        return collapse_signs(state, images, config=config, rank=rank)
+
+
 def _health(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> dict[str, float]:
+    return health_of(state, _health_images(probes, config=config, rank=rank), config=config, rank=rank)
+
+
+def _health_images(probes: ProbeData, *, config: RunConfig, rank: Rank) -> Tensor:
     held_out = probes.test.images_uint8_NCHW[:_HEALTH_IMAGES]
-    images = prepare_images(held_out, config.data.mean, config.data.std, rank.device)
-    return health_of(state, images, config=config, rank=rank)
+    return prepare_images(held_out, config.data.mean, config.data.std, rank.device)
 
 
 def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:

@@ -20,6 +20,20 @@ LIDAR_VIEWS = 4
 
 
 @torch.no_grad()
+def collapse_signs(
+    state: TrainState, images_BCHW: Tensor, *, config: RunConfig, rank: Rank
+) -> dict[str, float]:
+    """What the health rules read at every report, from one forward pass; empty when the features are not finite."""
+    with autocast(rank.device, rank.precision):
+        tokens = state.objective.target_encoder(images_BCHW)
+        if not torch.isfinite(tokens).all():
+            return {}
+        found = health_metrics(tokens)
+    values = torch.stack([value.float() for value in found.values()]).tolist()
+    return dict(zip(found, values, strict=True))
+
+
+@torch.no_grad()
 def health_of(state: TrainState, images_BCHW: Tensor, *, config: RunConfig, rank: Rank) -> dict[str, float]:
     """Metrics under `health/...` of normalised images; empty when the features are not finite.
 

@@ -31,7 +31,14 @@ from orchestrator.storage import Store, open_store
 from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_latest, save_checkpoint
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import Evaluation, ProbeData, baselines, evaluate, measure_health
+from orchestrator.train.evaluation import (
+    Evaluation,
+    ProbeData,
+    baselines,
+    evaluate,
+    measure_health,
+    measure_signs,
+)
 from orchestrator.train.initial import load_initial
 from orchestrator.train.movement import TargetMovement
 from orchestrator.train.plan import RunPlan, Stop, plan_run
@@ -245,12 +252,12 @@ class Run:
         return decision
 
     def _measure(self, stop: Stop) -> Evaluation:
-        """The probe where one is due, the target encoder's health at every stop."""
+        """The probe where one is due; signs of collapse at every other stop."""
         if self.probes is None:
             return Evaluation()
         if stop.probe:
             return evaluate(self.state, self.probes, config=self.config, rank=self.rank)
-        return Evaluation(metrics=measure_health(self.state, self.probes, config=self.config, rank=self.rank))
+        return Evaluation(metrics=measure_signs(self.state, self.probes, config=self.config, rank=self.rank))
 
     def _save(self, report: TrialReport) -> None:
         started_s = time.monotonic()

@@ -40,7 +40,7 @@ from orchestrator.data.shardset import SampleReader, ShardSet
 from orchestrator.storage import open_store
 from orchestrator.storage.s3 import PART_BYTES, PARTS_IN_FLIGHT
 
-NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 24, 560, 110_000, 3
+NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 16, 560, 110_000, 3
 LATENCY_S, LINK_BYTES_PER_S = 0.02, 1e9 / 8
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -66,6 +67,14 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if repeated is not None:
         raise ValueError(f"must not repeat a value; remove the second {repeated}")
     return values
+
+
+def _first_seeds(value: Any) -> Any:
+    """Turn a number of seeds into the first ones, and a list, which strict validation would refuse, into a tuple."""
+    if isinstance(value, list):
+        return tuple(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return tuple(range(value)) if is_count and 0 < value <= 100 else value
 
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
@@ -352,8 +361,13 @@ class SweepConfig(Section):
     """How points are chosen; a grid takes every combination of `choices`."""
     num_trials: int | None = Field(default=None, ge=1, le=100_000)
     """Points to draw for every search but grid, and a cap on grid."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100), AfterValidator(_distinct)] = (0,)
-    """Run seeds; every geometry is trained once with each."""
+    seeds: Annotated[
+        tuple[Seed, ...],
+        Field(min_length=1, max_length=100),
+        AfterValidator(_distinct),
+        BeforeValidator(_first_seeds, json_schema_input_type=int | tuple[Seed, ...]),
+    ] = (0,)
+    """Run seeds; every geometry is trained once with each. A number n stands for the seeds 0 to n - 1."""
     metric: str = "probe/linear/mean"
     """Metric that ranks trials; higher is better."""
     asha: AshaConfig | None = None

@@ -56,6 +56,13 @@ def test_whole_floats_are_whole_numbers_and_lists_are_tuples():
     assert config.sweep.space["masks.target_scale"].choices == ((0.1, 0.15), (0.15, 0.2))
 
 
+def test_a_number_of_seeds_stands_for_the_first_ones():
+    assert parse_config("sweep: {seeds: 3}").sweep.seeds == (0, 1, 2)
+    assert parse_config("sweep: {seeds: [4, 5]}").sweep.seeds == (4, 5)
+    with pytest.raises(ConfigError, match=r"sweep\.seeds"):
+        parse_config("sweep: {seeds: 0}")
+
+
 def test_a_count_and_a_fraction_are_told_apart():
     assert type(parse_config("masks: {context_keep: 0.5}").masks.context_keep) is float
     assert type(parse_config("masks: {context_keep: 16}").masks.context_keep) is int

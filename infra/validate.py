@@ -40,11 +40,12 @@ def faults_of(root: Path = HERE) -> Iterator[str]:
     for path in sorted(root.rglob("*")):
         if not path.is_file() or "__pycache__" in path.parts or path.suffix == ".py":
             continue
-        for fault in _faults_of_file(path):
+        for fault in faults_of_file(path):
             yield f"{path.relative_to(root)}: {fault}"
 
 
-def _faults_of_file(path: Path) -> Iterator[str]:
+def faults_of_file(path: Path) -> Iterator[str]:
+    """The faults of one file."""
     text = path.read_text()
     for what, pattern in _CREDENTIALS.items():
         if pattern.search(text):

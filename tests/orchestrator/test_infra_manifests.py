@@ -65,7 +65,7 @@ def test_everything_in_infra_is_valid():
 )
 def test_a_mutated_manifest_is_refused(copy, file, old, new, fault):
     change(copy / file, old, new)
-    found = [line for line in validate.faults_of(copy) if line.startswith(file)]
+    found = list(validate.faults_of_file(copy / file))
     assert any(fault in line for line in found), found
 
 
@@ -81,7 +81,7 @@ def test_a_mutated_manifest_is_refused(copy, file, old, new, fault):
 def test_a_credential_in_any_file_is_found(copy, secret):
     path = copy / "kuberay" / "cluster.yaml"
     path.write_text(f"# {secret}\n{path.read_text()}")
-    assert any("line 1: holds" in line for line in validate.faults_of(copy))
+    assert any("line 1: holds" in line for line in validate.faults_of_file(path))
 
 
 def test_a_secret_in_a_file_is_refused(copy):

@@ -201,7 +201,7 @@ class HealthConfig(Section):
     """Diverged, for I-JEPA: the loss is above this; predicting zeros costs about 0.4 (smooth L1) or 1 (L2)."""
     min_rank_fraction: float = Field(default=0.12, ge=0, lt=1)
     """Collapsed: the features' effective rank is below this share of the untrained encoder's."""
-    min_std_fraction: float = Field(default=0.1, ge=0, lt=1)
+    min_std_fraction: float = Field(default=0.03, ge=0, lt=1)
     """Collapsed: the features' spread is below this share of the untrained encoder's."""
     min_target_movement: float = Field(default=1e-7, ge=0)
     """Stalled: the target encoder's weights change by less than this, relatively, between two reports."""

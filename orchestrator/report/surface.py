@@ -25,10 +25,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, Whi
 
 Array = NDArray[np.float64]
 
-_LENGTH_LOG_MEAN, _LENGTH_LOG_SD = (
-    math.log(1.5),
-    0.5,
-)  # in ranges of an axis; calibrated by benchmarks/report.py
+# In ranges of an axis; benchmarks/report.py measures what it does to the coverage of intervals.
+_LENGTH_LOG_MEAN, _LENGTH_LOG_SD = math.log(1.5), 0.5
 _AMPLITUDE_LOG_SD = 1.0
 _ASSUMED_NOISE_LOG_SD = 0.7
 _MEAN_VARIANCE = 4.0

@@ -96,8 +96,8 @@ def reproduce(
 ) -> None:
     """Run a trial again under its own settings and seed, and say whether it comes out the same.
 
-    RUN is SWEEP/TRIAL or an MLflow run id. On a CPU with the same packages every figure is identical. Exits with 6 when
-    probe accuracies differ by more than a point.
+    RUN is SWEEP/TRIAL or an MLflow run id. On a CPU with the same packages every figure should be identical. Exits with
+    6 when probe accuracies differ by more than a point.
     """
     from orchestrator.cli.commands import execute
     from orchestrator.config import dump

@@ -1,11 +1,14 @@
 """Submission to a real Ray head with token authentication, on loopback."""
 
+import json
 import sys
 import time
 
 import pytest
 from command_line import run_command
+from image_data import image_folder
 from ray_head import run_ray_head
+from tiny_sweeps import TINY
 
 from orchestrator.errors import ClusterError
 from orchestrator.jobs import connect
@@ -125,3 +128,32 @@ def test_doctor_says_the_clusters_version_and_authentication(head, monkeypatch, 
     assert done.code == 0, done.out
     assert f"{head.url}: Ray 2.60.0, authentication: token" in done.out
     assert "clock" in done.out
+
+
+def test_a_submitted_sweep_runs_to_its_end_and_the_same_file_again_is_the_same_sweep(
+    head, monkeypatch, capsys, tmp_path
+):
+    image_folder(tmp_path / "data", images=24)
+    places = {
+        "data.source": str(tmp_path / "data"),
+        "data.cache_dir": str(tmp_path / "cache"),
+        "storage.uri": str(tmp_path / "runs"),
+    }
+    (tmp_path / "base.yaml").write_text(
+        "sweep: {space: {optimizer.learning_rate: {choices: [0.001, 0.002]}}}\n"
+    )
+    settings = [word for key, value in {**TINY, **places}.items() for word in ("--set", f"{key}={value}")]
+    access = ("--address", head.url, "--token-file", str(head.token_file))
+    submit_it = ("submit", str(tmp_path / "base.yaml"), *settings, *access, "--shared-filesystem")
+    first = run_command(monkeypatch, capsys, *submit_it, "--python", sys.executable, "--json")
+    assert first.code == 0, first.err
+    sweep_id = json.loads(first.out)["sweep_id"]
+    client = connect(head.url, token_file=str(head.token_file))
+    assert wait_for(client, sweep_id, "SUCCEEDED", "FAILED", limit_s=240).status == "SUCCEEDED"
+    assert (tmp_path / "runs" / sweep_id / "journal" / "00000000.json").exists()
+    again = run_command(monkeypatch, capsys, *submit_it)
+    assert f"{sweep_id} is there already (succeeded)" in again.out
+    shown = run_command(monkeypatch, capsys, "jobs", "status", sweep_id, *access)
+    assert f"{sweep_id}: succeeded for" in shown.out
+    logged = run_command(monkeypatch, capsys, "jobs", "logs", sweep_id, *access)
+    assert "finished" in logged.out

@@ -15,6 +15,7 @@ from typing import Any
 
 from jepa_core.objectives import IJepaSettings
 from orchestrator.config.models import RunConfig
+from orchestrator.errors import StorageError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.budget import (
     REASON,
@@ -177,14 +178,18 @@ class Board:
         if trial_id is None:
             return Assignment(kind="wait")
         slot = self._record.slots.get(slot_id)
-        self.append(
-            "attempt_started",
-            trial_id=trial_id,
-            attempt_id=attempt_id,
-            slot_id=slot_id,
-            num_gpus=slot.num_gpus if slot else 0.0,
-            num_cpus=slot.num_cpus if slot else 0.0,
-        )
+        try:
+            self.append(
+                "attempt_started",
+                trial_id=trial_id,
+                attempt_id=attempt_id,
+                slot_id=slot_id,
+                num_gpus=slot.num_gpus if slot else 0.0,
+                num_cpus=slot.num_cpus if slot else 0.0,
+            )
+        except StorageError:
+            self._queue.put_back(slot_id)  # an attempt that was not journaled has not begun
+            raise
         return Assignment(kind="run", job=self._job(trial_id), attempt_id=attempt_id)
 
     def attempt_ended(self, trial_id: str, attempt_id: str, outcome: Outcome) -> None:
@@ -209,8 +214,11 @@ class Board:
     def report(self, report: TrialReport, attempt_id: str) -> Decision:
         """Journal a report and answer it.
 
-        A rung is decided once: a trial that reaches it again after a restart hears the same answer.
+        A rung is decided once: a trial that reaches it again after a restart hears the same answer. An attempt whose
+        slot was given up, and which is not dead yet, is sent home: another one may run its trial by now.
         """
+        if not self._queue.holds(attempt_id):
+            return Decision(action="stop", reason="the attempt was given up")
         decision = self._decide(report)
         value = _last_value(report, self._metric)
         fields = report.to_json()

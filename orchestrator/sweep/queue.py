@@ -28,6 +28,10 @@ class TrialQueue:
     held: dict[str, Held] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
+    def holds(self, attempt_id: str) -> bool:
+        """Whether a slot runs this attempt."""
+        return any(held.attempt_id == attempt_id for held in self.held.values())
+
     @property
     def exhausted(self) -> bool:
         """Whether a slot that asks now can be sent home: nothing waits and nothing more is to come."""
@@ -48,6 +52,10 @@ class TrialQueue:
         trial_id = self.waiting.popleft()
         self.held[slot_id] = Held(trial_id=trial_id, attempt_id=attempt_id)
         return trial_id
+
+    def put_back(self, slot_id: str) -> None:
+        """Undo `take`: the slot does not run the trial after all, which is the next again."""
+        self.waiting.appendleft(self.held.pop(slot_id).trial_id)
 
     def release(self, attempt_id: str) -> bool:
         """End an attempt; returns whether a slot held it."""

@@ -169,7 +169,9 @@ class SweepRecord:
         slot.is_open = True
 
     def _on_slot_ended(self, event: Mapping[str, Any]) -> None:
-        slot = self.slots[event["slot_id"]]
+        slot = self.slots.get(event["slot_id"])
+        if slot is None or not slot.is_open:
+            return  # its start could not be journaled
         slot.periods[-1][1] = event["time_ms"] / 1000
         slot.is_open = False
 
@@ -190,7 +192,9 @@ class SweepRecord:
         trial.state, trial.reason = "running", ""
 
     def _on_attempt_ended(self, event: Mapping[str, Any]) -> None:
-        attempt = self.trials[event["trial_id"]].attempts[event["attempt_id"]]
+        attempt = self.trials[event["trial_id"]].attempts.get(event["attempt_id"])
+        if attempt is None:
+            return  # its start could not be journaled
         attempt.ended = attempt.last_seen = event["time_ms"] / 1000
         attempt.error = event.get("error", "")
 

@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup, PlacementGroupID, remove_pl
 
 from orchestrator.errors import TrainingError
 from orchestrator.train.launch import NoRoomError, TrialResources, fit_slot
+from orchestrator.train.slot import error_text
 
 _log = logging.getLogger(__name__)
 _FRUITLESS_STARTS = 3
@@ -57,6 +58,17 @@ class Slots:
             thread.join()
 
     def _keep(self, slot_id: str) -> None:
+        """Keep a slot up; whatever goes wrong gives it up, so that a sweep never waits for a thread that has died."""
+        try:
+            self._keep_up(slot_id)
+        except Exception as err:
+            self._give_up(slot_id, error_text(err))
+
+    def _give_up(self, slot_id: str, error: str) -> None:
+        _log.warning("%s is given up: %s", slot_id, error)
+        self.errors[slot_id] = error
+
+    def _keep_up(self, slot_id: str) -> None:
         fruitless = 0
         while True:
             error = self._run_once(slot_id)
@@ -76,7 +88,7 @@ class Slots:
                     continue
             fruitless = 1 if had_reports else fruitless + 1
             if fruitless >= limit:
-                self.errors[slot_id] = str(error)
+                self._give_up(slot_id, str(error))
                 return
 
     def _run_once(self, slot_id: str) -> TrainingError | None:

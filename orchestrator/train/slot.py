@@ -149,7 +149,13 @@ def slot_worker(arguments: dict[str, Any]) -> None:
 
 
 def error_text(error: BaseException) -> str:
-    """A failure in one line: our own errors as they are, others with their type."""
+    """A failure in one line: our own errors as they are, others with their type.
+
+    Of one that came from another process, what happened there, and not Ray's account of how it travelled.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return error_text(cause)
     if isinstance(error, OrchestratorError):
         return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.config.models import AshaConfig, RunConfig, StorageConfig, SweepConfig, TrainConfig
 from orchestrator.errors import StorageError
-from orchestrator.storage import open_store
+from orchestrator.storage import MemoryStore, open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.journal import Journal, read_events
 from orchestrator.sweep.record import fold
@@ -18,6 +18,17 @@ CONFIG = RunConfig(
     train=TrainConfig(images=6400, batch_size=64),
     sweep=SweepConfig(metric=METRIC, asha=AshaConfig(first_rung_images=640, reduction_factor=2)),
 )
+
+
+class FailingStore(MemoryStore):
+    """Has no room for one kind of event."""
+
+    refused = ""
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self.refused and self.refused.encode() in data:
+            raise StorageError(f"{key}: the disk is full")
+        return super().create(key, data)
 
 
 def _report(
@@ -55,7 +66,9 @@ def test_a_rung_is_decided_once_even_after_a_restart(tmp_path: Path) -> None:
     assert board.report(_report("a", 640, 50.0, rung=640), _attempt(board, "a")).action == "continue"
     board.report(_report("b", 640, 60.0, rung=640), _attempt(board, "b"))
     again = Board(str(tmp_path), CONFIG)
-    assert again.report(_report("a", 640, 50.0, rung=640), "later").action == "continue"
+    again.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    again.next_trial("slot-0")
+    assert again.report(_report("a", 640, 50.0, rung=640), _attempt(again, "a")).action == "continue"
     assert again.record().rung_values(640) == {"a": 50.0, "b": 60.0}
 
 
@@ -101,6 +114,38 @@ def test_a_trial_whose_workers_died_goes_to_the_next_free_slot(tmp_path: Path) -
     job = board.next_trial("slot-x").job
     assert job is not None
     assert job.trial_id == "a"
+
+
+def test_an_attempt_whose_slot_was_given_up_is_sent_home_unheard(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.slot_failed("slot-a")
+    assert board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a")).action == "stop"
+    assert board.next_trial("slot-x").kind == "run"
+    assert board.record().trials["a"].history == {}
+    assert board.report(_report("a", 64, 1.0), _attempt(board, "a")).action == "continue"
+
+
+def test_an_attempt_that_could_not_be_journaled_has_not_begun() -> None:
+    store = FailingStore()
+    board = Board("memory", CONFIG, store=store)
+    board.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    store.refused = "attempt_started"
+    with pytest.raises(StorageError, match="full"):
+        board.next_trial("slot-0")
+    store.refused = ""
+    board.slot_started("slot-0", None)
+    assert board.next_trial("slot-0").kind == "run"
+    assert fold(read_events(store)).trials["a"].state == "running"
+
+
+def test_a_slot_whose_start_could_not_be_journaled_may_end() -> None:
+    store = FailingStore()
+    board = Board("memory", CONFIG, store=store)
+    store.refused = "slot_started"
+    with pytest.raises(StorageError, match="full"):
+        board.slot_opened("slot-0", 0.0, 1.0)
+    board.slot_closed("slot-0", "lost")
+    assert fold(read_events(store)).slots == {}
 
 
 def test_a_trial_that_fails_too_often_is_failed_with_its_last_error(tmp_path: Path) -> None:

@@ -46,10 +46,12 @@ def checkpoint_name(step: int) -> str:
 def save_checkpoint(
     store: Store, *, step: int, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], keep: int
 ) -> str:
-    """Write a checkpoint under `store` and delete all but the newest `keep`.
+    """Write a checkpoint under `store` and delete older ones, so that `keep` are left up to this one.
 
     `meta` must be JSON-able. Returns the checkpoint's name. The order of writes is weights, manifest, then deletion of
-    the old, so that the newest complete checkpoint is never touched before its successor is complete.
+    the old, so that the newest complete checkpoint is never touched before its successor is complete. Later ones than
+    this are damaged, or this one would not be written: they count for nothing and are written over when the run gets
+    there. What a kill left of older ones, weights without a manifest, is deleted too.
     """
     name = checkpoint_name(step)
     weights = save_safetensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
@@ -63,8 +65,11 @@ def save_checkpoint(
     text = json.dumps(manifest, sort_keys=True).encode()
     store.write(f"{name}/{_WEIGHTS}", weights)
     store.write(f"{name}/{_MANIFEST}", text)
-    for old in list_checkpoints(store)[keep:]:
-        _delete(store, old)
+    kept = [other for other in list_checkpoints(store) if other <= name][:keep]
+    folders = {info.key.split("/")[0] for info in store.list()}
+    for old in sorted(folder for folder in folders if _NAME.fullmatch(folder) and folder <= name):
+        if old not in kept:
+            _delete(store, old)
     return name
 
 

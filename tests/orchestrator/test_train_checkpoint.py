@@ -37,6 +37,21 @@ def test_only_the_newest_are_kept(store: Store, tmp_path: Path) -> None:
     assert not list((tmp_path / "step-0000000001").glob("*"))
 
 
+def test_a_damaged_later_one_does_not_crowd_out_what_is_written(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / _save(store, 20, keep=1) / "state.safetensors"
+    path.write_bytes(b"damaged")
+    _save(store, 10, keep=1)
+    found = load_latest(store)
+    assert found is not None
+    assert found.step == 10
+
+
+def test_weights_that_a_kill_left_without_a_manifest_are_deleted(store: Store, tmp_path: Path) -> None:
+    (tmp_path / _save(store, 1) / "manifest.json").unlink()
+    _save(store, 2)
+    assert not list((tmp_path / "step-0000000001").glob("*"))
+
+
 @pytest.mark.parametrize("file", ["state.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
 def test_damage_to_the_newest_falls_back_to_the_one_before(

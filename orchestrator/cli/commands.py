@@ -162,7 +162,6 @@ def _run(
     as_json: bool,
     revive: tuple[str, ...] = (),
 ) -> None:
-    from orchestrator.report import summarize
     from orchestrator.sweep.planning import describe_plan
 
     if dry_run:
@@ -170,6 +169,13 @@ def _run(
         emit(as_json, plan.to_json(), plan.text())
         return
     record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
+    conclude(config, record, as_json=as_json)
+
+
+def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
+    """Print what came of a sweep, and how to go on with one that was interrupted, which exits with 130."""
+    from orchestrator.report import summarize
+
     summary = summarize(config, record)
     emit(as_json, summary.to_json(), summary.text())
     if record.state in ("interrupted", "paused"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -65,11 +68,35 @@ def main() -> None:
         err.show()
         sys.exit(2)
     except OrchestratorError as err:
-        click.echo(f"error: {err}", err=True)
+        click.echo(f"error: {_as_raised(err)}", err=True)
         sys.exit(err.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as err:
+        click.echo(_unexpected(err), err=True)
+        sys.exit(1)
+
+
+def _as_raised(error: OrchestratorError) -> BaseException:
+    """The error itself of one that was raised in another process, without Ray's account of how it travelled."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, OrchestratorError) else error
+
+
+def _unexpected(error: Exception) -> str:
+    """What to say of an error that nobody foresaw; its traceback goes to a file, for whoever mends it."""
+    handle, path = tempfile.mkstemp(prefix="orchestrator-error-", suffix=".txt")
+    with os.fdopen(handle, "w") as file:
+        file.write("".join(traceback.format_exception(error)))
+    said = " ".join(str(error).split())[:300]
+    return (
+        f"error: unexpected {type(error).__name__}: {said}\n"
+        f"This is a fault of orchestrator's own; please report it with {path}"
+    )
 
 
 def config_argument(command: F) -> F:

@@ -164,17 +164,15 @@ def _go_on(
     runs: str,
     as_json: bool,
 ) -> None:
-    from orchestrator.cli.commands import execute
+    from orchestrator.cli.commands import conclude, execute
     from orchestrator.config import parse_config
-    from orchestrator.report import summarize
 
     store = _store(runs, sweep_id)
     _open(runs, sweep_id).refresh()
     text = store.read("config.yaml").decode()
     config = parse_config(text, source=f"{store.uri}/config.yaml", overrides=overrides)
     record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
-    summary = summarize(config, record)
-    emit(as_json, summary.to_json(), summary.text())
+    conclude(config, record, as_json=as_json)
 
 
 def _ask(runs: str, sweep_id: str, request: Request) -> None:

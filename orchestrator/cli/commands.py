@@ -177,11 +177,24 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     from orchestrator.report import summarize
 
     summary = summarize(config, record)
-    emit(as_json, summary.to_json(), summary.text())
+    emit(as_json, summary.to_json(), f"{summary.text()}\n\n{_look_closer(config, record.sweep_id)}")
     if record.state in ("interrupted", "paused"):
         click.echo(f"go on with: orchestrator resume {record.sweep_id}", err=True)
     if record.state == "interrupted":
         sys.exit(130)
+
+
+def _look_closer(config: RunConfig, sweep_id: str) -> str:
+    """Where the page and the runs of a sweep are, and what to do with its best geometry."""
+    from orchestrator.sweep.runner import run_uri
+
+    where = "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
+    where_ui = "" if "://" in config.storage.uri else where  # MLflow's default store is never in a bucket
+    return (
+        f"Report: {run_uri(config, sweep_id)}/report/report.html\n"
+        f"MLflow: orchestrator ui{where_ui}    (select the trials, press Compare)\n"
+        f"Go on:  orchestrator train --from-best {sweep_id}{where} --set train.images=N"
+    )
 
 
 @app.command()

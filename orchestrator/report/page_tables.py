@@ -177,7 +177,11 @@ def ledger_table(summary: Summary) -> str:
             _row([_cell("held by worker groups, between trials too", css="text"), *map(_cell, cells)])
         )
     heads = ["", "trials", "attempts", "GPU hours", "CPU core hours", "images"]
-    legend = '<p class="soft">Hours count the devices that were allocated, busy or not, retries included.</p>'
+    legend = (
+        '<p class="soft">Hours count the devices that were allocated, busy or not, retries included. A trial\'s '
+        "count from its first step on: what it took to start, and the baselines that the first trials measure for "
+        "all, are in the last line alone.</p>"
+    )
     return _table(heads, rows, text_columns=(0,)) + legend
 
 

@@ -27,7 +27,7 @@ from orchestrator.text import align
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Summary:
-    """A sweep in figures; `gpu_hours` and `cpu_core_hours` count every trial and retry."""
+    """A sweep in figures; `gpu_hours` and `cpu_core_hours` count every trial's start, training and retries."""
 
     sweep_id: str
     state: str
@@ -130,7 +130,8 @@ class Summary:
 
     def cost_line(self) -> str:
         """What the whole sweep cost."""
-        cost = cost_text(self.gpu_hours, self.cpu_core_hours)
+        held = self.held_gpu_hours, self.held_cpu_core_hours
+        cost = cost_text(*(held if any(held) else (self.gpu_hours, self.cpu_core_hours)))
         return (
             f"Whole sweep: {cost}, {self.seconds / 60:.1f} minutes, {len(self.trials)} trials, {self.state}."
         )
@@ -209,8 +210,8 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         metric=config.sweep.metric,
         trials=trials,
         verdict=verdict,
-        gpu_hours=sum(trial.gpu_hours for trial in trials),
-        cpu_core_hours=sum(trial.cpu_core_hours for trial in trials),
+        gpu_hours=sum(trial.gpu_hours for trial in record.trials.values()),
+        cpu_core_hours=sum(trial.cpu_core_hours for trial in record.trials.values()),
         seconds=max(0, ended_ms - record.started_ms) / 1000,
         held_gpu_hours=sum(slot.num_gpus * slot.seconds for slot in record.slots.values()) / 3600,
         held_cpu_core_hours=sum(slot.num_cpus * slot.seconds for slot in record.slots.values()) / 3600,

@@ -27,7 +27,9 @@ class TrialSummary:
     `hits` tells for each label which test images the linear probe got right; it may be empty. `untrained`
     and `pixels` are the baselines by label, `untrained_value` the ranking metric of the untrained encoder.
     `curve` is the ranking metric over images seen, `hours` the device hours spent until then (GPU hours, or CPU core
-    hours without a GPU), retries included; `health` holds the label-free metrics by images.
+    hours without a GPU), retries included; `health` holds the label-free metrics by images. Hours count from a
+    trial's first step on: starting and measuring the shared baselines fall to whichever trial comes first, so they
+    say nothing about a geometry.
     """
 
     trial_id: str
@@ -150,6 +152,10 @@ def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> Tria
     curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
     baseline = metric.removeprefix("probe/")
     listed = listed_point(config, trial.point)
+    hours = {images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()}
+    start_hours = hours.get(0, 0.0)
+    device_hours = trial.gpu_hours or trial.cpu_core_hours
+    own_share = 1 - start_hours / device_hours if device_hours > 0 else 1.0
     return TrialSummary(
         trial_id=trial.trial_id,
         name=trial.name or trial.trial_id,
@@ -164,12 +170,12 @@ def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> Tria
         untrained=_labels(trial.metrics, "baseline/untrained/linear/"),
         pixels=_labels(trial.metrics, "baseline/pixels/linear/"),
         untrained_value=trial.metrics.get(f"baseline/untrained/{baseline}", math.nan),
-        gpu_hours=trial.gpu_hours,
-        cpu_core_hours=trial.cpu_core_hours,
+        gpu_hours=trial.gpu_hours * own_share,
+        cpu_core_hours=trial.cpu_core_hours * own_share,
         reason=trial.reason,
         curve=curve,
         metrics=dict(trial.metrics),
-        hours={images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()},
+        hours={images: spent - start_hours for images, spent in hours.items()},
         health={
             images: {key: value for key, value in row.items() if key.startswith("health/")}
             for images, row in sorted(trial.history.items())

@@ -66,7 +66,7 @@ class Journal:
             "kind": kind,
             **fields,
         }
-        if not self.store.create(self._key(), json.dumps(event, sort_keys=True).encode()):
+        if not self.store.create(self._key(), json.dumps(event).encode()):
             return None
         self._next += 1
         return event

@@ -2,10 +2,13 @@ import math
 
 import numpy as np
 import pytest
+from sweep_records import sweep_config, sweep_events
 
 from orchestrator.report.matched import compare
 from orchestrator.report.noise import pool_differences, pool_noise
-from orchestrator.report.trials import TrialSummary, group_geometries
+from orchestrator.report.summary import summarize
+from orchestrator.report.trials import TrialSummary, group_geometries, trial_summaries
+from orchestrator.sweep.record import fold
 
 METRIC = "probe/linear/mean"
 
@@ -151,3 +154,18 @@ def test_the_best_alone_is_compared_under_the_correction_for_all_pairs():
     every, few = words(trials), words(trials, against_best=True)
     assert (len(every), len(few)) == (18, 9)
     assert all(every[key].low == few[key].low for key in few)
+
+
+def test_what_a_trial_took_to_start_is_no_cost_of_its_geometry():
+    events = sweep_events()
+    slow = [
+        {**event, "time_ms": event["time_ms"] - 60_000}
+        if event["kind"] == "attempt_started" and event["trial_id"] == "t0000000"
+        else event
+        for event in events
+    ]
+    quick_one, slow_one = (trial_summaries(sweep_config(), fold(found))[0] for found in (events, slow))
+    assert slow_one.gpu_hours == pytest.approx(quick_one.gpu_hours)
+    assert slow_one.hours == pytest.approx(quick_one.hours)
+    quick, whole = (summarize(sweep_config(), fold(found)) for found in (events, slow))
+    assert whole.gpu_hours - quick.gpu_hours == pytest.approx(60 / 3600)

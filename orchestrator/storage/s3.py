@@ -218,10 +218,10 @@ class S3Store:
     def _download_parts(self, key: str, info: ObjectInfo, descriptor: int) -> None:
         def fetch(start: int) -> None:
             length = min(PART_BYTES, info.size_bytes - start)
-            part = memoryview(_part_buffers.of_thread())[:length]
+            part = memoryview(_part_buffers.of_thread(length))[:length]
             self._part_into(key, start, part, etag=info.etag)
             written = 0
-            while written < length:
+            while written < len(part):
                 written += os.pwrite(descriptor, part[written:], start + written)
 
         os.truncate(descriptor, info.size_bytes)  # so that the cache counts what is still on its way
@@ -325,10 +325,10 @@ class _PartBuffers(threading.local):
     def __init__(self) -> None:
         self._buffer: bytearray | None = None
 
-    def of_thread(self) -> bytearray:
-        """The same memory at each call; a thread that fetches nothing takes none."""
-        if self._buffer is None:
-            self._buffer = bytearray(PART_BYTES)
+    def of_thread(self, num_bytes: int) -> bytearray:
+        """At least `num_bytes`, the same memory at each call; a thread that fetches nothing takes none."""
+        if self._buffer is None or len(self._buffer) < num_bytes:
+            self._buffer = bytearray(max(PART_BYTES, num_bytes))
         return self._buffer
 
 

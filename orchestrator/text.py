@@ -1,8 +1,10 @@
-"""Tables and figures as plain text, for whatever is printed or written for a person."""
+"""Tables and figures as plain text, and values as JSON, for whatever is printed or written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -27,6 +29,17 @@ def with_prefix(value: float, unit: str) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def json_able(value: Any) -> Any:
+    """The same as JSON knows it: NaN and infinity, for which JSON has no word, become null; what is unknown, text."""
+    if isinstance(value, Mapping):
+        return {str(key): json_able(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_able(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _is_figure(cell: str) -> bool:

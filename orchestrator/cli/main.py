@@ -15,6 +15,7 @@ import click
 
 from orchestrator import __version__
 from orchestrator.errors import OrchestratorError
+from orchestrator.text import json_able
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -126,4 +127,4 @@ def json_option(command: F) -> F:
 
 def emit(as_json: bool, data: Any, text: str) -> None:
     """Print a command's result."""
-    click.echo(json.dumps(data, indent=2, sort_keys=True, default=str) if as_json else text)
+    click.echo(json.dumps(json_able(data), indent=2, sort_keys=True) if as_json else text)

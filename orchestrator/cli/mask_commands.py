@@ -61,13 +61,13 @@ def audit(file: str, overrides: tuple[str, ...], out: str | None, as_json: bool)
     """Say what each geometry of FILE really masks: a table here, and a page with heat maps for the whole sweep."""
     from orchestrator.report.masks_page import render_audit
     from orchestrator.report.masks_sweep import LEGEND, audit_rows, coverage_picture, coverage_text
-    from orchestrator.text import align
+    from orchestrator.text import align, json_able
 
     config, found = _audited(file, overrides)
     folder = _folder(config, out)
     page = _write(folder / "audit.html", render_audit(config.name, found).encode())
     _write(folder / "coverage.png", coverage_picture(found, most=_MAX_MAPS))
-    _write(folder / "audit.json", json.dumps(found.to_json(), indent=1).encode())
+    _write(folder / "audit.json", json.dumps(json_able(found.to_json()), indent=1).encode())
     lines = [align(audit_rows(found)), "", *(f"  {line}" for line in LEGEND)]
     if len(found.geometries) == 1:
         lines += ["", coverage_text(found.geometries[0])]

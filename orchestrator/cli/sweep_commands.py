@@ -75,6 +75,7 @@ def logs(sweep_id: str, runs: str, follow: bool, trial: str | None, as_json: boo
 
     from orchestrator.sweep.resume import find_trial
     from orchestrator.sweep.status import event_line
+    from orchestrator.text import json_able
 
     found = _open(runs, sweep_id)
     fresh = found.refresh()
@@ -83,7 +84,7 @@ def logs(sweep_id: str, runs: str, follow: bool, trial: str | None, as_json: boo
         for event in fresh:
             if wanted is not None and event.get("trial_id") != wanted:
                 continue
-            click.echo(json.dumps(event, sort_keys=True) if as_json else event_line(event))
+            click.echo(json.dumps(json_able(event), sort_keys=True) if as_json else event_line(event))
         if not follow or found.state != "running":
             return
         time.sleep(_REFRESH_S)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from orchestrator.report.trials import (
 from orchestrator.report.verdict import GeometryResult, Verdict, judge
 from orchestrator.report.words import cost_text, verdict_lines
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.text import align
+from orchestrator.text import align, json_able
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,9 +110,7 @@ class Summary:
             "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
             "pareto_front": [result.name for result in self.front()],
         }
-        clean: dict[str, Any] = _without_nan(
-            {**head, **figures, "verdict": verdict, **extra, "trials": trials}
-        )
+        clean: dict[str, Any] = json_able({**head, **figures, "verdict": verdict, **extra, "trials": trials})
         return clean
 
     def front(self) -> list[GeometryResult]:
@@ -248,17 +245,3 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _figure(value: float, *, sign: bool = False) -> str:
     return "-" if not math.isfinite(value) else f"{value:+.1f}" if sign else f"{value:.1f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return (
-        value
-        if value is None or isinstance(value, (bool, int, float, str))
-        else json.loads(json.dumps(value, default=str))
-    )

@@ -21,6 +21,7 @@ from orchestrator.report.winner import MODEL_FOLDER, model_files, recommend, set
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.text import json_able
 from orchestrator.tracking import Links, MetricRow, Tracker, find_tracker
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _mask_files(start: SweepStart) -> dict[str, bytes]:
     return {
         "audit.html": render_audit(start.config.name, audit).encode(),
         "coverage.png": masks_sweep.coverage_picture(audit, most=_MAX_PREVIEWS),
-        "audit.json": json.dumps(audit.to_json(), indent=1).encode(),
+        "audit.json": json.dumps(json_able(audit.to_json()), indent=1).encode(),
         _PICTURES_OF_TRIALS: json.dumps(names, indent=1).encode(),
         **{f"{name}.png": data for name, data in pictures.items()},
     }

@@ -117,11 +117,21 @@ class Board:
             self.append("trial_revived", trial_id=trial_id)
 
     def submit(
-        self, trial_id: str, index: int | None, point: Mapping[str, Any], seed: int, name: str
+        self,
+        trial_id: str,
+        index: int | None,
+        point: Mapping[str, Any],
+        seed: int,
+        name: str,
+        proposal: str = "",
     ) -> None:
-        """Plan a trial and have a slot run it; one that is done already is not run again."""
+        """Plan a trial and have a slot run it; one that is done already is not run again.
+
+        `proposal` names the search's asking for it, which is counted once however often it is repeated.
+        """
         self.plan_trial(trial_id, index, point, seed, name)
-        self._queue.submit(trial_id, is_needed=not self._record.trials[trial_id].done)
+        is_needed = not self._record.trials[trial_id].done
+        self._queue.submit(trial_id, is_needed=is_needed, proposal=proposal)
 
     def outcome(self, trial_id: str) -> float | None:
         """The ranking metric of a trial that is done or will not be run now; None while it waits or runs.

@@ -27,6 +27,7 @@ class TrialQueue:
     waiting: deque[str] = field(default_factory=deque)
     held: dict[str, Held] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    proposals: set[str] = field(default_factory=set)
 
     def holds(self, attempt_id: str) -> bool:
         """Whether a slot runs this attempt."""
@@ -37,10 +38,15 @@ class TrialQueue:
         """Whether a slot that asks now can be sent home: nothing waits and nothing more is to come."""
         return not self.waiting and self.expected is not None and self.expected <= 0
 
-    def submit(self, trial_id: str, *, is_needed: bool = True) -> None:
-        """Queue a trial that is needed, unless it waits or runs already; it counts as an expected one either way."""
-        if self.expected is not None:
+    def submit(self, trial_id: str, *, is_needed: bool = True, proposal: str = "") -> None:
+        """Queue a trial that is needed, unless it waits or runs already; it counts as an expected one either way.
+
+        A `proposal` that is submitted again counts once: its submitter was lost with its node and started anew.
+        """
+        if self.expected is not None and proposal not in self.proposals:
             self.expected -= 1
+        if proposal:
+            self.proposals.add(proposal)
         is_held = any(held.trial_id == trial_id for held in self.held.values())
         if is_needed and not is_held and trial_id not in self.waiting:
             self.waiting.append(trial_id)

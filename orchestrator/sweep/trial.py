@@ -31,7 +31,8 @@ def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, board: Any) ->
     """
     plan = _plan(config, arguments)
     index = None if "trial" not in arguments else plan.index
-    ray.get(board.submit.remote(plan.trial_id, index, plan.point, plan.seed, plan.name))
+    proposal = tune.get_context().get_trial_id() or ""
+    ray.get(board.submit.remote(plan.trial_id, index, plan.point, plan.seed, plan.name, proposal))
     while (value := ray.get(board.outcome.remote(plan.trial_id))) is None:
         time.sleep(_POLL_S)
     tune.report({METRIC: value})

@@ -1,5 +1,7 @@
 """What a user sees when something goes wrong: one line, an exit code, and never a bare traceback."""
 
+import json
+import math
 import tempfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from command_line import run_command
 from ray.exceptions import RayTaskError
 
 from orchestrator.cli.commands import conclude
-from orchestrator.cli.main import app
+from orchestrator.cli.main import app, emit
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.sweep.record import SweepRecord
@@ -56,6 +58,13 @@ def test_an_error_of_another_process_reads_as_it_was_raised_and_keeps_its_code(
 def test_a_trials_reason_leaves_out_how_its_error_travelled() -> None:
     assert error_text(_from_another_process(StorageError("s3://b: no space"))) == "s3://b: no space"
     assert error_text(_from_another_process(KeyError("gone"))) == "KeyError: 'gone'"
+
+
+def test_json_on_the_command_line_is_json_where_a_figure_is_not_finite(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    emit(True, {"loss": math.nan, "rank": 2.5}, "")
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "rank": 2.5}
 
 
 def test_an_interrupted_sweep_says_how_to_go_on_and_exits_with_130(

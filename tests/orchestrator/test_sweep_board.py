@@ -176,6 +176,17 @@ def test_slots_end_when_the_last_expected_trial_has_been_taken(tmp_path: Path) -
     assert board.next_trial("slot-2").kind == "end"
 
 
+def test_a_proposal_that_is_repeated_counts_once(tmp_path: Path) -> None:
+    board = Board(str(tmp_path), CONFIG)
+    board.expect(2)
+    for _ in range(2):
+        board.submit("a", None, {"masks.num_target_blocks": 1}, 0, "a", "first")
+    assert board.next_trial("slot-0").kind == "run"
+    assert board.next_trial("slot-1").kind == "wait"
+    board.submit("a", None, {"masks.num_target_blocks": 1}, 0, "a", "second")
+    assert board.next_trial("slot-1").kind == "end"
+
+
 def test_a_trial_that_is_done_is_not_run_again(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
     board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a"))

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import math
+from pathlib import PurePosixPath
+
 import pytest
 
-from orchestrator.text import align, with_prefix
+from orchestrator.text import align, json_able, with_prefix
+
+
+def test_what_json_has_no_word_for_becomes_null_and_the_unknown_text():
+    found = json_able({"a": math.nan, 1: (1.5, -math.inf, True, None), "p": PurePosixPath("x/y")})
+    assert found == {"a": None, "1": [1.5, None, True, None], "p": "x/y"}
 
 
 def test_figures_align_right_and_words_left():

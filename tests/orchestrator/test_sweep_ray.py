@@ -109,6 +109,25 @@ def test_a_trial_that_cannot_be_kept_fails_alone_and_its_slot_goes_on(tmp_path: 
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_proposing_search_runs_what_it_proposes_and_repeats_it_under_the_other_seeds(
+    tmp_path: Path,
+) -> None:
+    config = tiny_config(
+        tmp_path,
+        train__images=64,
+        sweep__search="optuna",
+        sweep__num_trials=3,
+        sweep__seeds=(0, 1),
+        sweep__space={"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}},
+    )
+    record = _run(config)
+    points = {seed: [t.point for t in record.in_order() if t.seed == seed] for seed in (0, 1)}
+    assert len(points[0]) == 3
+    assert points[1] == points[0]
+    assert {trial.state for trial in record.trials.values()} == {"finished"}
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     def pause_once(event: Any, record: SweepRecord) -> None:
         if event["kind"] == "report" and event["images"] >= 160 and not asked:

@@ -16,7 +16,7 @@ help: ## Print the targets
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,s3-test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,s3-test]'
 	@touch $(STAMP)
 
 .PHONY: env

@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 env: $(STAMP) ## Make the environment in .venv
 
 .PHONY: demo
-demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the embedded scenes (about 6 minutes on 2 cores)
+demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the embedded scenes (4 to 6 minutes on 2 cores)
 	$(BIN)/orchestrator sweep sweeps/masks.yaml
 
 .PHONY: test

@@ -18,7 +18,9 @@ class EmaSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     start_momentum: float = 0.996
+    """Share of itself that the target encoder keeps at the first step."""
     final_momentum: float = 1.0
+    """The same at the last step; 1 leaves it where it is."""
 
     def __post_init__(self) -> None:
         for key in ("start_momentum", "final_momentum"):

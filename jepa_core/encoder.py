@@ -10,6 +10,7 @@ patch. A leading R counts rows of indices: a multiple of B.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,11 +35,17 @@ class EncoderSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str = "vit_small_patch16_224"
+    """A timm Vision Transformer; the keys below override its dimensions."""
     image_size_px: int = 224
+    """Side of the image that the encoder sees."""
     patch_size_px: int = 16
+    """Side of a patch; the grid of patches has image_size_px / patch_size_px on a side."""
     width: int | None = None
+    """Width of a token; null is that of `name`."""
     depth: int | None = None
+    """Transformer blocks; null is that of `name`."""
     num_heads: int | None = None
+    """Attention heads a block; null is that of `name`."""
 
     def __post_init__(self) -> None:
         for key in ("image_size_px", "patch_size_px", "width", "depth", "num_heads"):
@@ -171,14 +178,29 @@ def build_encoder(settings: EncoderSettings, *, generator: torch.Generator | Non
     return encoder
 
 
+def check_encoder_name(name: str) -> None:
+    """Say whether timm has a Vision Transformer of that name; a common name is known without waiting for timm.
+
+    Raises:
+        ValueError: It has none; the message ends with the nearest names.
+    """
+    if re.fullmatch(
+        r"vit_((tiny|small|base|large)_patch16|base_patch8|small_patch32|base_patch32)_224", name
+    ):
+        return
+    import timm
+
+    known = timm.list_models(module="vision_transformer")
+    if name.split(".")[0] not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise ValueError(f"{name!r} is not a timm Vision Transformer{hint}")
+
+
 def _timm_vit(settings: EncoderSettings) -> Any:
     import timm  # here, since reading settings should not wait seconds for timm and torchvision
 
-    known = timm.list_models(module="vision_transformer")
-    if settings.name.split(".")[0] not in known:
-        near = difflib.get_close_matches(settings.name, known, n=3)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise ValueError(f"{settings.name!r} is not a timm Vision Transformer{hint}")
+    check_encoder_name(settings.name)
     overrides = {"embed_dim": settings.width, "depth": settings.depth, "num_heads": settings.num_heads}
     options: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
     try:

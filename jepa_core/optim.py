@@ -24,15 +24,25 @@ class OptimizerSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     learning_rate: float = 1e-3
+    """Learning rate at the end of the warm-up, absolute: it is not scaled by the batch size."""
     start_learning_rate: float = 2e-4
+    """Learning rate of the first step."""
     final_learning_rate: float = 1e-6
+    """Learning rate at the end of the cosine."""
     warmup_fraction: float = 40 / 300
+    """Share of the run over which the rate rises linearly from `start_learning_rate`."""
     weight_decay: float = 0.04
+    """Weight decay of the first step; biases and norms have none."""
     final_weight_decay: float = 0.4
+    """Weight decay at the end of its cosine."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the two moments."""
     epsilon: float = 1e-8
+    """AdamW's term in the denominator."""
     gradient_clip_norm: float | None = None
+    """Norm above which the gradient is scaled down; null leaves it as it is."""
     schedule_stretch: float = 1.0
+    """Length of the schedules over the run's: above 1 the run ends before they do."""
 
     def __post_init__(self) -> None:
         for key in ("learning_rate", "epsilon", "schedule_stretch", "gradient_clip_norm"):

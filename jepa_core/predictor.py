@@ -35,9 +35,13 @@ class PredictorSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     width: int = 384
+    """Width of a token in the predictor."""
     depth: int = 6
+    """Transformer blocks of the predictor."""
     num_heads: int | None = None
+    """Attention heads a block; null is the encoder's."""
     context: Literal["repeated", "shared"] = "repeated"
+    """What context tokens attend to: one target block too (published), or the context alone (cheaper)."""
 
     def __post_init__(self) -> None:
         for key in ("width", "depth", "num_heads"):

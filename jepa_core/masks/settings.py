@@ -39,16 +39,27 @@ class MaskSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     sampler: Strategy = "exact"
+    """How blocks are drawn: independently, as published, or as one of the ablations of the paper."""
     target_scale: tuple[float, float] = (0.15, 0.2)
+    """Area of a target block as a fraction of the grid, drawn between the two."""
     target_aspect_ratio: tuple[float, float] = (0.75, 1.5)
+    """Height over width of a target block, in patches, drawn between the two."""
     num_target_blocks: int = 4
+    """Target blocks an image."""
     context_scale: tuple[float, float] = (0.85, 1.0)
+    """Area of a context block as a fraction of the grid, before the targets are taken out of it."""
     context_aspect_ratio: tuple[float, float] = (1.0, 1.0)
+    """Height over width of a context block, in patches."""
     num_context_blocks: int = 1
+    """Context blocks an image."""
     context_keep: int | float | Literal["all"] = 0.25
+    """Context patches that reach the encoder: a fraction of the grid, a count, or `all`."""
     allow_overlap: bool = False
+    """Whether the context may hold patches of the targets."""
     min_target_patches: int = 4
+    """The fewest patches that a target block may hold."""
     min_context_patches: int = 4
+    """The fewest patches that a context block may hold."""
 
     def __post_init__(self) -> None:
         if self.sampler not in _STRATEGIES:

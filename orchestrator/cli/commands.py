@@ -198,7 +198,7 @@ def _look_closer(config: RunConfig, sweep_id: str) -> str:
 
 
 @app.command()
-@click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a dotted key of FILE.")
 @click.option(
     "--address", help="Check a Ray cluster that sweeps are submitted to, too: its dashboard's address."
@@ -222,6 +222,7 @@ def doctor(
     if address is not None:
         cluster = ClusterAccess(address=address, token_file=token_file, ca_file=ca_file)
     findings = examine(load_config(file, overrides) if file else default_config(), cluster)
-    text = "\n".join(f"{finding.mark}  {finding.name:<12} {finding.text}" for finding in findings)
+    width = max(len(finding.name) for finding in findings)
+    text = "\n".join(f"{finding.mark}  {finding.name:<{width}}  {finding.text}" for finding in findings)
     emit(as_json, [finding.to_json() for finding in findings], text)
     sys.exit(max(finding.exit_code for finding in findings))

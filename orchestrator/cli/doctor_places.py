@@ -105,8 +105,9 @@ def data(config: RunConfig) -> Iterator[Finding]:
             raise
         yield Finding(name="data", text=f"{local}: no shards yet, packed on first use ({err})")
         return
-    labels = ", ".join(shards.labels) or "none"
-    yield Finding(name="data", text=f"{shards.uri}: labels {labels}; digest {shards.digest[:12]}")
+    labels = ", ".join(shards.labels) or "none, so that nothing is probed and no geometry can be ranked"
+    text = f"{shards.uri}: labels {labels}; digest {shards.digest[:12]}"
+    yield Finding(name="data", text=text, warning=not shards.labels)
     num_shards, num_workers = len(shards.splits.get(config.data.train_split, ())), config.train.num_workers
     if num_shards < num_workers:
         text = (

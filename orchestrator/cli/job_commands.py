@@ -51,8 +51,20 @@ def cluster_options(command: Any) -> Any:
 @click.option("--python", default="python", show_default=True, help="Interpreter on the cluster.")
 @click.option("--env", "pairs", multiple=True, metavar="NAME=VALUE", help="Variable of the job; no secrets.")
 @click.option("--shared-filesystem", is_flag=True, help="Absolute paths of FILE are mounted on every node.")
-@click.option("--stop-wait-s", default=180, show_default=True, type=click.IntRange(1, 86_400))
-@click.option("--restarts", default=5, show_default=True, type=click.IntRange(0, 1000))
+@click.option(
+    "--stop-wait-s",
+    default=180,
+    show_default=True,
+    type=click.IntRange(1, 86_400),
+    help="Time that a driver which is told to stop has for its checkpoints.",
+)
+@click.option(
+    "--restarts",
+    default=5,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="How often a driver that is killed is started again.",
+)
 @click.option(
     "--new", "fresh", is_flag=True, help="A new sweep even if this configuration was submitted before."
 )

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.main import app, emit, json_option
+from orchestrator.errors import NotFoundError
 
 
 def runs_option(command: Any) -> Any:
@@ -118,9 +119,11 @@ def reproduce(
 
 
 @app.command()
-@click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @click.option("--runs", default="runs", show_default=True, help="Folder of the runs, when no FILE names it.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1."
+)
 def ui(file: str | None, runs: str, port: int) -> None:
     """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
     from orchestrator.config import default_config, load_config
@@ -132,6 +135,11 @@ def ui(file: str | None, runs: str, port: int) -> None:
     if place.remote:
         click.echo(f"the tracking server is {place.uri}; open it in a browser")
         return
+    database = Path(place.uri.removeprefix("sqlite:///"))
+    if place.uri.startswith("sqlite:///") and not database.exists():
+        raise NotFoundError(
+            f"{database}: there is no tracking store; run a sweep first, or name the folder of its runs with --runs"
+        )
     click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
     command = ui_command(place.uri, port=port)
     os.execvpe(command[0], command, {**os.environ, **ui_environment()})

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jepa_core import masks as core_masks
+from jepa_core.encoder import check_encoder_name
 from jepa_core.objectives import Data2Vec2Settings
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.fields import settings
@@ -92,6 +93,16 @@ def _check_patch_grid(config: RunConfig) -> list[Problem]:
         return _broken(
             "encoder.image_size_px", f"must make at most {MAX_GRID_PATCHES} patches; enlarge the patches"
         )
+    return []
+
+
+@rule("encoder.name")
+def _check_encoder_name(config: RunConfig) -> list[Problem]:
+    """`encoder.name` is a Vision Transformer of timm."""
+    try:
+        check_encoder_name(config.encoder.name)
+    except ValueError as err:
+        return _broken("encoder.name", str(err))
     return []
 
 

@@ -47,7 +47,9 @@ def load_sweep(runs: str, sweep_id: str) -> tuple[RunConfig, SweepRecord, str]:
     uri = f"{root.rstrip('/')}/{sweep_id}"
     events = read_events(open_store(uri, StorageConfig()))
     if not events:
-        raise NotFoundError(f"no sweep {sweep_id!r} in {root}: there is no journal at {uri}")
+        raise NotFoundError(
+            f"{uri}: there is no sweep; `orchestrator ls --runs {runs}` lists those there are"
+        )
     record = fold(events)
     return parse_config(record.config_text, source=f"{uri}/journal"), record, uri
 

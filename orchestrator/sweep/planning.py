@@ -5,13 +5,14 @@ Looks at the data source and samples masks; trains nothing, packs nothing, write
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config import default_config, flatten
-from orchestrator.config.models import RunConfig
+from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.data import Survey, survey_source
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.model_costs import checkpoint_bytes
@@ -21,6 +22,10 @@ from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
 
 _MAX_NOTES = 10
+_UNLABELLED = (
+    "the images have no labels, so nothing is probed and no geometry can be ranked: give a folder with one sub-folder "
+    "a class, or shards with .cls or .json members"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,10 @@ class PlanDescription:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was merged or capped, and what the audit warns of."""
-        return (*self.plan.notes, *self.audit.notes, *self.audit.warnings)
+        unlabelled = (
+            [_UNLABELLED] if self.data.kind in ("shards", "folder") and not self.data.num_classes else []
+        )
+        return (*unlabelled, *self.plan.notes, *self.audit.notes, *self.audit.warnings)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
@@ -108,8 +116,7 @@ class PlanDescription:
         lines = [
             f"{self.config.name}: {num_trials(self.config, self.plan)} trials {_searched(self.config)}",
             f"data         {self.data.text()}",
-            f"each trial   {self._images():,} images in batches of {train.batch_size}, "
-            f"{train.num_workers} workers with {train.cpus_per_worker:g} CPUs and {train.gpus_per_worker} GPUs",
+            f"each trial   {self._images():,} images in batches of {train.batch_size}, {_workers(train)}",
             f"ranked by    {sweep.metric}; "
             + (
                 f"halved at {', '.join(f'{rung:,}' for rung in rungs)} images"
@@ -151,7 +158,7 @@ class PlanDescription:
 
     def _remarks(self) -> list[str]:
         changed = differences(self.config)
-        settings = [f"  {key}: {value}" for key, value in changed.items()]
+        settings = [f"  {key}: {json.dumps(value, default=str)}" for key, value in changed.items()]
         notes = [f"note: {note}" for note in self.notes[:_MAX_NOTES]]
         more = len(self.notes) - len(notes)
         notes += (
@@ -238,6 +245,13 @@ def differences(config: RunConfig) -> dict[str, Any]:
         for key, value in flatten(config).items()
         if key != "sweep.points" and (key not in defaults or defaults[key] != value)
     }
+
+
+def _workers(train: TrainConfig) -> str:
+    """What a trial holds, in words: `1 worker with 1 CPU, GPUs as there are`."""
+    gpus = "GPUs as there are" if train.gpus_per_worker == "auto" else f"{train.gpus_per_worker:g} GPUs"
+    workers, cpus = ("" if count == 1 else "s" for count in (train.num_workers, train.cpus_per_worker))
+    return f"{train.num_workers} worker{workers} with {train.cpus_per_worker:g} CPU{cpus} and {gpus}"
 
 
 def _searched(config: RunConfig) -> str:

@@ -101,7 +101,8 @@ def ui_environment() -> dict[str, str]:
     The job runner costs eight processes, 1.8 GB and 25 s of start, runs nothing that a sweep needs, and has
     a history of remote execution faults.
     """
-    return {**os.environ, **ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet = {"PYTHONWARNINGS": "ignore"}  # of MLflow's own dependencies; they say nothing to its user
+    return {**os.environ, **ENVIRONMENT, **quiet, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def ui_url(tracking_uri: str, *, port: int = DEFAULT_UI_PORT) -> str:

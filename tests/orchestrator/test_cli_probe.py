@@ -154,7 +154,11 @@ def test_weights_of_a_file_are_loaded_and_others_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "code", "words"),
-    [("timm:test_vitt", 2, "test_vit"), (f"{SWEEP}/t9", 4, "t9"), ("nothing", 4, "no sweep 'nothing'")],
+    [
+        ("timm:test_vitt", 2, "test_vit"),
+        (f"{SWEEP}/t9", 4, "t9"),
+        ("nothing", 4, "nothing: there is no sweep"),
+    ],
 )
 def test_what_is_not_there_is_said(probe, target, code, words):
     done = probe(target)

@@ -22,6 +22,8 @@ def faults_of(text):
         ),
         ("encoder: {image_size_px: 1000000}", "encoder.image_size_px", "at most 16384 patches"),
         ("encoder: {width: 100, num_heads: 7}", "encoder.width", "multiple of num_heads (7); try 98"),
+        ("encoder: {name: resnet50}", "encoder.name", "'resnet50' is not a timm Vision Transformer"),
+        ("encoder: {name: vit_smal_patch16_224}", "encoder.name", "nearest: vit_small_patch16_224"),
         ("encoder: {num_heads: 7}", "encoder.num_heads", "encoder.width (384)"),
         ("predictor: {width: 100}", "predictor.width", "multiple of the encoder's heads (6); try 102"),
         ("predictor: {width: 100, num_heads: 3}", "predictor.width", "multiple of num_heads (3); try 99"),

@@ -50,6 +50,18 @@ def test_a_plan_looks_at_the_data_and_leaves_it_as_it_is(described, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_plan_shows_workers_and_settings_as_words_and_as_a_file_has_them(described):
+    text = described.text()
+    assert "1 worker with 1 CPU and GPUs as there are" in text
+    assert "sweep.seeds: [0, 1]" in text
+
+
+def test_a_plan_says_that_images_without_labels_cannot_rank(tmp_path):
+    folder = image_folder(tmp_path / "images") / "ant"
+    config = apply_overrides(default_config(), {**TINY, "data.source": str(folder)})
+    assert "nothing is probed" in describe_plan(config).notes[0]
+
+
 def test_the_cost_is_the_flops_of_each_image_times_the_images(described):
     trial = described.plan.trials[0]
     per_image = described.audit.of_trial(trial.trial_id).flops.total

@@ -5,7 +5,7 @@ import timm
 import torch
 from core_models import ENCODER, NUM_PATCHES, tiny_images
 
-from jepa_core.encoder import Encoder, EncoderSettings, build_encoder, patchify
+from jepa_core.encoder import Encoder, EncoderSettings, build_encoder, check_encoder_name, patchify
 from jepa_core.positions import sincos_positions
 
 
@@ -122,3 +122,20 @@ def test_position_embedding_equals_the_formula_element_by_element() -> None:
                 expected += [torch.tensor(angle).sin() for angle in angles]
                 expected += [torch.tensor(angle).cos() for angle in angles]
             torch.testing.assert_close(found[row * 5 + column], torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "vit_small_patch16_224",
+        "vit_small_patch32_224",
+        "vit_base_patch8_224",
+        "vit_base_patch16_224",
+        "vit_base_patch32_224",
+        "vit_large_patch16_224",
+    ],
+)
+def test_a_name_that_is_passed_without_asking_timm_is_one_of_timm(name: str) -> None:
+    check_encoder_name(name)
+    assert name in timm.list_models(module="vision_transformer")

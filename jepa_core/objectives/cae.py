@@ -17,7 +17,7 @@ from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Sampler, TeacherlessObjective
 from jepa_core.objectives.checks import check_fractions, check_not_negative, check_positive
-from jepa_core.objectives.masking import SplitSampler, beit_blocks, num_hidden
+from jepa_core.objectives.masking import block_sampler
 from jepa_core.objectives.parts import (
     NORM_EPSILON,
     full_precision,
@@ -144,13 +144,7 @@ class Cae(TeacherlessObjective):
 
     def build_sampler(self, masks: MaskSettings) -> Sampler:
         """Blocks laid until enough is hidden; `masks` plays no part."""
-        grid = self.context_encoder.grid
-        hidden = num_hidden(grid, self.settings.mask_fraction)
-        return SplitSampler(
-            grid=grid,
-            num_visible=grid.num_patches - hidden,
-            blocks=beit_blocks(grid, max_area_patches=hidden),
-        )
+        return block_sampler(self.context_encoder.grid, self.settings.mask_fraction)
 
     def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """The weighted sum of the errors of the decoded pixels and of the regressed features."""

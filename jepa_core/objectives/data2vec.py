@@ -19,7 +19,7 @@ from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective, Sampler
 from jepa_core.objectives.checks import check_fractions, check_positive
-from jepa_core.objectives.masking import SplitSampler, beit_blocks, num_hidden
+from jepa_core.objectives.masking import block_sampler
 from jepa_core.objectives.parts import averaged_layers, seeded
 from jepa_core.weights import build_untouched, draw, part_generator
 
@@ -66,13 +66,7 @@ class Data2Vec(Objective):
 
     def build_sampler(self, masks: MaskSettings) -> Sampler:
         """Blocks laid until enough is hidden; `masks` plays no part."""
-        grid = self.context_encoder.grid
-        hidden = num_hidden(grid, self.settings.mask_fraction)
-        return SplitSampler(
-            grid=grid,
-            num_visible=grid.num_patches - hidden,
-            blocks=beit_blocks(grid, max_area_patches=hidden),
-        )
+        return block_sampler(self.context_encoder.grid, self.settings.mask_fraction)
 
     def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """The smooth L1 loss at the hidden patches."""

@@ -187,6 +187,16 @@ def num_hidden(grid: PatchGrid, fraction: float) -> int:
     return min(max(1, round(fraction * grid.num_patches)), grid.num_patches - 1)
 
 
+def block_sampler(grid: PatchGrid, hidden_fraction: float) -> SplitSampler:
+    """The sampler that lays blocks until a share of the grid is hidden."""
+    hidden = num_hidden(grid, hidden_fraction)
+    return SplitSampler(
+        grid=grid,
+        num_visible=grid.num_patches - hidden,
+        blocks=beit_blocks(grid, max_area_patches=hidden),
+    )
+
+
 def _place(draws: Tensor, side: int, length: Tensor, *, overhang: bool) -> Tensor:
     bits = low_bits(draws, 31)
     if overhang:

@@ -69,8 +69,12 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_ends_bit_identical(tmp_
             killed.append(_kill_the_workers())
 
     killed: list[int] = []
+    # So many images are left after the kill that the trial cannot end before the driver has heard of them.
     config = tiny_config(
-        tmp_path, sweep__space={"masks.num_target_blocks": {"choices": [3]}}, sweep__max_concurrent_trials=1
+        tmp_path,
+        train__images=8_000,
+        sweep__space={"masks.num_target_blocks": {"choices": [3]}},
+        sweep__max_concurrent_trials=1,
     )
     (trial,) = _run(config, Remembering(kill_once)).in_order()
     assert killed[0] >= 1

@@ -24,6 +24,9 @@ from jepa_core.masks import PatchGrid
 from jepa_core.positions import sincos_positions
 from jepa_core.weights import build_untouched, initialise, part_generator
 
+ImageSize = int | tuple[int, int]
+"""The side of square images, or height and width."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
@@ -36,8 +39,8 @@ class EncoderSettings:
 
     name: str = "vit_small_patch16_224"
     """A timm Vision Transformer; the keys below override its dimensions."""
-    image_size_px: int = 224
-    """Side of the image that the encoder sees."""
+    image_size_px: ImageSize = 224
+    """Side of the square image that the encoder sees, or its [height, width]."""
     patch_size_px: int = 16
     """Side of a patch; the grid of patches has image_size_px / patch_size_px on a side."""
     width: int | None = None
@@ -48,15 +51,11 @@ class EncoderSettings:
     """Attention heads a block; null is that of `name`."""
 
     def __post_init__(self) -> None:
-        for key in ("image_size_px", "patch_size_px", "width", "depth", "num_heads"):
+        for key in ("patch_size_px", "width", "depth", "num_heads"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")
-        if self.image_size_px % self.patch_size_px:
-            raise ValueError(
-                f"image_size_px {self.image_size_px} must be a multiple of patch_size_px ({self.patch_size_px}); "
-                f"try {nearest_multiple(self.image_size_px, self.patch_size_px)}"
-            )
+        self._check_image_size()
         if self.width is not None and self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for the position embedding")
         if self.width is not None and self.num_heads is not None and self.width % self.num_heads:
@@ -64,6 +63,40 @@ class EncoderSettings:
                 f"width {self.width} must be a multiple of num_heads ({self.num_heads}); "
                 f"try {nearest_multiple(self.width, self.num_heads)}"
             )
+
+    @property
+    def grid(self) -> PatchGrid:
+        """The patches of an image."""
+        height_px, width_px = height_and_width(self.image_size_px)
+        return PatchGrid(height_px // self.patch_size_px, width_px // self.patch_size_px)
+
+    def _check_image_size(self) -> None:
+        size, patch = self.image_size_px, self.patch_size_px
+        if not isinstance(size, int) and len(size) != 2:
+            raise ValueError(f"image_size_px must be a number or [height, width], not {size}")
+        height_px, width_px = height_and_width(size)
+        if min(height_px, width_px) < 1:
+            raise ValueError(f"image_size_px must be at least 1, not {size}")
+        # One way of writing a size, so that equal encoders compare as equal: lists come from JSON.
+        size = image_size(height_px, width_px)
+        object.__setattr__(self, "image_size_px", size)
+        if height_px % patch or width_px % patch:
+            near = [nearest_multiple(side, patch) for side in (height_px, width_px)]
+            raise ValueError(
+                f"image_size_px {size} must be a multiple of patch_size_px ({patch}); "
+                f"try {near[0] if isinstance(size, int) else near}"
+            )
+
+
+def height_and_width(size_px: ImageSize) -> tuple[int, int]:
+    """Height and width of an image size; a number is the side of a square."""
+    height_px, width_px = (size_px, size_px) if isinstance(size_px, int) else size_px
+    return height_px, width_px
+
+
+def image_size(height_px: int, width_px: int) -> ImageSize:
+    """A size as settings write it: one number for a square."""
+    return height_px if height_px == width_px else (height_px, width_px)
 
 
 def nearest_multiple(value: int, step: int) -> int:
@@ -172,8 +205,7 @@ def build_encoder(settings: EncoderSettings, *, generator: torch.Generator | Non
         ValueError: The name is no timm Vision Transformer, or the dimensions do not fit each other.
     """
     vit = build_untouched(lambda: _timm_vit(settings))
-    side = settings.image_size_px // settings.patch_size_px
-    encoder = Encoder(vit, PatchGrid(side, side))
+    encoder = Encoder(vit, settings.grid)
     initialise(encoder, generator or part_generator(0, "encoder"))
     return encoder
 

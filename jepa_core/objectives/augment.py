@@ -41,8 +41,9 @@ class PixelStatistics:
 class View:
     """How one view of an image is made; `number` tells the views of a method apart.
 
-    `crop_scale` is the crop's share of the area. `colour_strength` 1 is the published jitter of brightness and
-    contrast by 0.4, saturation by 0.2 and hue by 0.1, in 80 % of the images, and grey in 20 %; 0 leaves colours be.
+    `crop_scale` is the crop's share of the area, `crop_aspect_ratio` is against the view's own aspect ratio.
+    `colour_strength` 1 is the published jitter of brightness and contrast by 0.4, saturation by 0.2 and hue by 0.1,
+    in 80 % of the images, and grey in 20 %; 0 leaves colours be.
     """
 
     number: int
@@ -100,7 +101,7 @@ def _geometry(draws_UB: Tensor, images_BCHW: Tensor, view: View) -> tuple[Tensor
     height, width = images_BCHW.shape[-2:]
     area_B = _between(draws_UB[0], *view.crop_scale) * height * width
     low, high = (math.log(value) for value in view.crop_aspect_ratio)
-    ratio_B = _between(draws_UB[1], low, high).exp()
+    ratio_B = _between(draws_UB[1], low, high).exp() * (view.width_px / view.height_px)
     crop_height_B = (area_B / ratio_B).sqrt().clamp(1, height)
     crop_width_B = (area_B * ratio_B).sqrt().clamp(1, width)
     top_B, left_B = draws_UB[2] * (height - crop_height_B), draws_UB[3] * (width - crop_width_B)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orchestrator.cli.main import app, emit, json_option
-
-if TYPE_CHECKING:
-    from orchestrator.config import RunConfig
-    from orchestrator.sweep.record import SweepRecord, TrialRecord
 
 _LOAD_WITH = {
     "timm": "timm.create_model('local-dir:{folder}', pretrained=True)",
@@ -21,9 +17,8 @@ _LOAD_WITH = {
 
 
 @app.command()
-@click.argument("sweep_id")
+@click.argument("run")
 @click.option("--to", "kind", type=click.Choice(list(_LOAD_WITH)), required=True, help="Who will load it.")
-@click.option("--trial", "trial_id", help="Trial to export; the best by sweep.metric otherwise.")
 @click.option("--checkpoint", help="Checkpoint to export; the trial's newest that verifies otherwise.")
 @click.option(
     "--part",
@@ -32,31 +27,36 @@ _LOAD_WITH = {
     show_default=True,
     help="The target encoder, which probes measure, or the context encoder, which is trained.",
 )
-@click.option(
-    "--out", type=click.Path(file_okay=False), help="Folder; exports/SWEEP_ID/TRIAL/KIND otherwise."
-)
+@click.option("--out", type=click.Path(file_okay=False), help="Folder; exports/SWEEP/TRIAL/KIND otherwise.")
 @click.option("--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs.")
 @json_option
 def export(
-    sweep_id: str,
+    run: str,
     kind: Any,
-    trial_id: str | None,
     checkpoint: str | None,
     part: Any,
     out: str | None,
     runs: str,
     as_json: bool,
 ) -> None:
-    """Write a trial's encoder as a folder that timm, Hugging Face transformers or an ONNX runtime loads."""
+    """Write a trial's encoder as a folder that timm, Hugging Face transformers or an ONNX runtime loads.
+
+    RUN is SWEEP/TRIAL (an id or a number), an MLflow run id, or a SWEEP: its best trial by sweep.metric.
+    """
+    from orchestrator.cli.views import best_so_far
+    from orchestrator.errors import NotFoundError
     from orchestrator.export import ExportedEncoder, encoder_of, export_encoder
-    from orchestrator.report import load_sweep
+    from orchestrator.report.refs import find_run
     from orchestrator.storage import open_store
     from orchestrator.sweep.space import make_trial
 
-    config, record, uri = load_sweep(runs, sweep_id)
-    trial = _trial(record, config, trial_id)
-    trained = make_trial(config, trial.point, trial.seed, trial.index).config
-    store = open_store(f"{uri}/trials/{trial.trial_id}/checkpoints", trained.storage)
+    source = find_run(run, runs)
+    sweep_id, metric = source.record.sweep_id, source.config.sweep.metric
+    trial = source.trial or best_so_far(source.record, metric)
+    if trial is None:
+        raise NotFoundError(f"no trial of {sweep_id} has {metric} yet; name one as {sweep_id}/TRIAL")
+    trained = make_trial(source.config, trial.point, trial.seed, trial.index).config
+    store = open_store(f"{source.uri}/trials/{trial.trial_id}/checkpoints", trained.storage)
     found = _checkpoint(store, checkpoint)
     exported = ExportedEncoder(
         encoder=encoder_of(found.tensors, trained.encoder, part=part),
@@ -74,25 +74,6 @@ def export(
         + "\n".join(f"  {file}" for file in files)
         + f"\nload with: {how}",
     )
-
-
-def _trial(record: SweepRecord, config: RunConfig, trial_id: str | None) -> TrialRecord:
-    """The trial that is asked for, or the best."""
-    from orchestrator.cli.views import best_so_far
-    from orchestrator.errors import NotFoundError
-
-    if trial_id is None:
-        best = best_so_far(record, config.sweep.metric)
-        if best is None:
-            raise NotFoundError(
-                f"no trial of {record.sweep_id} has {config.sweep.metric} yet; name one: --trial"
-            )
-        return best
-    for trial in record.in_order():
-        if trial.trial_id == trial_id:
-            return trial
-    known = ", ".join(trial.trial_id for trial in record.in_order()) or "none"
-    raise NotFoundError(f"{record.sweep_id} has no trial {trial_id!r}; it has: {known}")
 
 
 def _checkpoint(store: Any, name: str | None) -> Any:

@@ -88,8 +88,7 @@ def _broken(key: str, message: str) -> list[Problem]:
 @rule("encoder.image_size_px", "encoder.patch_size_px")
 def _check_patch_grid(config: RunConfig) -> list[Problem]:
     """The patch grid is of a size that can be trained on."""
-    size, patch = config.encoder.image_size_px, config.encoder.patch_size_px
-    if (size // patch) ** 2 > MAX_GRID_PATCHES:
+    if config.encoder.grid.num_patches > MAX_GRID_PATCHES:
         return _broken(
             "encoder.image_size_px", f"must make at most {MAX_GRID_PATCHES} patches; enlarge the patches"
         )
@@ -239,11 +238,8 @@ def _check_masks(config: RunConfig) -> list[Problem]:
             return _broken(f"masks.{name}", f"must be from 1 to {MAX_BLOCKS}")
     if _check_patch_grid(config):
         return []
-    side = config.encoder.image_size_px // config.encoder.patch_size_px
     try:
-        build, grid = getattr(core_masks, "build_sampler", None), getattr(core_masks, "PatchGrid", None)
-        if build and grid:
-            build(config.masks, grid(side, side))
+        core_masks.build_sampler(config.masks, config.encoder.grid)
     except ValueError as error:
         field = named_field(str(error), "masks")
         return _broken(f"masks.{field}" if field else "masks", str(error))

@@ -94,10 +94,10 @@ def random_box(
     return _centred(width_px, height_px, width, max(1, min(height_px, round(width / ratio))))
 
 
-def central_box(width_px: int, height_px: int) -> Box:
-    """The largest centred square."""
-    side = min(width_px, height_px)
-    return _centred(width_px, height_px, side, side)
+def central_box(width_px: int, height_px: int, *, aspect_ratio: float = 1.0) -> Box:
+    """The largest centred box of an aspect ratio (width to height)."""
+    width = max(1, min(width_px, round(height_px * aspect_ratio)))
+    return _centred(width_px, height_px, width, max(1, min(height_px, round(width_px / aspect_ratio))))
 
 
 def channels_first(pixels_BHWC: Pixels) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_core.encoder import ImageSize, height_and_width
 from orchestrator.data.decode import Pixels, UndecodableError, central_box, channels_first, decode_into
 from orchestrator.data.manifest import DamagedShardError
 from orchestrator.data.order import GlobalOrder, Int64s
@@ -42,11 +44,11 @@ def load_images(
     split: str,
     num_images: int,
     *,
-    image_size_px: int,
+    image_size_px: ImageSize,
     threads: int = 1,
     max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> LabelledImages:
-    """Up to `num_images` of a split: the largest centred square, resized; a sample without its labels is left out.
+    """Up to `num_images` of a split: the largest centred box, resized; a sample without its labels is left out.
 
     Which ones is a function of the manifest alone; they come from few shards, so a probe need not fetch all of them.
 
@@ -62,7 +64,7 @@ def load_images(
     quarantine = Quarantine(order.num_samples, max_bad_fraction=max_bad_fraction, ledger=ledger_path(shards))
     samples = _LabelledSamples(shards, quarantine)
     samples.fetch(ids)
-    pixels_NHWC = np.empty((len(ids), image_size_px, image_size_px, 3), dtype=np.uint8)
+    pixels_NHWC = np.empty((len(ids), *height_and_width(image_size_px), 3), dtype=np.uint8)
     if threads > 1:
         with ThreadPoolExecutor(threads, "probe-images") as pool:
             found = list(pool.map(samples.load, ids.tolist(), pixels_NHWC))
@@ -113,7 +115,8 @@ class _LabelledSamples:
         self._quarantine.add_damage(opened)
         sample = opened.sample(member)
         try:
-            decode_into(sample.image, out_HWC, central_box)
+            aspect_ratio = out_HWC.shape[1] / out_HWC.shape[0]
+            decode_into(sample.image, out_HWC, functools.partial(central_box, aspect_ratio=aspect_ratio))
             return sample.key, opened.checked_labels(member, self._shards.labels)
         except (UndecodableError, DataError) as err:
             self._quarantine.add(

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_core.encoder import ImageSize, height_and_width
 from orchestrator.config.models import DataConfig
 from orchestrator.data.decode import Box, Pixels, decode_into, random_box
 from orchestrator.data.order import GlobalOrder, Int64s
@@ -55,7 +56,7 @@ class BatchStream:
         shards: ShardSet,
         *,
         data: DataConfig,
-        image_size_px: int,
+        image_size_px: ImageSize,
         batch_size: int,
         rank: int,
         world_size: int,
@@ -158,8 +159,7 @@ class BatchStream:
         return [self._first_shard + shard for shard in shards]
 
     def _load(self, epochs: Int64s, ids: Int64s) -> Batch:
-        side = self._crop.image_size_px
-        pixels_BHWC = np.empty((len(ids), side, side, 3), dtype=np.uint8)
+        pixels_BHWC = np.empty((len(ids), *height_and_width(self._crop.image_size_px), 3), dtype=np.uint8)
         used, keys = np.empty_like(ids), [""] * len(ids)
         for row in np.argsort(ids).tolist():
             use = functools.partial(self._crop, pixels_BHWC[row], int(epochs[row]))
@@ -178,15 +178,18 @@ class _Cropper:
 
     data: DataConfig
     seed: int
-    image_size_px: int
+    image_size_px: ImageSize
 
     def __call__(self, out_HWC: Pixels, epoch: int, image: bytes, sample_id: int) -> None:
+        low, high = self.data.crop_aspect_ratio
+        own = out_HWC.shape[1] / out_HWC.shape[0]  # a crop is stretched as little where images are not square
+
         def box(width_px: int, height_px: int) -> Box:
             return random_box(
                 width_px,
                 height_px,
                 scale=self.data.crop_scale,
-                aspect_ratio=self.data.crop_aspect_ratio,
+                aspect_ratio=(low * own, high * own),
                 seed=self.seed,
                 epoch=epoch,
                 sample_id=sample_id,

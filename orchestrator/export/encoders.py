@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from jepa_core.encoder import Encoder, EncoderSettings, build_encoder
+from jepa_core.encoder import Encoder, EncoderSettings, build_encoder, height_and_width
 from jepa_core.interop import timm_arguments, timm_weights, transformers_config, transformers_weights
 from orchestrator.errors import CheckpointError, OrchestratorError
 
@@ -73,7 +73,6 @@ def export_encoder(exported: ExportedEncoder, kind: Kind, folder: Path) -> list[
 
 def _write_timm(exported: ExportedEncoder, folder: Path) -> list[Path]:
     """A timm folder: `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it."""
-    side_px = exported.settings.image_size_px
     config = {
         "architecture": exported.settings.name.split(".")[0],
         "num_classes": 0,
@@ -81,7 +80,7 @@ def _write_timm(exported: ExportedEncoder, folder: Path) -> list[Path]:
         "global_pool": "avg",
         "model_args": timm_arguments(exported.settings),
         "pretrained_cfg": {
-            "input_size": [3, side_px, side_px],
+            "input_size": [3, *height_and_width(exported.settings.image_size_px)],
             "fixed_input_size": True,
             "interpolation": "bilinear",
             "crop_pct": 1.0,
@@ -100,7 +99,7 @@ def _write_timm(exported: ExportedEncoder, folder: Path) -> list[Path]:
 
 def _write_transformers(exported: ExportedEncoder, folder: Path) -> list[Path]:
     """A transformers folder: `IJepaModel.from_pretrained(FOLDER)` loads it."""
-    side = {"height": exported.settings.image_size_px, "width": exported.settings.image_size_px}
+    size = dict(zip(("height", "width"), height_and_width(exported.settings.image_size_px), strict=True))
     preprocessor = {
         "image_processor_type": "ViTImageProcessor",
         "do_rescale": True,
@@ -109,7 +108,7 @@ def _write_transformers(exported: ExportedEncoder, folder: Path) -> list[Path]:
         "image_mean": list(exported.mean),
         "image_std": list(exported.std),
         "do_resize": True,
-        "size": side,
+        "size": size,
         "resample": 2,
     }
     return [
@@ -137,11 +136,11 @@ def _write_onnx(exported: ExportedEncoder, folder: Path) -> list[Path]:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise OrchestratorError(f"ONNX export needs {', '.join(missing)}: pip install 'orchestrator[export]'")
-    side_px = exported.settings.image_size_px
+    size_px = exported.settings.image_size_px
     model = _WithPooled(exported.encoder.cpu().float()).eval()
     program: Any = torch.onnx.export(
         model,
-        (torch.zeros(2, 3, side_px, side_px),),
+        (torch.zeros(2, 3, *height_and_width(size_px)),),
         dynamo=True,
         input_names=["images"],
         output_names=["features", "pooled"],
@@ -151,7 +150,7 @@ def _write_onnx(exported: ExportedEncoder, folder: Path) -> list[Path]:
     )
     path = folder / "model.onnx"
     program.save(str(path), external_data=False)
-    preprocessing = {"mean": list(exported.mean), "std": list(exported.std), "image_size_px": side_px}
+    preprocessing = {"mean": list(exported.mean), "std": list(exported.std), "image_size_px": size_px}
     return [path, _write_json(folder / "preprocessing.json", preprocessing)]
 
 

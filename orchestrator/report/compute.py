@@ -10,7 +10,7 @@ import torch
 
 from jepa_core.encoder import build_encoder
 from jepa_core.flops import ModelDims, flops_per_image
-from jepa_core.masks import PatchGrid, audit_geometry
+from jepa_core.masks import audit_geometry
 from jepa_core.predictor import build_predictor
 from jepa_core.weights import part_generator
 from orchestrator.config import apply_overrides
@@ -78,8 +78,7 @@ def training_flops_per_image(run: RunConfig) -> float:
     dims = _model_dims(run)
     if dims is None:
         return 0.0
-    grid = PatchGrid(rows=(side := run.encoder.image_size_px // run.encoder.patch_size_px), columns=side)
-    audit = audit_geometry(run.masks, grid, num_samples=256)
+    audit = audit_geometry(run.masks, run.encoder.grid, num_samples=256)
     return flops_per_image(
         dims,
         context_patches=audit.context_tokens,

@@ -84,8 +84,9 @@ def contact_sheet(images_BHWC: Pixels, visible: Mapping[str, Flags], grid: Patch
         dimmed = [dim(image, flags, grid) for image, flags in zip(images_BHWC, flags_BN, strict=True)]
         rows.append((share, dimmed))
     num_columns = len(images_BHWC)
+    row_inches = _CELL_INCHES * images_BHWC.shape[1] / images_BHWC.shape[2]
     figure = Figure(
-        figsize=(0.9 + _CELL_INCHES * num_columns, 0.5 + _CELL_INCHES * len(rows)), layout="constrained"
+        figsize=(0.9 + _CELL_INCHES * num_columns, 0.5 + row_inches * len(rows)), layout="constrained"
     )
     figure.suptitle(title, fontsize=9)
     cells = figure.subplots(len(rows), num_columns, squeeze=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_core.encoder import ImageSize
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, load_images
 from orchestrator.report.masks_picture import coverage_sheet, preview
@@ -80,10 +81,10 @@ def _digits(row: Sequence[float]) -> str:
     return " ".join(str(min(9, int(share * 10))) for share in row)
 
 
-def previews(audit: SweepAudit, images_of: Callable[[int], Pixels], *, most: int) -> dict[str, bytes]:
+def previews(audit: SweepAudit, images_of: Callable[[ImageSize], Pixels], *, most: int) -> dict[str, bytes]:
     """A PNG for each of the first `most` geometries, by a name that sorts in their order.
 
-    `images_of` gives images whose sides have so many pixels, uint8 [B, H, W, 3].
+    `images_of` gives images of that size, uint8 [B, H, W, 3].
     """
     pictures = {}
     for index, geometry in enumerate(audit.geometries[:most]):
@@ -116,10 +117,10 @@ def picture_name(index: int, geometry: GeometryAudit) -> str:
 
 def images_from(
     config: RunConfig, shards: ShardSet, num_images: int, *, split: str | None = None
-) -> Callable[[int], Pixels]:
+) -> Callable[[ImageSize], Pixels]:
     """Images of a sweep's data at any size, for `previews`; of the test split unless another is named."""
 
-    def load(size_px: int) -> Pixels:
+    def load(size_px: ImageSize) -> Pixels:
         loaded = load_images(
             shards, split or config.data.test_split, num_images, image_size_px=size_px, threads=1
         )

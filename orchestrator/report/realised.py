@@ -89,8 +89,7 @@ def realised_figures(config: RunConfig, point: Mapping[str, Any]) -> dict[str, f
 
 def patch_grid(config: RunConfig) -> PatchGrid:
     """The patch grid of a configuration's encoder."""
-    side = config.encoder.image_size_px // config.encoder.patch_size_px
-    return PatchGrid(rows=side, columns=side)
+    return config.encoder.grid
 
 
 def mask_figures(settings: MaskSettings, grid: PatchGrid, *, batch_size: int) -> dict[str, float]:

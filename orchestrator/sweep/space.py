@@ -157,8 +157,7 @@ def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> dict[st
 
 def patch_grid(config: RunConfig) -> PatchGrid:
     """The patch grid of a configuration's encoder."""
-    side = config.encoder.image_size_px // config.encoder.patch_size_px
-    return PatchGrid(rows=side, columns=side)
+    return config.encoder.grid
 
 
 def _random_points(config: RunConfig) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from jepa_core.encoder import Encoder, EncoderSettings, build_encoder
+from jepa_core.encoder import Encoder, EncoderSettings, build_encoder, height_and_width
 from orchestrator.errors import CheckpointError
 
 WEIGHTS, CARD = "encoder.safetensors", "card.json"
@@ -92,14 +92,14 @@ def pooled_features(
     encoder: Encoder, card: EncoderCard, images_BHWC: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Average-pooled features [B, D] of uint8 RGB images; other sizes are resized to the encoder's."""
-    side = card.encoder.image_size_px
+    size = height_and_width(card.encoder.image_size_px)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (card.mean, card.std))
     pooled = []
     for start in range(0, len(images_BHWC), _BATCH_IMAGES):
         batch = torch.from_numpy(np.ascontiguousarray(images_BHWC[start : start + _BATCH_IMAGES]))
         images = batch.permute(0, 3, 1, 2).float() / 255
-        if images.shape[-2:] != (side, side):
-            images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         pooled.append(encoder((images - mean) / std).mean(dim=1))
     features: NDArray[np.float32] = torch.cat(pooled).numpy()
     return features

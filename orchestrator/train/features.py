@@ -22,7 +22,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from jepa_core.encoder import Encoder
+from jepa_core.encoder import Encoder, ImageSize, image_size
 from jepa_core.probes.result import batched
 from jepa_core.step import prepare_images
 from orchestrator.errors import CheckpointError, ConfigError, Fault
@@ -39,8 +39,8 @@ class FeatureModel(Protocol):
         """SHA-256 of the weights and of how they are read."""
 
     @property
-    def image_size_px(self) -> int:
-        """Side of the images that the model takes."""
+    def image_size_px(self) -> ImageSize:
+        """Size of the images that the model takes."""
 
     @property
     def mean(self) -> tuple[float, float, float]:
@@ -68,9 +68,10 @@ class OwnModel:
     digest: str
 
     @property
-    def image_size_px(self) -> int:
-        """Side of the images that the encoder takes."""
-        return int(self.encoder.grid.rows * self.encoder.patch_embed.proj.weight.shape[-1])
+    def image_size_px(self) -> ImageSize:
+        """Size of the images that the encoder takes."""
+        tall, wide = self.encoder.patch_embed.proj.weight.shape[-2:]
+        return image_size(self.encoder.grid.rows * tall, self.encoder.grid.columns * wide)
 
     @torch.no_grad()
     def sets(self, images_BCHW: Tensor) -> dict[str, Tensor]:
@@ -86,7 +87,7 @@ class TimmModel:
     """A timm model: `last` is what the library gives before its classifier."""
 
     model: Any
-    image_size_px: int
+    image_size_px: ImageSize
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     digest: str
@@ -136,7 +137,7 @@ def open_timm(name: str, weights: str | None, *, pretrained: bool) -> TimmModel:
     data = timm.data.resolve_model_data_config(model)
     return TimmModel(
         model=model.eval(),
-        image_size_px=int(data["input_size"][-1]),
+        image_size_px=image_size(*data["input_size"][-2:]),
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         digest=weights_digest(model, name),

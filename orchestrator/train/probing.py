@@ -6,6 +6,7 @@ Pure but for the features, which `features` computes and caches. Called by `orch
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jepa_core.encoder import EncoderSettings
+from jepa_core.encoder import EncoderSettings, ImageSize, height_and_width
 from jepa_core.probes import (
     HeadGrid,
     attentive_probe,
@@ -276,11 +277,12 @@ def _feature_sets(
     return sets
 
 
-def _with_size(encoder: EncoderSettings, image_size_px: int) -> EncoderSettings:
+def _with_size(encoder: EncoderSettings, image_size_px: ImageSize) -> EncoderSettings:
     """The settings with another image size, for which only images are loaded."""
     if encoder.image_size_px == image_size_px:
         return encoder
-    return replace(encoder, image_size_px=image_size_px, patch_size_px=image_size_px)
+    patch_size_px = math.gcd(*height_and_width(image_size_px))  # any that the settings allow
+    return replace(encoder, image_size_px=image_size_px, patch_size_px=patch_size_px)
 
 
 def _accuracy(evaluation: str, label: str, correct_N: Tensor, detail: str) -> ProbeFigure:

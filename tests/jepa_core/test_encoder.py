@@ -100,6 +100,9 @@ def test_a_model_that_cannot_be_built_is_refused_with_the_reason(
     ("changes", "message"),
     [
         ({"image_size_px": 225}, "multiple of patch_size_px"),
+        ({"image_size_px": (224, 100)}, r"multiple of patch_size_px \(16\); try \[224, 96\]"),
+        ({"image_size_px": (224, 224, 3)}, r"a number or \[height, width\]"),
+        ({"image_size_px": (224, 0)}, "at least 1"),
         ({"width": 30}, "multiple of 4"),
         ({"width": 32, "num_heads": 5}, "multiple of num_heads"),
         ({"depth": 0}, "at least 1"),
@@ -139,3 +142,11 @@ def test_position_embedding_equals_the_formula_element_by_element() -> None:
 def test_a_name_that_is_passed_without_asking_timm_is_one_of_timm(name: str) -> None:
     check_encoder_name(name)
     assert name in timm.list_models(module="vision_transformer")
+
+
+def test_a_rectangular_encoder_has_its_own_grid_and_one_way_of_writing_its_size() -> None:
+    size = {"name": "vit_tiny_patch16_224", "patch_size_px": 4, "width": 16, "depth": 1, "num_heads": 2}
+    wide = EncoderSettings(**size, image_size_px=[8, 20])  # type: ignore[arg-type]
+    assert (wide.grid.rows, wide.grid.columns, wide.image_size_px) == (2, 5, (8, 20))
+    assert build_encoder(wide)(torch.zeros(1, 3, 8, 20)).shape == (1, 10, 16)
+    assert EncoderSettings(**size, image_size_px=(8, 8)) == EncoderSettings(**size, image_size_px=8)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 import torch.nn.functional as F
-from core_models import method_masks, tiny_images, tiny_state
+from core_models import ENCODER, method_masks, tiny_images, tiny_state
 from torch import Tensor
 
 from jepa_core.ema import EmaSettings
@@ -278,3 +279,13 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(tmp_path: Path)
                 atol=1e-6,
                 msg=lambda text, key=key, name=name: f"{name} {key}: {text}",
             )
+
+
+@every_method
+def test_every_method_learns_on_a_rectangular_grid(name: str) -> None:
+    state = state_of(name, encoder=replace(ENCODER, image_size_px=(24, 32)))
+    images = F.interpolate(smooth_images(4), size=(24, 32), mode="bilinear")
+    weights = {key: value.clone() for key, value in state.objective.named_parameters() if value.requires_grad}
+    assert all(math.isfinite(loss) for loss in train(state, images, range(2)))
+    after = dict(state.objective.named_parameters())
+    assert [key for key, value in weights.items() if torch.equal(after[key], value)] == []

@@ -50,10 +50,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig, 
 
 @pytest.fixture
 def export(monkeypatch, capsys, trained):
-    def call(*arguments: str) -> Outcome:
-        return run_command(
-            monkeypatch, capsys, "export", SWEEP, *arguments, "--runs", str(trained[0] / "runs")
-        )
+    def call(*arguments: str, run: str = f"{SWEEP}/t1") -> Outcome:
+        return run_command(monkeypatch, capsys, "export", run, *arguments, "--runs", str(trained[0] / "runs"))
 
     return call
 
@@ -61,7 +59,7 @@ def export(monkeypatch, capsys, trained):
 def test_a_trial_is_exported_and_timm_loads_its_target_encoder(export, trained, tmp_path):
     import timm
 
-    done = export("--to", "timm", "--trial", "t1", "--out", str(tmp_path / "out"), "--json")
+    done = export("--to", "timm", "--out", str(tmp_path / "out"), "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["load_with"].startswith("timm.create_model('local-dir:")
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
@@ -74,15 +72,15 @@ def test_a_trial_is_exported_and_timm_loads_its_target_encoder(export, trained, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("run", "arguments", "message"),
     [
-        (("--trial", "t9"), "has no trial 't9'; it has: t1"),
-        (("--trial", "t1", "--checkpoint", "step-1"), "no checkpoint 'step-1'"),
-        ((), "no trial of tiny-20260101-120000-ab12 has probe/linear/mean yet; name one: --trial"),
+        (f"{SWEEP}/t9", (), "has no trial 't9'; it has t1"),
+        (f"{SWEEP}/0", ("--checkpoint", "step-1"), "no checkpoint 'step-1'"),
+        (SWEEP, (), f"no trial of {SWEEP} has probe/linear/mean yet; name one as {SWEEP}/TRIAL"),
     ],
 )
-def test_what_is_not_there_is_named_with_what_is(export, arguments, message):
-    done = export("--to", "timm", *arguments)
+def test_what_is_not_there_is_named_with_what_is(export, run, arguments, message):
+    done = export("--to", "timm", *arguments, run=run)
     assert done.code != 0
     assert message in done.err
 

@@ -200,3 +200,10 @@ def test_a_full_box_at_the_image_size_changes_nothing() -> None:
     out = np.empty((24, 24, 3), dtype=np.uint8)
     decode_into(image_bytes(5), out, lambda width, height: (0, 0, width, height))
     assert np.array_equal(out, PIXELS)
+
+
+def test_the_central_box_has_the_ratio_of_the_encoders_images() -> None:
+    assert central_box(400, 300) == (50, 0, 350, 300)
+    assert central_box(400, 300, aspect_ratio=2.0) == (0, 50, 400, 250)
+    assert central_box(300, 400, aspect_ratio=0.5) == (50, 0, 250, 400)
+    assert central_box(1, 900, aspect_ratio=1.5) == (0, 449, 1, 450)

@@ -111,3 +111,19 @@ def test_a_checkpoint_of_another_encoder_is_refused() -> None:
     tensors = tiny_state().state_dict()["tensors"]
     with pytest.raises(CheckpointError, match="does not hold this configuration's encoder"):
         encoder_of(tensors, replace(ENCODER, depth=3))
+
+
+def test_a_rectangular_encoder_reads_the_same_in_both_libraries(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    import timm
+
+    ours, images = exported(replace(ENCODER, image_size_px=(16, 24))), tiny_images()[..., :16, :]
+    export_encoder(ours, "timm", tmp_path / "timm")
+    export_encoder(ours, "transformers", tmp_path / "transformers")
+    model = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    other = transformers.IJepaModel.from_pretrained(tmp_path / "transformers", add_pooling_layer=False).eval()
+    with torch.no_grad():
+        expected = ours.encoder(images)
+        torch.testing.assert_close(model(images), expected.mean(dim=1), **NEAR)
+        torch.testing.assert_close(other(pixel_values=images).last_hidden_state, expected, **NEAR)
+    assert model.pretrained_cfg["input_size"] == (3, 16, 24)

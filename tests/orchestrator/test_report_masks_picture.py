@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from jepa_core.masks import MaskSettings, PatchGrid
@@ -31,10 +32,14 @@ def test_visible_patches_keep_their_pixels_and_the_rest_fades():
 
 
 def test_a_sheet_has_a_row_for_images_context_and_each_target():
-    visible = {"context": np.ones((3, 48), dtype=np.bool_), "target 1": np.zeros((3, 48), dtype=np.bool_)}
-    sheet = Image.open(io.BytesIO(contact_sheet(images(3), visible, GRID, title="a geometry")))
-    assert sheet.width > 200
-    assert sheet.height > 300
+    context, target = np.ones((3, 48), dtype=np.bool_), np.zeros((3, 48), dtype=np.bool_)
+    one, two = (
+        Image.open(io.BytesIO(contact_sheet(images(3), visible, GRID, title="a geometry")))
+        for visible in ({"context": context}, {"context": context, "target 1": target})
+    )
+    row = two.height - one.height
+    assert (one.width, two.height) == (two.width, pytest.approx(50 + 3 * row, abs=3))
+    assert row > 60
 
 
 def test_a_preview_draws_what_the_sampler_gives():

@@ -83,3 +83,21 @@ def test_a_finished_run_says_its_last_report_again_and_trains_nothing(folder: Pa
     again = ListReporter()
     Run(job, again, Rank()).train()
     assert [report.final for report in again.reports] == [True]
+
+
+@pytest.mark.parametrize("sampler", ["exact", "reference", "random", "block", "rasterized"])
+def test_a_rectangular_encoder_trains_and_is_probed_on_its_own_grid(folder: Path, sampler: str) -> None:
+    job = _job(
+        folder,
+        f"wide-{sampler}",
+        encoder__image_size_px=[24, 40],
+        masks__sampler=sampler,
+        masks__num_target_blocks=3 if sampler == "rasterized" else 1,
+        train__images=64,
+    )
+    reporter = ListReporter()
+    run = Run(job, reporter, Rank())
+    run.train()
+    assert (run.grid.rows, run.grid.columns) == (6, 10)
+    assert run.probes.train.images_uint8_NCHW.shape[2:] == (24, 40)
+    assert "probe/linear/class" in reporter.reports[-1].rows[-1].metrics

@@ -125,7 +125,12 @@ def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) ->
         "num_samples": found.num_samples,
         "faults": [_fault_json(fault) for fault in found.faults],
     }
-    emit(as_json, data, "\n".join([*_fault_lines(found.faults), f"{head}; {verdict}"]))
+    lines = [*_fault_lines(found.faults), f"{head}; {verdict}"]
+    if not decode:
+        lines.append(
+            "images were not decoded and labels not read: --decode names those that a run would leave out"
+        )
+    emit(as_json, data, "\n".join(lines))
     sys.exit(3 if found.faults else 0)
 
 

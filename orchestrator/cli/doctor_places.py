@@ -87,7 +87,8 @@ def storage(config: RunConfig) -> Iterator[Finding]:
 
 def data(config: RunConfig) -> Iterator[Finding]:
     """The shards: labels, digest, and whether there are enough of them for the workers."""
-    from orchestrator.data import open_shards
+    from orchestrator.data import open_shards, survey_source
+    from orchestrator.sweep.labels import check_labels
 
     if config.data.source == "scenes":
         images = config.data.scenes_train_images + config.data.scenes_test_images
@@ -104,10 +105,14 @@ def data(config: RunConfig) -> Iterator[Finding]:
         if "://" in config.data.source:
             raise
         yield Finding(name="data", text=f"{local}: no shards yet, packed on first use ({err})")
+        survey = survey_source(config)
+        if survey.labels_known:
+            check_labels(config, list(survey.num_classes))
         return
     labels = ", ".join(shards.labels) or "none, so that nothing is probed and no geometry can be ranked"
     text = f"{shards.uri}: labels {labels}; digest {shards.digest[:12]}"
     yield Finding(name="data", text=text, warning=not shards.labels)
+    check_labels(config, list(shards.labels))
     num_shards, num_workers = len(shards.splits.get(config.data.train_split, ())), config.train.num_workers
     if num_shards < num_workers:
         text = (

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import yaml12
 from orchestrator.config.faults import Problem, key_path, key_text
-from orchestrator.config.fields import section_types, variants_of, with_values
+from orchestrator.config.fields import section_types, settings, variants_of, with_values
 from orchestrator.config.models import RunConfig
 from orchestrator.config.point_rules import check_points
 from orchestrator.config.rules import check_run
@@ -188,17 +189,40 @@ def _validate(document: Document, problems: Sequence[Problem], *, check_search: 
     config, more = settle(data, found)
     found += more
     faulty = [bad.path for bad in found]
-    searched = frozenset(config.sweep.space) if check_search else frozenset()
+    searched = _unwritten(config, document) if check_search else frozenset()
     if check_search:
         found += check_space_keys(list(_space(document.data)))
         found += check_search_rules(config, faulty)
         found += check_points(config, faulty)
-    found += check_run(config, faulty, leave_out=searched)
+    found += [_of_base(bad, config) for bad in check_run(config, faulty, leave_out=searched)]
     if not found:
         return config
     unique = list({(bad.path, bad.rule): bad for bad in found}.values())
     faults = sorted((_fault(document, bad) for bad in unique), key=_order)
     raise ConfigError(faults[:MAX_FAULTS])
+
+
+def _unwritten(config: RunConfig, document: Document) -> frozenset[str]:
+    """Searched keys whose base value nobody chose: no trial uses it, and it may not fit what the axes are for.
+
+    One that was written is checked as any other. A default counts as not chosen also where it stands in a file, since
+    a sweep keeps its whole configuration with all defaults written out.
+    """
+    return frozenset(
+        key
+        for key in config.sweep.space
+        if key not in settings()
+        or not is_set(document.data, key_path(key))
+        or flatten(config).get(key) == _freeze(settings()[key].default)
+    )
+
+
+def _of_base(bad: Problem, config: RunConfig) -> Problem:
+    """Says of a broken base value that its axis, which replaces it in the sweep, does not excuse it."""
+    if key_text(bad.path) not in config.sweep.space:
+        return bad
+    remedy = "its axis replaces it in the sweep, but `orchestrator train` uses it: correct it or leave it out"
+    return replace(bad, remedy="; ".join(part for part in (bad.remedy, remedy) if part))
 
 
 def _space(data: Any) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Survey:
     num_shards: int = 0
     size_bytes: int = 0
 
+    @property
+    def labels_known(self) -> bool:
+        """Whether `num_classes` is what there is; shards without a manifest tell when they are read."""
+        return self.kind != "tars"
+
     def text(self) -> str:
         """In one line."""
         parts = [f"{split} {count:,}" for split, count in self.num_samples.items()]

@@ -15,6 +15,7 @@ from orchestrator.config import default_config, flatten
 from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.data import Survey, survey_source
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
+from orchestrator.sweep.labels import label_notes
 from orchestrator.sweep.model_costs import checkpoint_bytes
 from orchestrator.sweep.scheduler import rungs_images
 from orchestrator.sweep.space import SweepPlan, listed_point, plan_sweep, point_name
@@ -22,10 +23,6 @@ from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
 
 _MAX_NOTES = 10
-_UNLABELLED = (
-    "the images have no labels, so nothing is probed and no geometry can be ranked: give a folder with one sub-folder "
-    "a class, or shards with .cls or .json members"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +81,12 @@ class PlanDescription:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was merged or capped, and what the audit warns of."""
-        unlabelled = (
-            [_UNLABELLED] if self.data.kind in ("shards", "folder") and not self.data.num_classes else []
+        return (
+            *label_notes(self.config, self.data),
+            *self.plan.notes,
+            *self.audit.notes,
+            *self.audit.warnings,
         )
-        return (*unlabelled, *self.plan.notes, *self.audit.notes, *self.audit.warnings)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""

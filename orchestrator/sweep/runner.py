@@ -21,13 +21,14 @@ import ray
 
 from orchestrator.config import dump, flatten
 from orchestrator.config.models import RunConfig
-from orchestrator.data import ShardSet, prepare_data
+from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, TrainingError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.cluster import Cluster, max_concurrent_trials, ray_cluster, trial_resources
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.follower import Follower, Observer
+from orchestrator.sweep.labels import check_labels
 from orchestrator.sweep.lease import driver_lease
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.resume import check_same_sweep, find_trial, read_sweep
@@ -100,9 +101,23 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
         check_same_sweep(config, record)
         request = replace(request, revive=tuple(find_trial(record, name) for name in request.revive))
     with driver_lease(store):
-        shards = prepare_data(config, progress=observer.on_message)
+        shards = _labelled_shards(config, observer)
         store.write("config.yaml", dump(config).encode())
         return _run_leased(request, sweep_id, uri, plan, shards)
+
+
+def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
+    """The sweep's shards; refused, before they are packed where that can be known, when nothing could be ranked.
+
+    Raises:
+        DataError: There is no label to rank several points by.
+    """
+    survey = survey_source(config)
+    if survey.labels_known:
+        check_labels(config, list(survey.num_classes))
+    shards = prepare_data(config, progress=observer.on_message)
+    check_labels(config, list(shards.labels))
+    return shards
 
 
 def _run_leased(
@@ -273,6 +288,7 @@ def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
         str(local.expanduser().resolve()),
         config.tracking.experiment or config.name,
         local.expanduser().resolve() / ".spool" / sweep_id,
+        headline=config.sweep.metric,
     )
     try:
         tracker.start_sweep(

@@ -108,6 +108,18 @@ def test_an_unreachable_tracking_server_is_a_warning(monkeypatch):
     assert "spooled until it answers" in found[0].text
 
 
+def test_a_sweep_over_images_without_labels_fails_with_the_code_for_data(monkeypatch, capsys, tmp_path):
+    from image_data import image_folder
+
+    monkeypatch.chdir(tmp_path)
+    folder = image_folder(tmp_path / "images") / "ant"
+    space = "sweep: {space: {masks.num_target_blocks: {choices: [1, 2]}}}\n"
+    (tmp_path / "f.yaml").write_text(f"data: {{source: {folder}}}\n{space}")
+    done = run_command(monkeypatch, capsys, "doctor", "f.yaml")
+    assert done.code == 3
+    assert "the images have no labels" in done.out
+
+
 def test_more_workers_than_shards_is_a_warning(tmp_path: Path):
     from image_data import image_folder
 

@@ -81,6 +81,11 @@ def test_verify_names_a_shard_that_changed(run, packed):
     assert "1 faults" in done.out
 
 
+def test_verify_says_that_it_did_not_decode_and_how_to(run, packed):
+    assert "--decode names those that a run would leave out" in run("verify", packed).out
+    assert "--decode names" not in run("verify", packed, "--decode").out
+
+
 def test_quarantine_lists_what_a_run_would_leave_out(run, tmp_path):
     folder = image_folder(tmp_path / "images", images=10)
     (folder / "ant" / "broken.png").write_bytes(b"no image")

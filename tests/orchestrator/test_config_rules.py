@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.config import apply_overrides, parse_config
+from orchestrator.config import apply_overrides, dump, parse_config
 from orchestrator.errors import ConfigError
 
 
@@ -150,10 +150,17 @@ def test_every_point_of_a_grid_is_checked_over_the_axes_that_a_rule_reads():
     assert "with train.num_workers = 3" in found["sweep.space.train.batch_size.choices[0]"]
 
 
-def test_a_base_that_its_axes_make_valid_is_valid():
+def test_a_written_base_value_is_checked_although_an_axis_replaces_it():
     text = "train: {batch_size: 10, num_workers: 4}\nsweep: {space: {train.batch_size: {choices: [8, 16]}}}"
-    config = parse_config(text)
-    assert apply_overrides(config, {"train.batch_size": 8}).train.batch_size == 8
+    found = faults_of(text)["train.batch_size"]
+    assert "multiple of train.num_workers" in found
+    assert "its axis replaces it in the sweep, but `orchestrator train` uses it" in found
+
+
+def test_a_default_that_does_not_fit_is_excused_by_its_axis_and_stays_so_when_it_is_written_out():
+    config = parse_config("train: {num_workers: 3}\nsweep: {space: {train.batch_size: {choices: [9, 12]}}}")
+    config = parse_config(dump(config))
+    assert apply_overrides(config, {"train.batch_size": 9}).train.batch_size == 9
     with pytest.raises(ConfigError, match=r"multiple of train\.num_workers"):
         apply_overrides(config, {})
 

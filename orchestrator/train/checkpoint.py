@@ -30,12 +30,13 @@ _NAME = re.compile(r"step-(\d{10})")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One verified checkpoint: `tensors` and `meta` as they were saved."""
+    """One verified checkpoint: `tensors` and `meta` as they were saved, `digest` the hash of all of it."""
 
     name: str
     step: int
     tensors: Mapping[str, torch.Tensor]
     meta: Mapping[str, Any]
+    digest: str = ""
 
 
 def checkpoint_name(step: int) -> str:
@@ -98,7 +99,11 @@ def load_checkpoint(store: Store, name: str) -> Checkpoint:
     if digest != _digest(manifest) or hashlib.sha256(weights).hexdigest() != expected["sha256"]:
         raise CheckpointError(f"{where}: content differs from its recorded sha256; the checkpoint is damaged")
     return Checkpoint(
-        name=name, step=manifest["step"], tensors=load_safetensors(weights), meta=manifest["meta"]
+        name=name,
+        step=manifest["step"],
+        tensors=load_safetensors(weights),
+        meta=manifest["meta"],
+        digest=digest,
     )
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -25,6 +26,7 @@ from jepa_core.probes import knn_probe, linear_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import LabelledImages, ShardSet, load_images
+from orchestrator.data.cache import file_lock
 from orchestrator.errors import NotFoundError
 from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
@@ -186,31 +188,51 @@ def baselines(
     """The untrained encoder's and the raw pixels' probe accuracies, in per cent.
 
     `state` must be untrained. Every rank must call it. Rank 0 reads the stored figures when another trial with the
-    same data, encoder, probe and seed has measured them, and stores them otherwise.
+    same data, encoder, probe and seed has measured them, and stores them otherwise. Of the trials that start together
+    on a node one measures, and the others wait for it.
     """
-    key = f"{_baseline_key(config, shards)}.json"
-    stored: dict[str, float] | None = None
-    if rank.index == 0:
-        try:
-            stored = json.loads(store.read(key))
-        except NotFoundError:
-            stored = None
-    if rank.broadcast(stored is not None):
-        return stored or {}
+    key = _baseline_key(config, shards, rank)
+    with _alone_on_node(shards, key, rank):
+        stored = _stored(store, f"{key}.json") if rank.index == 0 else None
+        if rank.broadcast(stored is not None):
+            return stored or {}
+        found = _measure_baselines(state, probes, config=config, rank=rank)
+        if rank.index == 0:
+            store.write(f"{key}.json", json.dumps(found, sort_keys=True).encode())
+        return found
+
+
+def _alone_on_node(shards: ShardSet, key: str, rank: Rank) -> AbstractContextManager[object]:
+    """A lock between the processes of a node, held by rank 0 and let go when its process dies."""
+    if rank.index != 0:
+        return nullcontext()
+    return file_lock(shards.cache.folder / "locks" / f"baseline-{key}.lock")
+
+
+def _stored(store: Store, name: str) -> dict[str, float] | None:
+    try:
+        figures: dict[str, float] = json.loads(store.read(name))
+    except NotFoundError:
+        return None
+    return figures
+
+
+def _measure_baselines(
+    state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank
+) -> dict[str, float]:
+    """Probe the untrained encoder and raw pixels; rank 0 gets the figures, the others none."""
     untrained = evaluate(state, probes, config=config, rank=rank)
     if rank.index != 0:
         return {}
     pixels = probe_features(
         _pixels(probes.train.images_uint8_NCHW), _pixels(probes.test.images_uint8_NCHW), probes, config=config
     )
-    found = {
+    return {
         f"baseline/{name}/{metric.removeprefix('probe/')}": value
         for name, evaluation in (("untrained", untrained), ("pixels", pixels))
         for metric, value in evaluation.metrics.items()
         if metric.startswith("probe/")
     }
-    store.write(key, json.dumps(found, sort_keys=True).encode())
-    return found
 
 
 def _tokens(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig, rank: Rank) -> Tensor:
@@ -229,7 +251,7 @@ def _pixels(images_NCHW: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _baseline_key(config: RunConfig, shards: ShardSet) -> str:
+def _baseline_key(config: RunConfig, shards: ShardSet, rank: Rank) -> str:
     basis = {
         "data": shards.digest,
         "splits": [config.data.train_split, config.data.test_split],
@@ -237,5 +259,6 @@ def _baseline_key(config: RunConfig, shards: ShardSet) -> str:
         "encoder": asdict(config.encoder),
         "probe": config.probe.model_dump(mode="json", exclude={"every_images"}),
         "seed": config.train.seed,
+        "precision": rank.precision,
     }
     return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:16]

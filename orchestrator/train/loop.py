@@ -22,7 +22,7 @@ from jepa_core.masks import PatchGrid, mask_metrics
 from jepa_core.objectives import PixelStatistics, Sampler
 from jepa_core.parallel import wrap
 from jepa_core.sharding import has_shards
-from jepa_core.step import TrainState, create_state, prepare_images, train_step
+from jepa_core.step import Precision, TrainState, create_state, prepare_images, train_step
 from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples
 from orchestrator.data.order import ORDER_VERSION
@@ -134,7 +134,7 @@ class Run:
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
-        checkpoint = self.rank.broadcast(load_latest(self.store) if self.rank.index == 0 else None)
+        checkpoint = find_checkpoint(self.store, self.rank)
         is_over = self._begin() if checkpoint is None else self._resume(checkpoint)
         if is_over:
             return
@@ -208,16 +208,26 @@ class Run:
         The report of a checkpoint may have been lost with its process, so it is kept inside the checkpoint and sent
         again: rows are idempotent and a rung that was decided before is answered as before.
         """
-        fingerprint = run_fingerprint(self.config, self.shards.digest)
-        if found.meta["fingerprint"] != fingerprint:
-            raise CheckpointError(
-                f"{self.store.uri}/{found.name}: the checkpoint was written under another configuration or other "
-                "data than this run's; use a new sweep id, or move the checkpoint away"
-            )
+        self._check_same_run(found)
         self.state.load_state_dict({"tensors": found.tensors, "meta": found.meta["state"]})
         _log.info("%s goes on from %s", self.job.trial_id, found.name)
         report = TrialReport.from_json(found.meta["report"])
         return self._deliver(report).action == "stop" or report.final
+
+    def _check_same_run(self, found: Checkpoint) -> None:
+        """A checkpoint is of this run: the same configuration and data, computed in the same precision."""
+        where, before = f"{self.store.uri}/{found.name}", found.meta.get("precision", self.rank.precision)
+        if before != self.rank.precision:
+            raise CheckpointError(
+                f"{where}: the checkpoint was computed in {before} and this device would go on in "
+                f"{self.rank.precision} (train.precision: {self.config.train.precision}); go on with it on a device "
+                "of the kind that it was begun on"
+            )
+        if found.meta["fingerprint"] != run_fingerprint(self.config, self.shards.digest, before):
+            raise CheckpointError(
+                f"{where}: the checkpoint was written under another configuration or other data than this run's; "
+                "use a new sweep id, or move the checkpoint away"
+            )
 
     def _count_bad_samples(self, stream: BatchStream) -> int:
         """Samples that no rank could use; more than a run bears stop it on every rank."""
@@ -273,7 +283,8 @@ class Run:
             meta={
                 "state": saved["meta"],
                 "report": report.to_json(),
-                "fingerprint": run_fingerprint(self.config, self.shards.digest),
+                "fingerprint": run_fingerprint(self.config, self.shards.digest, self.rank.precision),
+                "precision": self.rank.precision,
             },
             keep=self.config.train.keep_checkpoints,
         )
@@ -313,16 +324,30 @@ def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:
     )
 
 
-def run_fingerprint(config: RunConfig, data_digest: str) -> str:
+def find_checkpoint(store: Store, rank: Rank) -> Checkpoint | None:
+    """The newest checkpoint that verifies, the same on every rank, or None. Every rank must call it.
+
+    Each rank reads it for itself, which for a large model is far cheaper than sending it through the process group;
+    where some rank sees another one, as on a node's own disk, rank 0 sends its own.
+    """
+    found = load_latest(store)
+    seen = rank.gather(None if found is None else (found.name, found.digest))
+    if all(each == seen[0] for each in seen):
+        return found
+    return rank.broadcast(found if rank.index == 0 else None)
+
+
+def run_fingerprint(config: RunConfig, data_digest: str, precision: Precision) -> str:
     """A hash of everything that decides a run's weights; equal for runs that may continue each other.
 
-    Workers, cadences, places and resources are left out: a run may be resumed with others.
+    `precision` is what `train.precision` came to on the device. Workers, cadences, places and resources are left out:
+    a run may be resumed with others.
     """
     basis: dict[str, Any] = {
         "data": data_digest,
         "crop": [config.data.crop_scale, config.data.crop_aspect_ratio, config.data.mean, config.data.std],
         "order": [ORDER_VERSION, config.data.shuffle_shards],
-        "train": [config.train.images, config.train.batch_size, config.train.seed],
+        "train": [config.train.images, config.train.batch_size, config.train.seed, precision],
         **{
             name: asdict(getattr(config, name))
             for name in ("encoder", "predictor", "masks", "objective", "optimizer", "ema")

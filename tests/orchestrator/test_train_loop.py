@@ -1,5 +1,6 @@
 """The loop in one process: a run that goes on ends as one that was never stopped, with a slot's cache and without."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import torch
 from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data
+from orchestrator.data.cache import file_lock
 from orchestrator.errors import CheckpointError
+from orchestrator.storage import open_store
 from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluation import _baseline_key, baselines
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 from orchestrator.train.reuse import DataCache
@@ -75,6 +79,34 @@ def test_a_checkpoint_of_another_configuration_is_refused(folder: Path) -> None:
     changed = replace(job, config=tiny_config(folder, masks__num_target_blocks=2))
     with pytest.raises(CheckpointError, match="another configuration"):
         Run(changed, ListReporter(), Rank()).train()
+
+
+def test_a_checkpoint_of_another_precision_is_refused_with_both(folder: Path) -> None:
+    job = _job(folder, "precise")
+    Run(job, ListReporter(stop_at_images=160), Rank()).train()
+    with pytest.raises(
+        CheckpointError, match=r"computed in float32 .* go on in bfloat16 .*train.precision: auto"
+    ):
+        Run(job, ListReporter(), Rank(precision="bfloat16")).train()
+
+
+def test_a_trial_waits_for_the_one_that_measures_the_shared_baselines(folder: Path) -> None:
+    run = Run(_job(folder, "waits", train__seed=5), ListReporter(), Rank())
+    key, store = _baseline_key(run.config, run.shards, run.rank), open_store(str(folder / "shared"))
+    found: dict[str, float] = {}
+
+    def measure() -> None:
+        assert run.probes is not None
+        found.update(
+            baselines(run.state, run.shards, run.probes, config=run.config, rank=run.rank, store=store)
+        )
+
+    waiting = threading.Thread(target=measure)
+    with file_lock(run.shards.cache.folder / "locks" / f"baseline-{key}.lock"):
+        waiting.start()
+        store.write(f"{key}.json", b'{"baseline/untrained/linear/mean": 12.5}')
+    waiting.join()
+    assert found == {"baseline/untrained/linear/mean": 12.5}
 
 
 def test_a_finished_run_says_its_last_report_again_and_trains_nothing(folder: Path) -> None:

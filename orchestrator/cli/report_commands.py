@@ -77,11 +77,12 @@ def best(sweep_id: str, runs: str, pick: Any, as_yaml: bool, as_json: bool) -> N
         click.echo(dump(trial_config(config, choice.trial.point, choice.trial.seed)).rstrip())
         return
     checkpoints = f"{uri}/trials/{choice.trial.trial_id}/checkpoints"
+    where = "" if runs == "runs" else f" --runs {runs}"
     emit(
         as_json,
         {**choice.to_json(), "checkpoints": checkpoints},
         f"{choice.text()}\ncheckpoints: {checkpoints}\n"
-        f"train it longer: orchestrator train --from-best {sweep_id} --set train.images=...",
+        f"train it longer: orchestrator train --from-best {sweep_id}{where} --set train.images=...",
     )
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
-
-from jepa_core.encoder import build_encoder
 from jepa_core.flops import ModelDims, flops_per_image
 from jepa_core.masks import audit_geometry
-from jepa_core.predictor import build_predictor
-from jepa_core.weights import part_generator
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError
+from orchestrator.sweep.model_costs import ModelCosts, model_dims, reads_masks
 
 
 class FlopsCounter:
@@ -23,7 +19,7 @@ class FlopsCounter:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self._dims: dict[tuple[Any, Any], ModelDims | None] = {}
+        self._dims: dict[Hashable, ModelDims | None] = {}
 
     def per_image(self, point: Mapping[str, Any], metrics: Mapping[str, float]) -> float:
         """FLOPs of one image's training step at a point; NaN where neither they nor the patches were measured."""
@@ -51,38 +47,28 @@ class FlopsCounter:
             return None
 
     def _dims_of(self, run: RunConfig) -> ModelDims | None:
-        key = (run.encoder, run.predictor)
+        key = (run.encoder, run.predictor, run.objective)
         if key not in self._dims:
             self._dims[key] = _model_dims(run)
         return self._dims[key]
 
 
 def _model_dims(run: RunConfig) -> ModelDims | None:
+    """The dimensions that decide the cost of a step; None for other methods, and for models that cannot be built."""
+    if not reads_masks(run):
+        return None
     try:
-        encoder = build_encoder(run.encoder, generator=part_generator(0, "encoder"))
-        predictor = build_predictor(
-            run.predictor,
-            grid=encoder.grid,
-            encoder_width=encoder.width,
-            encoder_num_heads=encoder.num_heads,
-            generator=part_generator(0, "predictor"),
-        )
+        return model_dims(run)
     except (ValueError, RuntimeError):
         return None
-    with torch.no_grad():
-        return ModelDims.of(encoder, predictor)
 
 
 def training_flops_per_image(run: RunConfig) -> float:
     """FLOPs of one image's training step, with the patches that an audit of the masks predicts; 0 when not known."""
-    dims = _model_dims(run)
-    if dims is None:
+    costs = ModelCosts()
+    try:
+        if not reads_masks(run):
+            return costs.of_method(run)
+        return costs.of_masks(run, audit_geometry(run.masks, run.encoder.grid, num_samples=256)).total
+    except (ValueError, RuntimeError):  # no such model, or masks that cannot be sampled
         return 0.0
-    audit = audit_geometry(run.masks, run.encoder.grid, num_samples=256)
-    return flops_per_image(
-        dims,
-        context_patches=audit.context_tokens,
-        target_patches=audit.target_tokens,
-        num_target_blocks=run.masks.num_target_blocks,
-        num_context_blocks=run.masks.num_context_blocks,
-    ).total

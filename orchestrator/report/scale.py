@@ -68,8 +68,9 @@ def plan_scale(small: RunConfig, large: RunConfig, trial: TrialSummary, sweep_id
 
 
 def _compute_notes(small: RunConfig, large: RunConfig, images: float, flops: float) -> list[str]:
-    notes = [f"It sees {large.train.images:,} images, {images:.3g} times the trial's {small.train.images:,}."]
-    if math.isfinite(flops):
+    sees = "as many as the trial" if images == 1 else f"{images:.3g} times the trial's {small.train.images:,}"
+    notes = [f"It sees {large.train.images:,} images, {sees}."]
+    if math.isfinite(flops) and flops != 1:
         notes.append(f"It takes {flops:.3g} times the trial's floating-point operations.")
     if images <= 1 and small.encoder == large.encoder:
         notes.append(
@@ -97,7 +98,7 @@ def _mask_notes(small: RunConfig, large: RunConfig) -> list[str]:
     ]
     grids = [patch_grid(run) for run in (small, large)]
     if grids[0] == grids[1]:
-        return ["The patch grid is the same, so the masks are the ones that won."]
+        return ["The patch grid is the same, and so are the masks."]
     moved = []
     for name in REALISED:
         old, new = figures[0][name], figures[1][name]

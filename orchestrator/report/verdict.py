@@ -94,11 +94,29 @@ class StoppedResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What the highest gained over its untrained encoder, in points.
+
+    `least` is what it must exceed to be more than luck (95 %, corrected for having picked the highest), `seeds` how
+    many seeds each would show a gain as large as it seems; None when it is shown, or there is none to show.
+    """
+
+    points: float
+    least: float
+    seeds: int | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is more than luck."""
+        return self.points > self.least
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What can be said about a sweep.
 
     `outcome` is "winner" (one geometry stands above all others), "tied", "alone" (a single geometry
-    finished), "no_gain" (the best is not better than its untrained encoder) or "none" (nothing finished).
+    finished), "no_gain" (the best is not shown to be better than its untrained encoder) or "none" (nothing finished).
     """
 
     outcome: Literal["winner", "tied", "alone", "no_gain", "none"]
@@ -112,6 +130,8 @@ class Verdict:
     seeds_to_separate: int | None
     """Seeds each that would separate the best two, were their means what they seem; None when they are apart."""
     unequal_images: bool
+    gain: Gain | None = None
+    """Of the highest over its untrained encoder; None where nobody measured that."""
 
     @property
     def best(self) -> GeometryResult | None:
@@ -159,8 +179,9 @@ def judge(trials: Sequence[TrialSummary], metric: str) -> Verdict:
         )
     noise, differences = estimate_noise(geometries), difference_noise(geometries)
     ranking = tuple(_ranked(rank, geometries, noise, differences, metric) for rank in range(len(geometries)))
+    gain = _gain(geometries, metric)
     return Verdict(
-        outcome=_outcome(ranking, geometries, metric),
+        outcome=_outcome(ranking, gain),
         metric=metric,
         ranking=ranking,
         noise=noise,
@@ -168,6 +189,7 @@ def judge(trials: Sequence[TrialSummary], metric: str) -> Verdict:
         stopped=stopped,
         seeds_to_separate=_seeds_to_separate(geometries, differences, ranking),
         unequal_images=len({result.images for result in ranking}) > 1,
+        gain=gain,
     )
 
 
@@ -202,28 +224,33 @@ def _ranked(
 
 
 def _outcome(
-    ranking: Sequence[GeometryResult], geometries: Sequence[Geometry], metric: str
+    ranking: Sequence[GeometryResult], gain: Gain | None
 ) -> Literal["winner", "tied", "alone", "no_gain"]:
-    if not _gains(geometries, metric):
+    if gain is not None and not gain.is_shown:
         return "no_gain"
     if len(ranking) == 1:
         return "alone"
     return "tied" if ranking[1].tied else "winner"
 
 
-def _gains(geometries: Sequence[Geometry], metric: str) -> bool:
-    """Whether the best is above its untrained encoder beyond noise; True where nobody measured that.
+def _gain(geometries: Sequence[Geometry], metric: str) -> Gain | None:
+    """What the best gained over its untrained encoder, and what luck alone may give; None where nobody measured it.
 
     Each run is set against the untrained encoder of its own seed, so the spread of the gains holds the baseline's too.
     The best was picked after looking: corrected for the number of geometries (Bonferroni).
     """
     gains = [[trial.value - trial.untrained_value for trial in each.trials] for each in geometries]
-    gain = sum(gains[0]) / len(gains[0])
-    if not math.isfinite(gain):
-        return True
+    points = sum(gains[0]) / len(gains[0])
+    if not math.isfinite(points):
+        return None
     noise = pool_noise([group for group in gains if all(map(math.isfinite, group))])
-    factor = interval_factor(noise.freedom, num_intervals=len(geometries))
-    return gain > factor * mean_error(geometries[0], noise, metric)
+    least = interval_factor(noise.freedom, num_intervals=len(geometries)) * mean_error(
+        geometries[0], noise, metric
+    )
+    if points > least or points <= 0:
+        return Gain(points=points, least=least)
+    standard = interval_factor(math.inf, num_intervals=len(geometries)) * noise.seed_sd / points
+    return Gain(points=points, least=least, seeds=max(len(gains[0]) + 1, math.ceil(standard**2)))
 
 
 def _label_results(geometry: Geometry, geometries: Sequence[Geometry]) -> dict[str, LabelResult]:

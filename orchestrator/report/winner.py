@@ -83,7 +83,15 @@ def recommend(summary: Summary, pick: Pick = "recommended") -> Recommendation:
         )
     result, reason = _picked(verdict, pick)
     if verdict.outcome == "no_gain":
-        reason = "Even the highest is not better than its untrained encoder: it recommends nothing."
+        result = result if pick == "cheapest" else verdict.best
+        reason = (
+            "Nothing is recommended: even the highest is not shown to be better than its untrained encoder"
+            + (
+                ", and this is the highest."
+                if result is verdict.best
+                else ", and this is the cheapest tied with it."
+            )
+        )
     if verdict.outcome == "alone":
         reason = "It is the only one that finished: there was nothing to compare it with."
     trials = [trial for trial in summary.trials if trial.trial_id in result.trial_ids]

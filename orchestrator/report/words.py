@@ -26,14 +26,18 @@ def answers(verdict: Verdict, findings: Findings | None = None) -> dict[str, lis
     best = verdict.best
     if best is None:
         return {WHICH: ["No trial finished: there is nothing to judge."]}
-    sure = [_certainty(verdict), *_baselines(best)]
+    sure = [*_gained(verdict), _certainty(verdict), *_baselines(best)]
     if verdict.unequal_images:
         sure.append("The trials saw different numbers of images: their accuracies are not compute-matched.")
     groups = {
         WHICH: [_headline(verdict, best), *(surface_lines(findings) if findings is not None else [])],
         SURE: sure,
         COST: _cheapest(verdict),
-        NEXT: [*_seeds_next(verdict), *(next_lines(findings) if findings is not None else [])],
+        NEXT: [
+            *_gain_next(verdict),
+            *_seeds_next(verdict),
+            *(next_lines(findings) if findings is not None and verdict.outcome != "no_gain" else []),
+        ],
     }
     return {question: lines for question, lines in groups.items() if lines}
 
@@ -91,8 +95,12 @@ def _headline(verdict: Verdict, best: GeometryResult) -> str:
     if verdict.outcome == "winner":
         gap = verdict.ranking[1].behind_best
         return f"Winner: {name} with {figure}, {gap:.1f} points above the next and beyond the noise."
-    if verdict.outcome == "no_gain":
-        return f"No gain: the best geometry, {name} with {figure}, is not better than its untrained encoder."
+    if verdict.outcome == "no_gain" and verdict.gain is not None:
+        gain = verdict.gain
+        return (
+            f"No gain is shown: the highest, {name} with {figure}, is {gain.points:+.1f} points from its own "
+            f"untrained encoder, and luck alone may give {gain.least:.1f}."
+        )
     if verdict.outcome == "alone":
         return f"Only one geometry finished: {name} with {figure}; there is nothing to compare it with."
     others = [result.name for result in verdict.tied if result is not best]
@@ -103,6 +111,32 @@ def _headline(verdict: Verdict, best: GeometryResult) -> str:
     else:
         who = f"{len(others)} of the {len(verdict.ranking) - 1} others"
     return f"No winner can be named: {name} is highest with {figure}, but within the noise of {who}."
+
+
+def _gained(verdict: Verdict) -> list[str]:
+    """That the highest learned something, in points over the encoder nobody trained."""
+    gain = verdict.gain
+    if gain is None or not gain.is_shown:
+        return []
+    return [
+        f"The highest is {gain.points:.1f} points above its own untrained encoder; luck alone may give "
+        f"{gain.least:.1f}."
+    ]
+
+
+def _gain_next(verdict: Verdict) -> list[str]:
+    """What would show a gain, where none is shown: more images, and seeds if it is as large as it seems."""
+    gain = verdict.gain
+    if verdict.outcome != "no_gain" or gain is None:
+        return []
+    lines = [
+        "First train longer (train.images): which mask is better cannot be asked of encoders that learned nothing."
+    ]
+    if gain.seeds is not None and gain.seeds <= MANY_SEEDS:
+        lines.append(
+            f"If the gain is as large as it seems, {gain.seeds} seeds each (sweep.seeds) would show it."
+        )
+    return lines
 
 
 def _baselines(best: GeometryResult) -> list[str]:
@@ -157,6 +191,8 @@ def _certainty(verdict: Verdict) -> str:
 
 
 def _seeds_next(verdict: Verdict) -> list[str]:
+    if verdict.outcome == "no_gain":
+        return []
     if verdict.noise is not None and verdict.noise.assumed and len(verdict.ranking) > 1:
         measure = "First measure the noise: run the same geometries under two more seeds (sweep.seeds)."
         return [measure, *_seeds_to_separate(verdict)]
@@ -164,7 +200,7 @@ def _seeds_next(verdict: Verdict) -> list[str]:
 
 
 def _seeds_to_separate(verdict: Verdict) -> list[str]:
-    if verdict.seeds_to_separate is None or verdict.outcome == "no_gain":
+    if verdict.seeds_to_separate is None:
         return []
     if verdict.seeds_to_separate > MANY_SEEDS:
         return [f"The best two are too close for seeds to separate (over {MANY_SEEDS} each)."]

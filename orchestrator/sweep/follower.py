@@ -38,6 +38,8 @@ class Follower:
         self.config, self.tracker, self.observer = config, tracker, observer
         self.record = SweepRecord()
         self.num_seen = 0
+        self._left: set[str] = set()
+        """Trials whose runs were closed with a sweep that was left before they ended."""
 
     def follow(self, events: list[Mapping[str, Any]]) -> None:
         """Take the next events, in order."""
@@ -59,20 +61,31 @@ class Follower:
             name=self.config.data.source, uri=data["uri"], digest=data.get("digest", ""), profile=profile
         )
 
-    def _on_trial_planned(self, event: Mapping[str, Any]) -> None:
+    def _on_attempt_started(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
+        if len(trial.attempts) == 1:  # the first; MLflow's start of a run cannot be moved afterwards
+            self._open(trial, event["time_ms"])
+        elif trial.trial_id in self._left:
+            self._restart(trial, event["time_ms"])
+
+    def _open(self, trial: TrialRecord, time_ms: int) -> None:
+        """Make a trial's run, which starts at `time_ms`: when it got its workers, not when it was planned."""
         plan = make_trial(self.config, trial.point, trial.seed, trial.index)
-        self._start(trial, plan)
+        self._start(trial, plan, time_ms)
         self.tracker.log_dataset(trial.trial_id, self._dataset())
         settings = json.dumps(flatten(plan.config), indent=2).encode()
         self.tracker.log_artifact(trial.trial_id, "config.json", settings)
 
     def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
-        self._start(trial, make_trial(self.config, trial.point, trial.seed, trial.index))
+        self._restart(trial, event["time_ms"])
         self.tracker.set_tags(trial.trial_id, {"orchestrator.state": "revived", "orchestrator.reason": ""})
 
-    def _start(self, trial: TrialRecord, plan: TrialPlan) -> None:
+    def _restart(self, trial: TrialRecord, time_ms: int) -> None:
+        self._left.discard(trial.trial_id)
+        self._start(trial, make_trial(self.config, trial.point, trial.seed, trial.index), time_ms)
+
+    def _start(self, trial: TrialRecord, plan: TrialPlan, time_ms: int) -> None:
         self.tracker.start_trial(
             trial.trial_id,
             name=f"{trial.index:03d} {trial.name}",
@@ -82,6 +95,7 @@ class Follower:
                 "orchestrator.point": ", ".join(f"{key}={value}" for key, value in trial.point.items()),
                 "orchestrator.seed": str(trial.seed),
             },
+            time_ms=time_ms,
         )
 
     def _on_report(self, event: Mapping[str, Any]) -> None:
@@ -95,10 +109,19 @@ class Follower:
 
     def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
+        if not trial.attempts:  # ended before it began, as by a cancelled sweep
+            self._open(trial, event["time_ms"])
         self.tracker.set_tags(
             trial.trial_id, {"orchestrator.state": trial.state, "orchestrator.reason": trial.reason}
         )
         self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state], time_ms=event["time_ms"])
+
+    def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
+        """Close the runs that nothing works on any more; a resumed sweep opens them again."""
+        for trial in self.record.in_order():
+            if trial.state == "running":
+                self._left.add(trial.trial_id)
+                self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=event["time_ms"])
 
 
 def _cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:

@@ -119,8 +119,9 @@ def test_a_report_written_again_links_to_the_runs_and_is_put_on_the_sweeps(
     place = find_place(TrackingConfig(), str(tmp_path))
     tracker = MlflowTracker(place, "masks")
     tracker.start_sweep(runs.sweep_id, runs.sweep_id, {}, {})
-    planned = [event for event in sweep_events() if event["kind"] in ("sweep_started", "trial_planned")]
-    Follower(sweep_config(), tracker, Silent()).follow(planned[:4])
+    kinds = ("sweep_started", "trial_planned", "attempt_started")
+    begun = [event for event in sweep_events() if event["kind"] in kinds]
+    Follower(sweep_config(), tracker, Silent()).follow(begun[:5])
     run_id = tracker.links().trial_run_ids["t0000001"]
 
     outcome = run_command(monkeypatch, capsys, "report", runs.sweep_id, "--runs", str(tmp_path))

@@ -48,6 +48,19 @@ def test_the_highest_is_recommended_where_nothing_is_saved_or_noise_was_not_meas
         assert word in choice.reason
 
 
+def test_where_no_gain_is_shown_the_highest_is_named_and_longer_training_proposed():
+    record = record_with({"0.1": 2.0, "0.2": 1.0})
+    for trial in record.trials.values():
+        trial.metrics["baseline/untrained/linear/mean"] = 59.9 + 3 * (trial.seed - 1)
+    summary = summarize(CONFIG, record)
+    choice = recommend(summary)
+    assert (choice.outcome, choice.result.point["masks.target_scale"][0]) == ("no_gain", 0.1)
+    assert "Nothing is recommended" in choice.reason
+    assert summary.verdict.gain.points == pytest.approx(0.1)
+    assert "is +0.1 points from its own untrained encoder, and luck alone may give" in summary.text()
+    assert "First train longer (train.images)" in summary.text()
+
+
 def test_a_sweep_without_a_finished_trial_recommends_nothing():
     with pytest.raises(NotFoundError, match="no trial finished"):
         recommend(summarize(CONFIG, SweepRecord(sweep_id="s")))

@@ -205,7 +205,9 @@ def suggest(
 
     After each choice the surface is taken as known there, so that the next one is elsewhere.
     """
-    candidates = _candidates(config, points)
+    candidates = (
+        [] if config.sweep.points else _candidates(config, points)
+    )  # between listed points is nothing
     if not candidates:
         return ()
     places = np.array([choice.coordinates(figures) for _, figures, _ in candidates])

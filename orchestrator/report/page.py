@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.report.listed_plots import is_listed
 from orchestrator.report.page_style import SCRIPT, STYLE
 from orchestrator.report.page_tables import (
     geometry_table,
@@ -48,23 +49,24 @@ class PageContent:
 def render_page(content: PageContent) -> str:
     """The page as HTML text."""
     summary, links = content.summary, content.links
-    title = html.escape(f"Mask sweep {summary.sweep_id}")
+    subject = summary.subject
+    title = html.escape(f"{subject.title} {summary.sweep_id}")
     body = [
         f"<h1>{title}</h1>",
         _verdict(summary),
-        *_section("Which geometries", geometry_table(summary, links), _tied_legend(summary)),
+        *_section(f"Which {subject.many}", geometry_table(summary, links), _tied_legend(summary)),
         *_section("Response surface", *_surface(content)),
         *_section(
-            "Accuracy against cost", _figure(content, "cost", "The line joins what nothing beats on both.")
+            "Accuracy against cost",
+            _figure(content, "progress", "At every probe: means over the seeds, bars are 95 % intervals."),
+            _figure(content, "cost", "At the end. The line joins what nothing beats on both."),
         ),
         *_section("At equal compute", matched_table(summary), _matched_legend(summary)),
         *_section("Learning curves", _curves(content)),
         *_section("What the masks hide", *_masks(content)),
         *_section("Stopped and failed trials, and the health of all", health_table(summary, links)),
         *_section("Every trial", trial_table(summary, links)),
-        *_section(
-            "What was measured", _figure(content, "surface", "Means and 95 % intervals, by nominal settings.")
-        ),
+        *_section("What was measured", _figure(content, "surface", _measured(summary))),
         *_section("Ledger", ledger_table(summary)),
         *_section("Repeat it", _pre("\n".join(content.commands)), _seeds(summary)),
         *_section("Look closer in MLflow", _mlflow(links)),
@@ -88,7 +90,7 @@ def _document(title: str, body: str) -> str:
 
 
 def _verdict(summary: Summary) -> str:
-    groups = answers(summary.verdict, summary.findings)
+    groups = answers(summary.verdict, summary.findings, subject=summary.subject)
     headline = next(iter(groups.values()))[0]
     cells = []
     for place, (question, lines) in enumerate(groups.items()):
@@ -112,9 +114,16 @@ def _tied_legend(summary: Summary) -> str:
         return ""
     return (
         '<p class="soft">Shaded: cannot be told from the highest; it is behind by less than it would have to be to '
-        "stand apart (95 %, corrected for all pairs). Front: nothing beats it on both accuracy and cost. Target, "
-        "aspect and context are what the model saw. Figures lead to MLflow.</p>"
+        "stand apart (95 %, corrected for all pairs). Front: nothing beats it on both accuracy and cost. "
+        + ("Target, aspect and context are what the model saw. " if summary.findings is not None else "")
+        + "Figures lead to MLflow.</p>"
     )
+
+
+def _measured(summary: Summary) -> str:
+    crosses = " Crosses: published." if summary.has_published else ""
+    by = "by name, the highest first" if is_listed(summary) else "by nominal settings"
+    return f"Means and 95 % intervals, {by}.{crosses}"
 
 
 def _surface(content: PageContent) -> list[str]:

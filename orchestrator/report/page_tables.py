@@ -25,7 +25,7 @@ def geometry_table(summary: Summary, links: Links | None) -> str:
     realised = {} if summary.findings is None else summary.findings.figures
     unit = "GPU h a trial" if summary.gpu_hours > 0 else "core h a trial"
     shown = {name: short for name, short in _SHORT.items() if _differs(name, realised)}
-    heads = ["#", "geometry", "mean %", "95 % interval", "behind", "apart from", *shown.values()]
+    heads = ["#", summary.subject.one, "mean %", "95 % interval", "behind", "apart from", *shown.values()]
     rows = []
     for result in summary.verdict.ranking:
         figures = realised.get(result.name, {})

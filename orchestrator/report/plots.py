@@ -17,6 +17,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from orchestrator.report.listed_plots import annotate, colour_of, draw_named, draw_progress, is_listed
 from orchestrator.report.summary import Summary
 from orchestrator.report.surface_plots import draw_importance, draw_map
 from orchestrator.report.svg import INK, Tips, inline
@@ -55,6 +56,7 @@ _LABELS = {
     "map": "Response surface of accuracy over the realised mask geometry",
     "importance": "What each axis makes of a difference",
     "surface": "Accuracy of every geometry that was swept",
+    "progress": "Accuracy over device hours at every probe, with intervals",
     "cost": "Accuracy over cost, with the Pareto front",
     "curves": "Learning curves over images seen",
     "hours": "Learning curves over device hours",
@@ -93,6 +95,8 @@ def _png(figure: Figure) -> bytes:
 
 def _draw_surface(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """Accuracy over the two swept axes: cells for a grid, points otherwise; over one axis with intervals."""
+    if is_listed(summary):
+        return draw_named(summary, figure, tips)
     keys = _plotted_axes(summary)
     if not summary.verdict.ranking or not keys:
         return False
@@ -278,25 +282,27 @@ def _draw_cost(summary: Summary, figure: Figure, tips: Tips) -> bool:
     ranking = summary.verdict.ranking
     gpus = any(result.gpu_hours > 0 for result in ranking)
     costs = [result.gpu_hours if gpus else result.cpu_core_hours for result in ranking]
+    named = is_listed(summary)
     for cost, result in zip(costs, ranking, strict=True):
         error = [[result.mean - result.low], [result.high - result.mean]]
-        drawn = axes.errorbar(
-            cost, result.mean, yerr=error, fmt="o", color=_colour(result), capsize=2, elinewidth=0.8
-        )
+        colour = colour_of(summary, result.name) if named else _colour(result)
+        drawn = axes.errorbar(cost, result.mean, yerr=error, fmt="o", color=colour, capsize=2, elinewidth=0.8)
         text = f"{result.name}: {result.mean:.1f} % ({result.low:.1f} to {result.high:.1f}), {cost:.3g} hours"
         tips.tag(drawn.lines[0], text, key=result.trial_ids[0])
     front = summary.front()
     places = [result.gpu_hours if gpus else result.cpu_core_hours for result in front]
     axes.plot(places, [result.mean for result in front], color=_OTHER, linewidth=1)
+    annotate(summary, axes, ranking, costs)
     axes.set_xlabel("GPU hours a trial" if gpus else "CPU core hours a trial")
     axes.set_ylabel(f"{summary.metric} [%]")
-    axes.set_title(f"{_LEGEND}; bars: 95 % intervals", fontsize=8.5)
+    axes.set_title("bars: 95 % intervals" if named else f"{_LEGEND}; bars: 95 % intervals", fontsize=8.5)
     return len(ranking) > 1
 
 
 _FIGURES: Mapping[str, Callable[[Summary, Figure, Tips], bool]] = {
     "map": draw_map,
     "importance": draw_importance,
+    "progress": draw_progress,
     "cost": _draw_cost,
     "surface": _draw_surface,
     "curves": _draw_curves,

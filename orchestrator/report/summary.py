@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.config.models import RunConfig
 from orchestrator.report.findings import Findings, explore
 from orchestrator.report.matched import MatchedResult, compare
+from orchestrator.report.subject import METHODS, Subject, subject_of
 from orchestrator.report.trials import (
     TrialSummary,
     group_geometries,
@@ -46,7 +47,12 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The verdict in sentences."""
-        return verdict_lines(self.verdict, self.findings)
+        return verdict_lines(self.verdict, self.findings, subject=self.subject)
+
+    @property
+    def subject(self) -> Subject:
+        """What the sweep is about."""
+        return subject_of(self.axes())
 
     def text(self) -> str:
         """Table, verdict and costs for a terminal."""
@@ -138,7 +144,7 @@ class Summary:
         labels = list(dict.fromkeys(label for trial in self.trials for label in trial.accuracies))
         gpus = self.gpu_hours > 0
         published = ["published"] if self.has_published else []
-        head = ["#", "geometry", "seed", "state", "images", self.metric, *published, "gain", *labels]
+        head = ["#", self.subject.one, "seed", "state", "images", self.metric, *published, "gain", *labels]
         places = self._places()
         rows = [[*head, "GPU hours" if gpus else "core hours"]]
         for trial in self._in_order():
@@ -201,6 +207,9 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         default=record.started_ms,
     )
     verdict, geometries = judge(trials, config.sweep.metric), group_geometries(trials)
+    findings = None
+    if verdict.noise is not None and subject_of([key for each in trials for key in each.point]) != METHODS:
+        findings = explore(config, geometries, verdict.noise)  # methods are no axis
     return Summary(
         sweep_id=record.sweep_id,
         state=record.state,
@@ -212,7 +221,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         seconds=max(0, ended_ms - record.started_ms) / 1000,
         held_gpu_hours=sum(slot.num_gpus * slot.seconds for slot in record.slots.values()) / 3600,
         held_cpu_core_hours=sum(slot.num_cpus * slot.seconds for slot in record.slots.values()) / 3600,
-        findings=None if verdict.noise is None else explore(config, geometries, verdict.noise),
+        findings=findings,
         matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
         published_source=config.sweep.published_source or "",
     )

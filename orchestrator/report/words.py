@@ -7,35 +7,44 @@ from collections.abc import Sequence
 
 from orchestrator.report.findings import Findings
 from orchestrator.report.matched import MANY_SEEDS
+from orchestrator.report.realised import REALISED
+from orchestrator.report.subject import MASKS, Subject
 from orchestrator.report.verdict import GeometryResult, StoppedResult, Verdict
 
-WHICH, SURE, COST, NEXT = "Which mask", "How sure", "At what cost", "What to try next"
+SURE, COST, NEXT = "How sure", "At what cost", "What to try next"
 _MANY = 3
 _NAMED = 2
 _NEXT = 2
 
 
-def verdict_lines(verdict: Verdict, findings: Findings | None = None) -> list[str]:
+def verdict_lines(
+    verdict: Verdict, findings: Findings | None = None, *, subject: Subject = MASKS
+) -> list[str]:
     """The verdict, most important sentence first."""
-    lines = [line for group in answers(verdict, findings).values() for line in group]
+    lines = [line for group in answers(verdict, findings, subject=subject).values() for line in group]
     return [*lines, *_unfinished(verdict.stopped)]
 
 
-def answers(verdict: Verdict, findings: Findings | None = None) -> dict[str, list[str]]:
-    """The verdict by the question it answers: which mask, how sure, at what cost, what to try next."""
+def answers(
+    verdict: Verdict, findings: Findings | None = None, *, subject: Subject = MASKS
+) -> dict[str, list[str]]:
+    """The verdict by the question it answers: which mask (or method), how sure, at what cost, what to try next."""
     best = verdict.best
     if best is None:
-        return {WHICH: ["No trial finished: there is nothing to judge."]}
-    sure = [*_gained(verdict), _certainty(verdict), *_baselines(best)]
+        return {subject.question: ["No trial finished: there is nothing to judge."]}
+    sure = [*_gained(verdict), _certainty(verdict, subject), *_baselines(best)]
     if verdict.unequal_images:
         sure.append("The trials saw different numbers of images: their accuracies are not compute-matched.")
     groups = {
-        WHICH: [_headline(verdict, best), *(surface_lines(findings) if findings is not None else [])],
+        subject.question: [
+            _headline(verdict, best, subject),
+            *(surface_lines(findings) if findings is not None else []),
+        ],
         SURE: sure,
         COST: _cheapest(verdict),
         NEXT: [
-            *_gain_next(verdict),
-            *_seeds_next(verdict),
+            *_gain_next(verdict, subject),
+            *_seeds_next(verdict, subject),
             *(next_lines(findings) if findings is not None and verdict.outcome != "no_gain" else []),
         ],
     }
@@ -48,8 +57,9 @@ def surface_lines(findings: Findings) -> list[str]:
     place = ", ".join(
         f"{name} {figure_text(value)}" for name, value in findings.best_figures.items() if name in names
     )
+    over = "the masks that the model really saw" if names & set(REALISED) else "what was varied"
     lines = [
-        f"Over the masks that the model really saw, the surface is highest at {place}: "
+        f"Over {over}, the surface is highest at {place}: "
         f"{findings.best_mean:.1f} % (90 % interval {findings.best_low:.1f} to {findings.best_high:.1f})."
     ]
     mattering = [axis for axis in findings.importance if axis.matters]
@@ -89,7 +99,7 @@ def cost_text(gpu_hours: float, cpu_core_hours: float) -> str:
     return f"{hours:.2f} {unit} hours" if hours >= 0.1 else f"{60 * hours:.1f} {unit} minutes"
 
 
-def _headline(verdict: Verdict, best: GeometryResult) -> str:
+def _headline(verdict: Verdict, best: GeometryResult, subject: Subject) -> str:
     figure = f"{best.mean:.1f} % ({verdict.metric}, 95 % interval {best.low:.1f} to {best.high:.1f})"
     name = best.name
     if verdict.outcome == "winner":
@@ -98,11 +108,12 @@ def _headline(verdict: Verdict, best: GeometryResult) -> str:
     if verdict.outcome == "no_gain" and verdict.gain is not None:
         gain = verdict.gain
         return (
-            f"No gain is shown: the highest, {name} with {figure}, is {gain.points:+.1f} points from its own "
-            f"untrained encoder, and luck alone may give {gain.least:.1f}."
+            f"No gain is shown: the highest, {name} with {figure}, is {abs(gain.points):.1f} points "
+            f"{'above' if gain.points >= 0 else 'below'} its own untrained encoder, and luck alone may give "
+            f"{gain.least:.1f}."
         )
     if verdict.outcome == "alone":
-        return f"Only one geometry finished: {name} with {figure}; there is nothing to compare it with."
+        return f"Only one {subject.one} finished: {name} with {figure}; there is nothing to compare it with."
     others = [result.name for result in verdict.tied if result is not best]
     if len(others) == len(verdict.ranking) - 1 and len(others) > 1:
         who = f"all {len(others)} others"
@@ -124,13 +135,14 @@ def _gained(verdict: Verdict) -> list[str]:
     ]
 
 
-def _gain_next(verdict: Verdict) -> list[str]:
+def _gain_next(verdict: Verdict, subject: Subject) -> list[str]:
     """What would show a gain, where none is shown: more images, and seeds if it is as large as it seems."""
     gain = verdict.gain
     if verdict.outcome != "no_gain" or gain is None:
         return []
     lines = [
-        "First train longer (train.images): which mask is better cannot be asked of encoders that learned nothing."
+        f"First train longer (train.images): {subject.question.lower()} is better cannot be asked of encoders that "
+        "learned nothing."
     ]
     if gain.seeds is not None and gain.seeds <= MANY_SEEDS:
         lines.append(
@@ -171,18 +183,18 @@ def _cheapest(verdict: Verdict) -> list[str]:
     return [f"Cheapest of the {len(verdict.tied)} tied: {cheapest.name}, {cost} a trial, not {other}."]
 
 
-def _certainty(verdict: Verdict) -> str:
+def _certainty(verdict: Verdict, subject: Subject) -> str:
     noise = verdict.noise
     assert noise is not None
     if noise.assumed:
         basis = (
-            f"Every geometry ran with one seed: a seed noise of {noise.seed_sd:.1f} points is assumed, "
+            f"Every {subject.one} ran with one seed: a seed noise of {noise.seed_sd:.1f} points is assumed, "
             "not measured."
         )
     else:
         basis = (
             f"Seed noise {noise.seed_sd:.2f} points, measured with {noise.freedom:.0f} degrees of freedom; "
-            f"corrected for comparing {len(verdict.ranking)} geometries."
+            f"corrected for comparing {len(verdict.ranking)} {subject.many}."
         )
     pairing = verdict.difference_noise
     if pairing is not None and pairing.paired:
@@ -190,11 +202,11 @@ def _certainty(verdict: Verdict) -> str:
     return basis
 
 
-def _seeds_next(verdict: Verdict) -> list[str]:
+def _seeds_next(verdict: Verdict, subject: Subject) -> list[str]:
     if verdict.outcome == "no_gain":
         return []
     if verdict.noise is not None and verdict.noise.assumed and len(verdict.ranking) > 1:
-        measure = "First measure the noise: run the same geometries under two more seeds (sweep.seeds)."
+        measure = f"First measure the noise: run the same {subject.many} under two more seeds (sweep.seeds)."
         return [measure, *_seeds_to_separate(verdict)]
     return _seeds_to_separate(verdict)
 

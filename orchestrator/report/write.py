@@ -16,6 +16,7 @@ from orchestrator.config.models import RunConfig, StorageConfig
 from orchestrator.errors import NotFoundError, OrchestratorError, TrackingError
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
+from orchestrator.report.subject import MASKS
 from orchestrator.report.summary import Summary, summarize
 from orchestrator.report.winner import MODEL_FOLDER, model_files, recommend, setting_text
 from orchestrator.storage import Store, open_store
@@ -230,7 +231,7 @@ def _mask_files(start: SweepStart) -> dict[str, bytes]:
 def _mask_pictures(summary: Summary, store: Store) -> dict[str, bytes]:
     """Pictures of the best and the worst geometry that were drawn when the sweep started."""
     ranking, place = summary.verdict.ranking, f"{_MASKS}/{_PICTURES_OF_TRIALS}"
-    if len(ranking) < 2 or not store.exists(place):
+    if len(ranking) < 2 or summary.subject != MASKS or not store.exists(place):
         return {}
     names = json.loads(store.read(place))
     pictures = {}

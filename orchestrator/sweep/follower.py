@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.space import TrialPlan, make_trial
+from orchestrator.sweep.space import TrialPlan, listed_point, make_trial
 from orchestrator.tracking import DEVICE_HOURS, Dataset, MetricRow, RunStatus, Tracker
 
+POINT_PARAM = "sweep.point"
+"""The MLflow parameter that holds a listed point's name."""
 _STATUS: dict[str, RunStatus] = {
     "finished": RunStatus.FINISHED,
     "stopped": RunStatus.KILLED,
@@ -90,13 +92,20 @@ class Follower:
             trial.trial_id,
             name=f"{trial.index:03d} {trial.name}",
             # What was varied and nothing else: MLflow's contour plot starts with the first two numeric parameters.
-            params={**(trial.point or flatten(plan.config)), "train.seed": trial.seed},
+            params={**self._varied(trial, plan), "train.seed": trial.seed},
             tags={
                 "orchestrator.point": ", ".join(f"{key}={value}" for key, value in trial.point.items()),
                 "orchestrator.seed": str(trial.seed),
             },
             time_ms=time_ms,
         )
+
+    def _varied(self, trial: TrialRecord, plan: TrialPlan) -> Mapping[str, Any]:
+        """What tells a trial from the others: its point, a listed one's name first; else the whole configuration."""
+        listed = listed_point(self.config, trial.point)
+        if listed is not None:
+            return {POINT_PARAM: listed.name, **trial.point}
+        return trial.point or flatten(plan.config)
 
     def _on_report(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]

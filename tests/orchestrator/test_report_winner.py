@@ -57,7 +57,7 @@ def test_where_no_gain_is_shown_the_highest_is_named_and_longer_training_propose
     assert (choice.outcome, choice.result.point["masks.target_scale"][0]) == ("no_gain", 0.1)
     assert "Nothing is recommended" in choice.reason
     assert summary.verdict.gain.points == pytest.approx(0.1)
-    assert "is +0.1 points from its own untrained encoder, and luck alone may give" in summary.text()
+    assert "is 0.1 points above its own untrained encoder, and luck alone may give" in summary.text()
     assert "First train longer (train.images)" in summary.text()
 
 

@@ -1,0 +1,30 @@
+"""What a sweep is about, and the words for it: mask geometries, methods beside each other, or other settings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is compared: `question` heads the verdict, `one` and `many` name what has a rank, `title` the page."""
+
+    question: str
+    one: str
+    many: str
+    title: str
+
+
+MASKS = Subject(question="Which mask", one="geometry", many="geometries", title="Mask sweep")
+METHODS = Subject(question="Which method", one="method", many="methods", title="Method sweep")
+SETTINGS = Subject(question="Which setting", one="setting", many="settings", title="Sweep")
+
+
+def subject_of(keys: Sequence[str]) -> Subject:
+    """What a sweep that varies these dotted keys is about; one that varies nothing, or masks too, is about masks."""
+    if "objective.name" in keys:
+        return METHODS
+    if not keys or any(key.startswith("masks.") for key in keys):
+        return MASKS
+    return SETTINGS

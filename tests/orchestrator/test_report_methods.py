@@ -1,0 +1,76 @@
+"""The report of a sweep over methods: no findings about masks, every method over its cost with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_records import sweep_events, write_journal
+from tiny_sweeps import Remembering
+
+from orchestrator.config import dump, load_config
+from orchestrator.report import load_sweep, summarize
+from orchestrator.report.page import PageContent, render_page
+from orchestrator.report.plots import figures
+from orchestrator.report.subject import MASKS, METHODS, SETTINGS, subject_of
+from orchestrator.report.summary import Summary
+from orchestrator.sweep.follower import Follower
+from orchestrator.tracking import MemoryTracker
+
+CONFIG = load_config(Path(__file__).parents[2] / "sweeps" / "methods.yaml")
+
+
+def methods_events() -> list[dict[str, Any]]:
+    """The synthetic sweep with a method in place of each of its first seven geometries, under three seeds."""
+    points = [each.set for each in CONFIG.sweep.points]
+    events = []
+    for event in sweep_events():
+        place = int(event.get("trial_id", "t0")[1:], 16)
+        if event["kind"] == "sweep_started":
+            events.append(event | {"config": dump(CONFIG), "sweep_id": "methods-s", "name": "methods"})
+        elif place < 3 * len(points):
+            events.append(event | ({"point": points[place // 3]} if "point" in event else {}))
+    return events
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    folder = tmp_path_factory.mktemp("methods")
+    config, record, _ = load_sweep(str(folder), write_journal(folder, methods_events()))
+    return summarize(config, record)
+
+
+def test_what_a_sweep_is_about_follows_from_what_it_varies() -> None:
+    assert subject_of(["objective.name", "masks.target_scale"]) is METHODS
+    assert subject_of(["optimizer.learning_rate", "masks.target_scale"]) is MASKS
+    assert subject_of([]) is MASKS
+    assert subject_of(["optimizer.learning_rate"]) is SETTINGS
+
+
+def test_a_sweep_over_methods_has_no_surface_and_speaks_of_methods(summary: Summary) -> None:
+    assert summary.findings is None
+    page = render_page(PageContent(summary=summary, mask_pictures={}))
+    for words in ("Method sweep methods-s", "Which method", "Which methods", "for comparing 7 methods"):
+        assert words in page
+    for words in ("masks that the model really saw", "geometries", "Response surface", "context are what"):
+        assert words not in page
+
+
+def test_every_method_is_drawn_over_its_cost_by_name_with_its_interval(summary: Summary) -> None:
+    drawn = figures(summary)
+    assert set(drawn) == {"progress", "cost", "surface", "curves", "hours"}
+    for point in CONFIG.sweep.points:
+        for name in ("progress", "cost", "surface"):
+            assert f">{point.name}<" in drawn[name].svg, (point.name, name)
+    assert drawn["progress"].svg.count("<title>") == len(CONFIG.sweep.points)
+    assert " ± " in drawn["progress"].svg
+
+
+def test_methods_that_differ_in_keys_have_a_name_for_a_parameter() -> None:
+    tracker = MemoryTracker()
+    tracker.start_sweep("methods-s", "methods-s", {}, {})
+    Follower(CONFIG, tracker, Remembering()).follow(methods_events())
+    params = [run.params for key, run in tracker.runs.items() if key is not None]
+    assert {each["sweep.point"] for each in params} == {point.name for point in CONFIG.sweep.points}
+    assert params[0] == {"sweep.point": "I-JEPA", "train.seed": "0"}

@@ -177,10 +177,11 @@ def ledger_table(summary: Summary) -> str:
             _row([_cell("held by worker groups, between trials too", css="text"), *map(_cell, cells)])
         )
     heads = ["", "trials", "attempts", "GPU hours", "CPU core hours", "images"]
+    kwh = "unknown" if summary.energy_kwh is None else f"{summary.energy_kwh:.4g} kWh"
     legend = (
         '<p class="soft">Hours count the devices that were allocated, busy or not, retries included. A trial\'s '
         "count from its first step on: what it took to start, and the baselines that the first trials measure for "
-        "all, are in the last line alone.</p>"
+        f"all, are in the last line alone. Energy of the trials' GPUs: {kwh}.</p>"
     )
     return _table(heads, rows, text_columns=(0,)) + legend
 

@@ -21,6 +21,7 @@ from orchestrator.report.trials import (
 )
 from orchestrator.report.verdict import GeometryResult, Verdict, judge
 from orchestrator.report.words import cost_text, verdict_lines
+from orchestrator.sweep.account import account
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.text import align, json_able
 
@@ -37,6 +38,8 @@ class Summary:
     gpu_hours: float
     cpu_core_hours: float
     seconds: float
+    energy_kwh: float | None = None
+    """kWh of the trials' GPUs; None when they are not known."""
     held_gpu_hours: float = 0.0
     held_cpu_core_hours: float = 0.0
     """What the sweep's worker groups held, with and without a trial; 0 where they were not kept between trials."""
@@ -105,6 +108,7 @@ class Summary:
         figures = {
             "gpu_hours": self.gpu_hours,
             "cpu_core_hours": self.cpu_core_hours,
+            "energy_kwh": self.energy_kwh,
             "held_gpu_hours": self.held_gpu_hours,
             "held_cpu_core_hours": self.held_cpu_core_hours,
             "seconds": self.seconds,
@@ -135,6 +139,8 @@ class Summary:
         """What the whole sweep cost."""
         held = self.held_gpu_hours, self.held_cpu_core_hours
         cost = cost_text(*(held if any(held) else (self.gpu_hours, self.cpu_core_hours)))
+        if self.energy_kwh is not None:
+            cost += f", {self.energy_kwh:.4g} kWh"
         return (
             f"Whole sweep: {cost}, {self.seconds / 60:.1f} minutes, {len(self.trials)} trials, {self.state}."
         )
@@ -219,6 +225,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         gpu_hours=sum(trial.gpu_hours for trial in record.trials.values()),
         cpu_core_hours=sum(trial.cpu_core_hours for trial in record.trials.values()),
         seconds=max(0, ended_ms - record.started_ms) / 1000,
+        energy_kwh=account(record, config.budget).total_energy_kwh,
         held_gpu_hours=sum(slot.num_gpus * slot.seconds for slot in record.slots.values()) / 3600,
         held_cpu_core_hours=sum(slot.num_cpus * slot.seconds for slot in record.slots.values()) / 3600,
         findings=findings,

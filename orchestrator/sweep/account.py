@@ -9,7 +9,7 @@ followed is lost. The rest of an attempt is its start: opening data, building th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from orchestrator.config.models import BudgetConfig
@@ -65,6 +65,14 @@ class Account:
     cap: float | None = None
     price: float | None = None
     currency: str = ""
+    energy_kwh: Mapping[str, float | None] = field(default_factory=dict)
+    """kWh of each trial's GPUs while it trained and probed; None where they are not known."""
+
+    @property
+    def total_energy_kwh(self) -> float | None:
+        """kWh of all trials that have begun; None when that of any of them is not known."""
+        known = [kwh for kwh in self.energy_kwh.values() if kwh is not None]
+        return sum(known) if known and len(known) == len(self.energy_kwh) else None
 
     @property
     def total(self) -> Hours:
@@ -84,6 +92,8 @@ class Account:
             "cap_hours": self.cap,
             "money": self.money,
             "currency": self.currency if self.money is not None else None,
+            "energy_kwh": self.total_energy_kwh,
+            "energy_kwh_of_trial": dict(self.energy_kwh),
             "trials": {trial_id: hours.to_json() for trial_id, hours in self.trials.items()},
         }
 
@@ -100,7 +110,9 @@ class Account:
             f"  {_TITLES[phase]:<20}{getattr(total, phase):>10.4f}{100 * getattr(total, phase) / whole:>7.1f} %"
             for phase in PHASES
         ]
-        return "\n".join([head, *lines])
+        kwh = self.total_energy_kwh
+        energy = "unknown" if kwh is None else f"{kwh:.4g} kWh of the trials' GPUs"
+        return "\n".join([head, *lines, f"  {'energy':<20}  {energy}"])
 
 
 def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = None) -> Account:
@@ -123,6 +135,7 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
         cap=budget.gpu_hours if has_gpus else budget.cpu_core_hours,
         price=budget.price_per_gpu_hour if has_gpus else None,
         currency=budget.currency,
+        energy_kwh={trial.trial_id: trial.energy_kwh for trial in record.in_order() if trial.attempts},
     )
 
 

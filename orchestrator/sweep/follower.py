@@ -113,7 +113,7 @@ class Follower:
             MetricRow(step=row["images"], timestamp_ms=row["timestamp_ms"], metrics=row["metrics"])
             for row in event["rows"]
         ]
-        rows.append(_cost_row(trial, event["images"], event["time_ms"]))
+        rows.append(cost_row(trial, event["images"], event["time_ms"]))
         self.tracker.log_rows(trial.trial_id, rows)
 
     def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
@@ -133,13 +133,13 @@ class Follower:
                 self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=event["time_ms"])
 
 
-def _cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
-    return MetricRow(
-        step=images,
-        timestamp_ms=time_ms,
-        metrics={
-            "cost/gpu_hours": trial.gpu_hours,
-            "cost/cpu_core_hours": trial.cpu_core_hours,
-            DEVICE_HOURS: trial.gpu_hours or trial.cpu_core_hours,
-        },
-    )
+def cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
+    """What a trial has cost up to a report, as metrics."""
+    metrics = {
+        "cost/gpu_hours": trial.gpu_hours,
+        "cost/cpu_core_hours": trial.cpu_core_hours,
+        DEVICE_HOURS: trial.gpu_hours or trial.cpu_core_hours,
+    }
+    if trial.energy_kwh is not None:
+        metrics["cost/energy_kwh"] = trial.energy_kwh
+    return MetricRow(step=images, timestamp_ms=time_ms, metrics=metrics)

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.train.energy import ENERGY
+
 TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
+
+
+JOULES_PER_KWH = 3.6e6
 
 
 @dataclass
@@ -76,6 +81,15 @@ class TrialRecord:
     """Whether a stop was undone: no rule stops the trial again."""
     longest_gap_s: float = 0.0
     """Longest time between two messages of one attempt."""
+    energy_j: float | None = None
+    """Joules that its GPUs used up to its last report, work that was done again included; None when not known."""
+    energy_rows: set[tuple[int, int]] = field(default_factory=set)
+    """The rows, by images and time, whose energy is in the sum: a report may come twice."""
+
+    @property
+    def energy_kwh(self) -> float | None:
+        """Energy of its GPUs in kWh; None when it is not known."""
+        return None if self.energy_j is None else self.energy_j / JOULES_PER_KWH
 
     @property
     def done(self) -> bool:
@@ -91,6 +105,13 @@ class TrialRecord:
     def cpu_core_hours(self) -> float:
         """Allocated CPU cores times hours, over all attempts."""
         return sum(attempt.num_cpus * attempt.seconds for attempt in self.attempts.values()) / 3600
+
+    def count_energy(self, row: Mapping[str, Any]) -> None:
+        """Add a row's joules, once however often the row is reported."""
+        joules, key = row["metrics"].get(ENERGY), (int(row["images"]), int(row["timestamp_ms"]))
+        if joules is not None and key not in self.energy_rows:
+            self.energy_rows.add(key)
+            self.energy_j = (self.energy_j or 0.0) + joules
 
 
 @dataclass
@@ -207,6 +228,7 @@ class SweepRecord:
             trial.longest_gap_s = max(trial.longest_gap_s, gap)
             attempt.last_seen = max(attempt.last_seen, event["time_ms"] / 1000)
         for row in event["rows"]:
+            trial.count_energy(row)
             images = int(row["images"])
             if images not in trial.history:
                 trial.history[images] = dict(row["metrics"])

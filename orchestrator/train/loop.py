@@ -31,6 +31,7 @@ from orchestrator.storage import Store, open_store
 from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_latest, save_checkpoint
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
+from orchestrator.train.energy import EnergyMeter, energy_meter, summed_j
 from orchestrator.train.evaluation import (
     Evaluation,
     ProbeData,
@@ -116,8 +117,10 @@ class Run:
         rank: Rank,
         cache: DataCache | None = None,
         notice: PreemptionNotice | None = None,
+        energy: EnergyMeter | None = None,
     ) -> None:
         self.notice = notice
+        self.energy = energy if energy is not None else energy_meter(job.config, rank.device)
         cache = cache if cache is not None else DataCache()
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
         self.plan: RunPlan = plan_run(self.config, job.rungs_images)
@@ -199,6 +202,7 @@ class Run:
             if self.probes is not None:
                 found = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
                 metrics |= found.metrics
+        metrics |= summed_j(self.rank.gather(self.energy.take_j()))
         row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
         return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
 
@@ -242,6 +246,7 @@ class Run:
         metrics["data/bad_samples"] = float(bad_samples)
         metrics |= self.movement.take()
         evaluation = self._measure(stop)
+        metrics |= summed_j(self.rank.gather(self.energy.take_j()))
         images = self.plan.images_at(stop.step)
         row = Row(images=images, timestamp_ms=_now_ms(), metrics={**metrics, **evaluation.metrics})
         report = TrialReport(

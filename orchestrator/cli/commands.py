@@ -165,6 +165,10 @@ def _run(
     from orchestrator.sweep.planning import describe_plan
 
     if dry_run:
+        if sweep_id is not None:
+            from orchestrator.sweep.runner import check_resume
+
+            check_resume(config, sweep_id, revive)
         plan = describe_plan(config)
         emit(as_json, plan.to_json(), plan.text())
         return

@@ -48,16 +48,27 @@ def list_all(runs: str, as_json: bool) -> None:
 @app.command()
 @click.argument("sweep_id")
 @runs_option
-@click.option("--watch", is_flag=True, help="Show it again every two seconds until the sweep ends.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Show it again every two seconds until the sweep ends; with --json one document a line.",
+)
 @json_option
 def status(sweep_id: str, runs: str, watch: bool, as_json: bool) -> None:
     """Say how a sweep stands: its trials, and where its hours went."""
+    import json
+
+    from orchestrator.text import json_able
+
     found = _open(runs, sweep_id)
     while True:
         found.refresh()
         if watch and not as_json and sys.stdout.isatty():
             click.clear()
-        emit(as_json, found.to_json(), found.text())
+        if watch and as_json:  # one document a line, for whoever reads them as they come
+            click.echo(json.dumps(json_able(found.to_json()), sort_keys=True))
+        else:
+            emit(as_json, found.to_json(), found.text())
         if not watch or found.state != "running":
             return
         time.sleep(_REFRESH_S)
@@ -94,17 +105,19 @@ def logs(sweep_id: str, runs: str, follow: bool, trial: str | None, as_json: boo
 @app.command()
 @click.argument("sweep_id")
 @runs_option
-def pause(sweep_id: str, runs: str) -> None:
+@json_option
+def pause(sweep_id: str, runs: str, as_json: bool) -> None:
     """Ask a running sweep to checkpoint and end; `orchestrator resume` goes on with it."""
-    _ask(runs, sweep_id, "pause")
+    _ask(runs, sweep_id, "pause", as_json=as_json)
 
 
 @app.command()
 @click.argument("sweep_id")
 @runs_option
-def cancel(sweep_id: str, runs: str) -> None:
+@json_option
+def cancel(sweep_id: str, runs: str, as_json: bool) -> None:
     """Ask a running sweep to checkpoint and end for good; trials that are not done are marked as cancelled."""
-    _ask(runs, sweep_id, "cancel")
+    _ask(runs, sweep_id, "cancel", as_json=as_json)
 
 
 @app.command()
@@ -176,7 +189,7 @@ def _go_on(
     conclude(config, record, as_json=as_json)
 
 
-def _ask(runs: str, sweep_id: str, request: Request) -> None:
+def _ask(runs: str, sweep_id: str, request: Request, *, as_json: bool) -> None:
     from orchestrator.sweep.control import leave_request
     from orchestrator.sweep.lease import driver_text
 
@@ -188,7 +201,11 @@ def _ask(runs: str, sweep_id: str, request: Request) -> None:
             f"{sweep_id} is {found.state}: no driver runs it, so there is nothing to {request}"
         )
     leave_request(found.store, request)
-    click.echo(f"asked {driver} to {request} {sweep_id}; every running trial writes its checkpoint first")
+    emit(
+        as_json,
+        {"sweep_id": sweep_id, "request": request, "driver": driver},
+        f"asked {driver} to {request} {sweep_id}; every running trial writes its checkpoint first",
+    )
 
 
 def _store(runs: str, sweep_id: str) -> Store:

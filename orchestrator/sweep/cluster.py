@@ -68,6 +68,7 @@ def ray_cluster(
 
     Raises:
         ClusterError: Ray cannot be started or reached.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came while Ray was starting; what it had started is gone.
     """
     if ray.is_initialized():
         yield _describe()
@@ -78,6 +79,11 @@ def ray_cluster(
             _start(num_cpus)
         else:
             _join(address)
+    except (KeyboardInterrupt, SystemExit):  # Ray's own answer to SIGTERM while it starts is to exit
+        if address is None:
+            _kill_own_processes()
+        ray.shutdown()
+        raise KeyboardInterrupt from None
     except Exception as err:  # Ray raises a bare Exception when one of its processes dies while it starts
         where = f"the cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"cannot start or reach {where}: {err}; run `orchestrator doctor`") from err

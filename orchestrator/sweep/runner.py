@@ -90,17 +90,22 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
     Raises:
         ConfigError, DataError, StorageError, ClusterError: Before any trial starts.
         TrainingError: Every trial failed.
+        KeyboardInterrupt: Interrupted, by Ctrl-C or SIGTERM, before the search began; nothing is left running.
     """
+    with _sigterm_as_interrupt():
+        return _run_unleased(request)
+
+
+def _run_unleased(request: SweepRequest) -> SweepRecord:
     config, observer = request.config, request.observer
     plan = plan_sweep(config)
     sweep_id = request.sweep_id or new_sweep_id(config.name)
     uri = run_uri(config, sweep_id)
     store = open_store(uri, config.storage)
     if request.resume:
-        record = read_sweep(store)
-        check_same_sweep(config, record)
-        request = replace(request, revive=tuple(find_trial(record, name) for name in request.revive))
-    with driver_lease(store):
+        request = replace(request, revive=check_resume(config, sweep_id, request.revive))
+    with driver_lease(store), _saying_how_to_go_on(observer, store, sweep_id):
+        take_request(store)  # one that an earlier driver did not hear any more; later ones are for this one
         shards = _labelled_shards(config, observer)
         store.write("config.yaml", dump(config).encode())
         return _run_leased(request, sweep_id, uri, plan, shards)
@@ -120,6 +125,18 @@ def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
     return shards
 
 
+def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Whether a sweep can go on under a configuration; returns the ids of the trials to revive.
+
+    Raises:
+        NotFoundError: There is no such sweep.
+        ConfigError: The configuration would not mean the same trials, or a trial to revive is not there.
+    """
+    record = read_sweep(open_store(run_uri(config, sweep_id), config.storage))
+    check_same_sweep(config, record)
+    return tuple(find_trial(record, name) for name in revive)
+
+
 def _run_leased(
     request: SweepRequest, sweep_id: str, uri: str, plan: SweepPlan, shards: ShardSet
 ) -> SweepRecord:
@@ -129,6 +146,7 @@ def _run_leased(
         _tracker(config, sweep_id) as tracker,
         _scratch() as scratch,
         ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
+        _sigterm_as_interrupt(),  # Ray has put a handler of its own in its place
     ):
         board = _start_board(config, uri, sweep_id, plan, shards, cluster)
         for trial_id in request.revive:
@@ -155,7 +173,6 @@ def _run_leased(
             scratch_dir=scratch,
         )
         store = open_store(uri, config.storage)
-        take_request(store)  # one that an earlier driver did not hear any more
         state = _Driver(search, slots, board, follower, store).run()
         ray.get(board.append.remote("sweep_ended", state=state))
         follower.follow(ray.get(board.events.remote(follower.num_seen)))
@@ -202,17 +219,16 @@ class _Driver:
             TrainingError: No slot could be kept up.
         """
         worker = threading.Thread(target=self._work, name="search", daemon=True)
-        with _sigterm_as_interrupt():
-            worker.start()
-            while worker.is_alive():
-                try:
-                    worker.join(_POLL_S)
-                    self._follow()
-                    self._hear_requests()
-                except KeyboardInterrupt:
-                    if self.stopped == "interrupted":
-                        raise
-                    self._stop("interrupted")
+        worker.start()
+        while worker.is_alive():
+            try:
+                worker.join(_POLL_S)
+                self._follow()
+                self._hear_requests()
+            except KeyboardInterrupt:
+                if self.stopped == "interrupted":
+                    raise
+                self._stop("interrupted")
         if self.stopped == "cancelled":
             ray.get(self.board.cancel_rest.remote())
         self._follow()
@@ -302,6 +318,9 @@ def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
             tags={"orchestrator.sweep": sweep_id},
         )
         yield tracker
+    except KeyboardInterrupt:
+        tracker.finish_sweep(RunStatus.KILLED)
+        raise
     finally:
         tracker.close()
 
@@ -314,6 +333,18 @@ def _scratch() -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _saying_how_to_go_on(observer: Observer, store: Store, sweep_id: str) -> Iterator[None]:
+    """Say of an interruption that is not the orderly stop's whether there is anything to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        has_begun = len(store.list("journal/")) > 1  # the first event is the driver's own start
+        go_on = f"`orchestrator resume {sweep_id}` goes on" if has_begun else "no trial was planned yet"
+        observer.on_message(f"interrupted; {go_on}")
+        raise
 
 
 @contextmanager

@@ -28,6 +28,8 @@ class SweepStatus:
     record: SweepRecord = field(default_factory=SweepRecord)
     num_events: int = 0
     config: RunConfig | None = None
+    driver: str = ""
+    """Who drove the sweep just before its newest events were read; empty when nobody did."""
 
     def refresh(self) -> list[Mapping[str, Any]]:
         """Read the events that are new and fold them in; returns them.
@@ -35,6 +37,9 @@ class SweepStatus:
         Raises:
             NotFoundError: There is no sweep in the folder.
         """
+        self.driver = driver_text(
+            self.store
+        )  # before the events: one that ends in between has journaled its end
         fresh = read_events(self.store, after=self.num_events)
         for event in fresh:
             self.record.apply(event)
@@ -50,7 +55,7 @@ class SweepStatus:
     @property
     def state(self) -> str:
         """The sweep's state; `crashed` when it was running and nobody drives it any more."""
-        if self.record.state == "running" and not driver_text(self.store):
+        if self.record.state == "running" and not self.driver:
             return "crashed"
         return self.record.state
 
@@ -66,7 +71,7 @@ class SweepStatus:
         return {
             "sweep_id": self.record.sweep_id,
             "state": self.state,
-            "driver": driver_text(self.store),
+            "driver": self.driver,
             "ledger": self.ledger().to_json(),
             "notes": list(self.record.notes),
             "trials": [_trial_json(trial, self.config.sweep.metric) for trial in self.record.in_order()],
@@ -75,9 +80,8 @@ class SweepStatus:
     def text(self) -> str:
         """As lines for a person."""
         assert self.config is not None
-        driver = driver_text(self.store)
         done = sum(trial.done for trial in self.record.trials.values())
-        head = f"{self.record.sweep_id}: {self.state}" + (f" ({driver})" if driver else "")
+        head = f"{self.record.sweep_id}: {self.state}" + (f" ({self.driver})" if self.driver else "")
         lines = [f"{head}, {done} of {len(self.record.trials)} trials done"]
         lines += [_trial_line(trial, self.config.sweep.metric) for trial in self.record.in_order()]
         lines += [f"note: {note}" for note in self.record.notes]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_command
 
 from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
@@ -120,3 +121,14 @@ def test_a_request_is_heard_once_and_nonsense_never(tmp_path: Path) -> None:
     assert take_request(store) is None
     store.write("request.json", b'{"request": "explode"}')
     assert take_request(store) is None
+
+
+def test_a_dry_run_of_going_on_says_that_there_is_no_such_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(dump(apply_overrides(default_config(), {"storage.uri": str(tmp_path / "runs")})))
+    refused = run_command(monkeypatch, capsys, "sweep", str(file), "--resume", "nothere", "--dry-run")
+    assert refused.code == 4
+    assert "nothere: there is no sweep to go on with" in refused.err
+    assert refused.out == ""

@@ -112,6 +112,7 @@ def test_a_running_sweep_whose_driver_is_gone_has_crashed(runs: Path) -> None:
     status.refresh()
     assert status.state == "crashed"
     with driver_lease(store):
+        status.refresh()
         assert status.state == "running"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jepa_core.objectives import IJepaSettings
+from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.storage import Store, open_store
@@ -110,6 +111,24 @@ class Board:
             name=name,
             total_images=plan.images_at(plan.total_steps),
         )
+
+    def extend(self) -> None:
+        """Journal that trials have become longer than they were planned: finished ones go on from their checkpoint.
+
+        A trial that was stopped stays so.
+        """
+        images = self._config.train.images
+        lengths = self._record.lengths
+        before = lengths[-1] if lengths else parse_config(self._record.config_text).train.images
+        if images > before:
+            self.append("sweep_extended", before_images=before, train_images=images)
+        for trial in self._record.in_order():
+            plan = plan_run(make_trial(self._config, trial.point, trial.seed, 0).config)
+            total_images = plan.images_at(plan.total_steps)
+            if total_images > trial.total_images:
+                self.append("trial_extended", trial_id=trial.trial_id, total_images=total_images)
+                if not trial.done and trial.trial_id not in self._queue.waiting:
+                    self._queue.waiting.append(trial.trial_id)  # before what a search may propose
 
     def revive(self, trial_id: str) -> None:
         """Undo a stop: the trial goes on from its checkpoint when it is submitted, and no rule stops it again."""
@@ -322,6 +341,7 @@ class Board:
             shards_uri=self._shards_uri,
             run_uri=self._run_uri,
             rungs_images=self._rungs(trial),
+            shorter_images=tuple(self._record.lengths[:-1]),
         )
 
     def _decide(self, report: TrialReport) -> Decision:

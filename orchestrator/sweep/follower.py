@@ -78,6 +78,14 @@ class Follower:
         settings = json.dumps(flatten(plan.config), indent=2).encode()
         self.tracker.log_artifact(trial.trial_id, "config.json", settings)
 
+    def _on_trial_extended(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        if trial.attempts and trial.state == "pending":
+            self._restart(trial, event["time_ms"])
+            self.tracker.set_tags(
+                trial.trial_id, {"orchestrator.state": "extended", "orchestrator.reason": ""}
+            )
+
     def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]
         self._restart(trial, event["time_ms"])

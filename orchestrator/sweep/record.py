@@ -124,6 +124,8 @@ class SweepRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    """The values of `train.images` under which trials ran, in order; empty unless the sweep was extended."""
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
     state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
@@ -161,6 +163,16 @@ class SweepRecord:
 
     def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = "running", None
+
+    def _on_sweep_extended(self, event: Mapping[str, Any]) -> None:
+        self.lengths = self.lengths or [event["before_images"]]
+        self.lengths.append(event["train_images"])
+
+    def _on_trial_extended(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial_id"]]
+        trial.total_images = event["total_images"]
+        if trial.state == "finished":
+            trial.state, trial.reason = "pending", ""
 
     def _on_budget_exhausted(self, event: Mapping[str, Any]) -> None:
         self.notes.append(f"{event['reason']}; a larger one goes on with --resume")

@@ -65,7 +65,9 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
         if started.get(key) != given.get(key)
         and not key.startswith(_MAY_CHANGE)
         and not _is_wider(key, started.get(key), given.get(key))
+        and not (key == "train.images" and given[key] >= started[key])
     ]
+    faults += _shortened(config, record)
     if faults:
         raise ConfigError(faults)
 
@@ -83,6 +85,21 @@ def find_trial(record: SweepRecord, name: str) -> str:
     raise ConfigError(
         [Fault(key="trial", rule=f"is not one of {record.sweep_id}", given=name, remedy=f"there are {known}")]
     )
+
+
+def _shortened(config: RunConfig, record: SweepRecord) -> list[Fault]:
+    """A sweep that was extended cannot go on with fewer images than it was extended to."""
+    planned = max(record.lengths, default=0)
+    if config.train.images >= planned:
+        return []
+    return [
+        Fault(
+            key="train.images",
+            rule=f"{record.sweep_id} was extended to {planned:,} images and cannot become shorter",
+            given=str(config.train.images),
+            remedy=f"give {planned} or more",
+        )
+    ]
 
 
 def _is_wider(key: str, before: Any, now: Any) -> bool:

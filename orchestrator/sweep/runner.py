@@ -278,6 +278,7 @@ def _start_board(
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(uri, config, shards.uri)
     if ray.get(board.record.remote()).sweep_id:
         ray.get(board.append.remote("sweep_resumed", environment=environment(cluster)))
+        ray.get(board.extend.remote())
     else:
         ray.get(
             board.append.remote(

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,8 @@ class TrialJob:
     shards_uri: str
     run_uri: str
     rungs_images: tuple[int, ...] = ()
+    shorter_images: tuple[int, ...] = ()
+    """Lengths that the trial was planned with before it was extended, as `train.images` had them."""
 
     def checkpoint_store(self) -> Store:
         """Where this trial's checkpoints are."""
@@ -213,9 +215,12 @@ class Run:
         again: rows are idempotent and a rung that was decided before is answered as before.
         """
         self._check_same_run(found)
-        self.state.load_state_dict({"tensors": found.tensors, "meta": found.meta["state"]})
+        # A trial that was extended goes on at its place in the longer run's schedules.
+        meta = {**found.meta["state"], "total_steps": self.plan.total_steps}
+        self.state.load_state_dict({"tensors": found.tensors, "meta": meta})
         _log.info("%s goes on from %s", self.job.trial_id, found.name)
         report = TrialReport.from_json(found.meta["report"])
+        report = replace(report, final=report.final and self.state.step >= self.plan.total_steps)
         return self._deliver(report).action == "stop" or report.final
 
     def _check_same_run(self, found: Checkpoint) -> None:
@@ -227,7 +232,12 @@ class Run:
                 f"{self.rank.precision} (train.precision: {self.config.train.precision}); go on with it on a device "
                 "of the kind that it was begun on"
             )
-        if found.meta["fingerprint"] != run_fingerprint(self.config, self.shards.digest, before):
+        lengths = (self.config.train.images, *self.job.shorter_images)
+        known = {
+            run_fingerprint(self.config, self.shards.digest, before, train_images=images)
+            for images in lengths
+        }
+        if found.meta["fingerprint"] not in known:
             raise CheckpointError(
                 f"{where}: the checkpoint was written under another configuration or other data than this run's; "
                 "use a new sweep id, or move the checkpoint away"
@@ -342,17 +352,19 @@ def find_checkpoint(store: Store, rank: Rank) -> Checkpoint | None:
     return rank.broadcast(found if rank.index == 0 else None)
 
 
-def run_fingerprint(config: RunConfig, data_digest: str, precision: Precision) -> str:
+def run_fingerprint(
+    config: RunConfig, data_digest: str, precision: Precision, *, train_images: int | None = None
+) -> str:
     """A hash of everything that decides a run's weights; equal for runs that may continue each other.
 
-    `precision` is what `train.precision` came to on the device. Workers, cadences, places and resources are left out:
-    a run may be resumed with others.
+    `train_images` stands for the configuration's own; `precision` is what `train.precision` came to on the device.
+    Workers, cadences, places and resources are left out: a run may be resumed with others.
     """
     basis: dict[str, Any] = {
         "data": data_digest,
         "crop": [config.data.crop_scale, config.data.crop_aspect_ratio, config.data.mean, config.data.std],
         "order": [ORDER_VERSION, config.data.shuffle_shards],
-        "train": [config.train.images, config.train.batch_size, config.train.seed, precision],
+        "train": [train_images or config.train.images, config.train.batch_size, config.train.seed, precision],
         **{
             name: asdict(getattr(config, name))
             for name in ("encoder", "predictor", "masks", "objective", "optimizer", "ema")

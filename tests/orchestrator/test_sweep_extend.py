@@ -1,0 +1,120 @@
+"""A finished sweep is made longer: its trials go on from their last checkpoints."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_sweeps import Remembering, tiny_config
+
+from orchestrator.config import apply_overrides, dump
+from orchestrator.config.models import RunConfig
+from orchestrator.data import prepare_data
+from orchestrator.errors import CheckpointError, ConfigError
+from orchestrator.sweep.board import Board
+from orchestrator.sweep.follower import Follower
+from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.resume import check_same_sweep
+from orchestrator.sweep.space import plan_sweep
+from orchestrator.tracking import MemoryTracker
+from orchestrator.train.distributed import Rank
+from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.reporting import Decision, ListReporter, TrialReport
+from orchestrator.train.slot import Outcome
+
+
+class InProcess:
+    """Reports to a board in this process."""
+
+    def __init__(self, board: Board, attempt_id: str) -> None:
+        self.board, self.attempt_id = board, attempt_id
+
+    def report(self, report: TrialReport) -> Decision:
+        return self.board.report(report, self.attempt_id)
+
+
+def _config(folder: Path, images: int) -> RunConfig:
+    return tiny_config(
+        folder,
+        train__images=images,
+        sweep__space={"masks.num_target_blocks": {"choices": [1, 2]}},
+        sweep__asha={"first_rung_images": 160, "reduction_factor": 2},
+    )
+
+
+def _drive(config: RunConfig, folder: Path) -> Board:
+    """Begin a sweep, or go on with it, and run it to its end in this process."""
+    board = Board(str(folder / "s"), config, prepare_data(config).uri)
+    if board.record().sweep_id:
+        board.append("sweep_resumed")
+        board.extend()
+    else:
+        facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
+        board.append("sweep_started", sweep_id="s", config=dump(config), **facts)
+    board.slot_opened("slot-0", 0.0, 1.0)
+    for trial in plan_sweep(config).trials:
+        board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+    while (assignment := board.next_trial("slot-0")).job is not None:
+        Run(assignment.job, InProcess(board, assignment.attempt_id), Rank()).train()
+        board.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
+    board.append("sweep_ended", state="finished")
+    return board
+
+
+def _states(record: SweepRecord) -> list[tuple[str, int, int]]:
+    return [(trial.state, trial.images, len(trial.attempts)) for trial in record.in_order()]
+
+
+def test_finished_trials_go_on_from_their_last_checkpoint_and_stopped_ones_stay(tmp_path: Path) -> None:
+    short = _states(_drive(_config(tmp_path, 320), tmp_path).record())
+    assert short[0] == ("finished", 320, 1)
+    board = _drive(_config(tmp_path, 640), tmp_path)
+    trial = board.record().in_order()[0]
+    assert (trial.state, trial.images, trial.total_images, len(trial.attempts)) == ("finished", 640, 640, 2)
+    firsts = {next(iter(trial.attempts)) for trial in board.record().in_order()}
+    early = [event for event in board.events() if event["kind"] == "report" and event["images"] < 320]
+    assert {event["attempt_id"] for event in early} == firsts
+    assert board.record().lengths == [320, 640]
+    for before, after in zip(short[1:], _states(board.record())[1:], strict=True):
+        assert after == (before if before[0] == "stopped" else ("finished", 640, 2))
+
+
+def test_an_extended_sweep_that_goes_on_without_change_has_nothing_to_do(tmp_path: Path) -> None:
+    _drive(_config(tmp_path, 320), tmp_path)
+    before = _states(_drive(_config(tmp_path, 640), tmp_path).record())
+    assert _states(_drive(_config(tmp_path, 640), tmp_path).record()) == before
+
+
+def test_an_extended_sweep_may_become_longer_still_but_not_shorter(tmp_path: Path) -> None:
+    record = SweepRecord(sweep_id="s", config_text=dump(_config(tmp_path, 320)), lengths=[320, 960])
+    check_same_sweep(_config(tmp_path, 1280), record)
+    with pytest.raises(ConfigError, match=r"train.images.*extended to 960 images"):
+        check_same_sweep(_config(tmp_path, 640), record)
+    with pytest.raises(ConfigError, match=r"train\.images"):
+        check_same_sweep(_config(tmp_path, 160), SweepRecord(sweep_id="s", config_text=record.config_text))
+
+
+def test_a_checkpoint_of_another_length_is_refused_unless_the_trial_was_extended(tmp_path: Path) -> None:
+    _drive(_config(tmp_path, 320), tmp_path)
+    trial = plan_sweep(_config(tmp_path, 320)).trials[0]
+    config = apply_overrides(_config(tmp_path, 640), dict(trial.point))
+    uri = prepare_data(config).uri
+    job = TrialJob(trial_id=trial.trial_id, config=config, shards_uri=uri, run_uri=str(tmp_path / "s"))
+    with pytest.raises(CheckpointError, match="another configuration"):
+        Run(job, ListReporter(), Rank()).train()
+    extended = replace(job, shorter_images=(320,))
+    reporter = ListReporter()
+    Run(extended, reporter, Rank()).train()
+    assert [report.images for report in reporter.reports] == [320, 480, 640]
+    assert [report.final for report in reporter.reports] == [False, False, True]
+
+
+def test_the_tracker_has_the_run_open_again_and_closed_at_its_new_end(tmp_path: Path) -> None:
+    _drive(_config(tmp_path, 320), tmp_path)
+    config = _config(tmp_path, 640)
+    board, tracker = _drive(config, tmp_path), MemoryTracker()
+    tracker.start_sweep("s", "s", {}, {})
+    Follower(config, tracker, Remembering()).follow(board.events())
+    trial = board.record().in_order()[0]
+    run = tracker.runs[trial.trial_id]
+    assert run.tags["orchestrator.state"] == "finished"
+    assert max(run.metrics["train/loss"]) == 640

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import click
+
 from orchestrator.cli.main import app, config_argument, emit, json_option
 
 
 @app.command()
 @config_argument
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Run the cheapest and the dearest trial for a few steps on this machine and quote device hours.",
+)
 @json_option
-def plan(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def plan(file: str, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
     """Say everything the sweep of FILE would do, without doing it: trials, masks, data, sizes and cost."""
     from orchestrator.config import load_config
     from orchestrator.sweep.planning import describe_plan
 
-    description = describe_plan(load_config(file, overrides))
+    say = partial(click.echo, err=True) if calibrate else None
+    description = describe_plan(load_config(file, overrides), say)
     emit(as_json, description.to_json(), description.text())

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import default_config, flatten
 from orchestrator.config.models import RunConfig, TrainConfig
@@ -18,9 +18,19 @@ from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.labels import label_notes
 from orchestrator.sweep.model_costs import checkpoint_bytes
 from orchestrator.sweep.scheduler import rungs_images
-from orchestrator.sweep.space import SweepPlan, listed_point, plan_sweep, point_name
+from orchestrator.sweep.space import (
+    SweepPlan,
+    listed_point,
+    make_trial,
+    plan_sweep,
+    point_name,
+    point_of_fractions,
+)
 from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.calibrate import Quote
 
 _MAX_NOTES = 10
 
@@ -77,6 +87,7 @@ class PlanDescription:
     data: Survey
     cost: CostEstimate
     checkpoints: CheckpointEstimate
+    quote: Quote | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -104,6 +115,7 @@ class PlanDescription:
             "data": self.data.to_json(),
             "audit": self.audit.to_json(),
             "cost": self.cost.to_json(),
+            "quote": None if self.quote is None else self.quote.to_json(),
             "checkpoints": {"one_bytes": self.checkpoints.one_bytes, "all_bytes": self.checkpoints.all_bytes},
             "notes": list(self.notes),
         }
@@ -123,6 +135,7 @@ class PlanDescription:
                 else "no trial is stopped early"
             ),
             f"cost         {self.cost.text()}",
+            *([] if self.quote is None else [f"quote        {self.quote.text()}"]),
             f"checkpoints  {self.checkpoints.text()}, at {self.config.storage.uri}",
             "",
             align(self._rows()),
@@ -148,7 +161,11 @@ class PlanDescription:
             flops = self.audit.flops_per_image.get(trial.trial_id, math.nan)
             cells += _figures(geometry) if geometry else ["-"] * len(figures)
             rows.append([*cells, f"{flops / 1e9:.3g}" if math.isfinite(flops) else "-"])
+            if self.quote is not None:
+                rows[-1].append(f"{self.quote.hours_of_trial[trial.trial_id]:.3g}")
         figures.append("GFLOP/image")
+        if self.quote is not None:
+            figures.append(f"{self.quote.device} hours")
         if any(point is not None and point.published is not None for point in published):
             figures.append("published")
             for row, point in zip(rows, published, strict=True):
@@ -173,21 +190,44 @@ class PlanDescription:
         return plan.images_at(plan.total_steps)
 
 
-def describe_plan(config: RunConfig) -> PlanDescription:
+def describe_plan(config: RunConfig, say: Callable[[str], None] | None = None) -> PlanDescription:
     """Plan a sweep and stop there.
+
+    With `say`, which is told what happens meanwhile, short runs on this machine give a quote; that packs the data.
 
     Raises:
         DataError, StorageError: The data source is missing, cannot be read or cannot be reached.
     """
     plan = plan_sweep(config)
     audit = audit_sweep(config, plan)
+    cost = estimate_cost(config, plan, audit)
     return PlanDescription(
         config=config,
         plan=plan,
         audit=audit,
         data=survey_source(config),
-        cost=estimate_cost(config, plan, audit),
+        cost=cost,
         checkpoints=estimate_checkpoints(config, plan),
+        quote=None if say is None else quote_cost(config, plan, cost, say),
+    )
+
+
+def quote_cost(config: RunConfig, plan: SweepPlan, cost: CostEstimate, say: Callable[[str], None]) -> Quote:
+    """Device hours of the sweep, from short runs of its own trials, or of a middling one where none is known yet."""
+    from orchestrator.sweep.calibrate import calibrate  # the training loop takes seconds to import
+
+    trials, flops = plan.trials, cost.flops_of_trial
+    if not trials:
+        middle = point_of_fractions(config, [0.5] * len(config.sweep.space))
+        trials = (make_trial(config, middle, config.sweep.seeds[0], 0),)
+        flops = {trials[0].trial_id: cost.flops / num_trials(config, plan)}
+    return calibrate(
+        config,
+        trials,
+        flops,
+        num_trials=num_trials(config, plan),
+        least_share=_halved_share(config, plan),
+        say=say,
     )
 
 

@@ -1,0 +1,147 @@
+"""A real sweep under a small cap: does it go over, does its ledger agree with a clock, how near did the quote come?
+
+A sweep on a local Ray with two slots is quoted by `plan --calibrate`'s code, and then run under a cap that its trials
+would pass. The time that worker groups were held is taken beside the ledger, by a monotonic clock around the call that
+holds them. Without a GPU the cap is `budget.cpu_core_hours`; the rules are the same code. Writes
+benchmarks/results/budget-cpu.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator.config import apply_overrides, default_config
+from orchestrator.config.models import RunConfig
+from orchestrator.sweep import slots
+from orchestrator.sweep.account import account
+from orchestrator.sweep.planning import describe_plan
+from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.runner import SweepRequest, run_sweep
+
+RESULTS = Path(__file__).parent / "results"
+CAP_CORE_HOURS = 0.06
+NUM_SLOTS = 2
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+        """Pass over an event."""
+
+    def on_message(self, text: str) -> None:
+        """Pass over a message."""
+
+
+class HeldTime:
+    """Adds up, by a clock of its own, the time in which the driver held worker groups."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._fit = slots.fit_slot
+
+    def __enter__(self) -> HeldTime:
+        def timed(*arguments: Any, **options: Any) -> None:
+            started = time.monotonic()
+            try:
+                self._fit(*arguments, **options)
+            finally:
+                self.seconds.append(time.monotonic() - started)
+
+        slots.fit_slot = timed
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        slots.fit_slot = self._fit
+
+
+def make_config(folder: Path) -> RunConfig:
+    """Twelve trials of some ten seconds each, reporting every second or so."""
+    return apply_overrides(
+        default_config(),
+        {
+            "name": "budget",
+            "data.scenes_train_images": 1000,
+            "data.scenes_test_images": 400,
+            "data.loader_threads": 0,
+            "storage.uri": str(folder / "runs"),
+            "encoder.image_size_px": 48,
+            "encoder.patch_size_px": 6,
+            "encoder.width": 64,
+            "encoder.depth": 4,
+            "encoder.num_heads": 4,
+            "predictor.width": 32,
+            "predictor.depth": 2,
+            "predictor.num_heads": 2,
+            "train.images": 10_080,
+            "train.batch_size": 48,
+            "train.report_every_images": 480,
+            "train.checkpoint_every_images": 2400,
+            "train.gpus_per_worker": 0,
+            "probe.train_images": 600,
+            "probe.test_images": 300,
+            "sweep.space": {
+                "masks.num_target_blocks": {"choices": [1, 2, 3, 4]},
+                "optimizer.learning_rate": {"choices": [0.0005, 0.001, 0.002]},
+            },
+            "sweep.max_concurrent_trials": NUM_SLOTS,
+            "budget.cpu_core_hours": CAP_CORE_HOURS,
+        },
+    )
+
+
+def main() -> None:
+    """Quote, run, compare, store."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        config = make_config(Path(name))
+        quote = describe_plan(config, lambda text: print(text, flush=True)).quote
+        assert quote is not None
+        with HeldTime() as held:
+            record = run_sweep(SweepRequest(config=config, observer=Silent(), num_cpus=NUM_SLOTS))
+    ledger = account(record, config.budget)
+    clock_hours = sum(held.seconds) * config.train.cpus_per_worker / 3600
+    finished = [trial.trial_id for trial in record.in_order() if trial.state == "finished"]
+    cost = sum(ledger.trials[trial_id].total for trial_id in finished)
+    quoted = quote.baselines_hours + sum(quote.hours_of_trial[trial_id] for trial_id in finished)
+    report = {
+        "device": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_average": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "slots": NUM_SLOTS,
+        "trials": len(record.trials),
+        "trials_finished": len(finished),
+        "cap_core_hours": CAP_CORE_HOURS,
+        "ledger_core_hours": round(ledger.total.total, 5),
+        "spent_share_of_cap": round(ledger.total.total / CAP_CORE_HOURS, 4),
+        "clock_core_hours": round(clock_hours, 5),
+        "clock_share_of_cap": round(clock_hours / CAP_CORE_HOURS, 4),
+        "ledger_over_clock": round(ledger.total.total / clock_hours, 4),
+        "ledger": {phase: round(hours, 5) for phase, hours in ledger.total.to_json().items()},
+        "quote": {
+            "whole_sweep_core_hours": round(quote.hours, 4),
+            "uncertainty": round(quote.uncertainty, 3),
+            "calibrated_s": round(quote.calibrated_s, 1),
+            "finished_trials_core_hours": round(quoted, 5),
+            "finished_trials_cost_core_hours": round(cost, 5),
+            "cost_over_quote": round(cost / quoted, 3),
+        },
+        "notes": list(record.notes),
+    }
+    text = json.dumps(report, indent=2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "budget-cpu.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ import ray
 from orchestrator.config import dump, flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, prepare_data, survey_source
-from orchestrator.errors import ClusterError, TrainingError
+from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.cluster import Cluster, max_concurrent_trials, ray_cluster, trial_resources
@@ -342,9 +342,10 @@ def _saying_how_to_go_on(observer: Observer, store: Store, sweep_id: str) -> Ite
     try:
         yield
     except KeyboardInterrupt:
-        has_begun = len(store.list("journal/")) > 1  # the first event is the driver's own start
-        go_on = f"`orchestrator resume {sweep_id}` goes on" if has_begun else "no trial was planned yet"
-        observer.on_message(f"interrupted; {go_on}")
+        with suppress(StorageError):
+            has_begun = len(store.list("journal/")) > 1  # the first event is the driver's own start
+            go_on = f"`orchestrator resume {sweep_id}` goes on" if has_begun else "no trial was planned yet"
+            observer.on_message(f"interrupted; {go_on}")
         raise
 
 

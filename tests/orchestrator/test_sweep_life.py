@@ -80,16 +80,13 @@ def _wait_for(shell: Shell, name: str, text: str, process: subprocess.Popen[str]
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_sweep_that_is_ended_while_ray_starts_leaves_nothing_behind(
-    shell: Shell, number: signal.Signals
-) -> None:
+def test_a_sweep_that_is_ended_while_ray_starts_leaves_nothing_behind(shell: Shell) -> None:
     sweep = _start_sweep(shell, tiny_config(shell.folder, train__images=640_000))
     _wait_for(shell, "sweep", "starting Ray", sweep)
     time.sleep(
         1.0
     )  # somewhere in Ray's start, which no file tells of; wherever it falls, the end is the same
-    sweep.send_signal(number)
+    sweep.send_signal(signal.SIGTERM)
     assert sweep.wait() == 130
     assert "interrupted" in shell.errors("sweep")
     assert "Traceback" not in shell.errors("sweep")

@@ -2,11 +2,12 @@
 
 Every trial runs twice through the real board in this process: once under the default health rules, and, where these
 stopped it, once more without them, so that what a stop cost or saved is known. Writes
-benchmarks/results/health-kills.json.
+benchmarks/results/health_kills-cpu.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -101,30 +102,58 @@ def run_one(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="Where to go on when called again.")
+    parser.add_argument("--seconds", type=float, default=86_400.0, help="Begin no trial after so many.")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder, cache = Path(name), DataCache()
-        config = make_config(folder)
-        free = apply_overrides(config, {"health.stop_unhealthy": False})
-        uri = prepare_data(config).uri
-        for is_broken, points in ((True, BROKEN), (False, SOUND)):
-            for point in points:
-                judged = run_one(config, point, uri, folder, cache)
-                whole = judged if judged.state == "finished" else run_one(free, point, uri, folder, cache)
-                rows.append(
-                    {
-                        "point": dict(point),
-                        "broken": is_broken,
-                        "stopped": judged.state == "stopped",
-                        "reason": judged.reason,
-                        "stopped_at": judged.images / judged.total_images if judged.reason else None,
-                        "value_if_never_stopped": whole.metrics.get(METRIC),
-                        "core_seconds_saved": 3600 * (whole.cpu_core_hours - judged.cpu_core_hours),
-                    }
-                )
-                print(json.dumps(rows[-1]), flush=True)
-    write(rows)
+        folder = (arguments.folder or Path(name)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = run_all(folder, until_s=time.monotonic() + arguments.seconds)
+    if len(rows) == len(BROKEN) + len(SOUND):
+        write(rows)
+
+
+def run_all(folder: Path, *, until_s: float) -> list[dict[str, Any]]:
+    """A row for every trial, those of an earlier call as they were found in `folder`."""
+    kept = folder / "rows.jsonl"
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    config, cache = make_config(folder), DataCache()
+    free = apply_overrides(config, {"health.stop_unhealthy": False})
+    uri = prepare_data(config).uri
+    run_one(
+        free, {}, uri, folder, cache
+    )  # data, decoded probe images and baselines are there for all that count
+    trials = [*((True, point) for point in BROKEN), *((False, point) for point in SOUND)]
+    for is_broken, point in trials[len(rows) :]:
+        if time.monotonic() > until_s:
+            break
+        judged = run_one(config, point, uri, folder, cache)
+        whole = judged if judged.state == "finished" else run_one(free, point, uri, folder, cache)
+        rows.append(row_of(point, is_broken, judged, whole))
+        text = json.dumps(rows[-1])
+        print(text, flush=True)
+        with kept.open("a") as file:
+            file.write(text + "\n")
+    return rows
+
+
+def row_of(
+    point: Mapping[str, Any], is_broken: bool, judged: TrialRecord, whole: TrialRecord
+) -> dict[str, Any]:
+    """What is told of a trial: under the rules, and to its end without them; a stop saves its share of the images."""
+    share = 1 - judged.images / judged.total_images if judged.state == "stopped" else 0.0
+    return {
+        "point": dict(point),
+        "broken": is_broken,
+        "stopped": judged.state == "stopped",
+        "reason": judged.reason,
+        "stopped_at": judged.images / judged.total_images if judged.reason else None,
+        "value_if_never_stopped": whole.metrics.get(METRIC),
+        "core_seconds": 3600 * whole.cpu_core_hours,
+        "core_seconds_saved": share * 3600 * whole.cpu_core_hours,
+    }
 
 
 def write(rows: list[dict[str, Any]]) -> None:
@@ -140,11 +169,12 @@ def write(rows: list[dict[str, Any]]) -> None:
         ),
         "sound_stopped": sum(not row["broken"] and row["stopped"] for row in rows),
         "best_five_stopped": sum(row["stopped"] for row in best),
-        "core_seconds_saved": round(sum(row["core_seconds_saved"] for row in rows), 1),
+        "core_hours_if_never_stopped": round(sum(row["core_seconds"] for row in rows) / 3600, 4),
+        "core_hours_saved": round(sum(row["core_seconds_saved"] for row in rows) / 3600, 4),
         "rows": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "health-kills.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / "health_kills-cpu.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in report.items() if key != "rows"}, indent=2))
 
 

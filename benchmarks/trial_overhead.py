@@ -4,7 +4,7 @@ The same trials run twice on the same data: one after the other through `train/l
 with one slot. The first trial of the sweep pays for starting its worker group; the later ones are compared with the
 bare loop's later ones, from the end of a trial to the end of the next. Stock Ray Train inside Ray Tune, a worker group
 for every trial, was measured at 15 s a trial on two idle cores with a health interval of 0.1 s. Writes
-benchmarks/results/trial-overhead.json.
+benchmarks/results/trial_overhead-cpu.json.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def main() -> None:
     }
     text = json.dumps(report, indent=2)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "trial-overhead.json").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / "trial_overhead-cpu.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

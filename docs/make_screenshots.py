@@ -1,8 +1,10 @@
 """Renew docs/images: the report in both themes and at phone width, MLflow's charts and comparison.
 
-Needs chromium and chromedriver. The sweep is the synthetic one of the tests, whose best geometry is known.
+Needs chromium and chromedriver. The report is that of a real sweep, given by the folder of its runs and its id;
+MLflow's pictures are of the tests' synthetic sweep of 20 geometries, which fills a contour plot.
 
-    python docs/make_screenshots.py
+    orchestrator sweep sweeps/masks.yaml --set 'sweep.seeds=[0, 1]'
+    python docs/make_screenshots.py runs masks-20260101-120000-ab12
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import browser
 from mlflow_page import mlflow_page, track_sweep
 
 from orchestrator.config.models import TrackingConfig
+from orchestrator.report import load_sweep, write_report
 from orchestrator.tracking import find_place
 from orchestrator.tracking.mlflow import open_client
 
@@ -39,7 +42,7 @@ def shoot_report(page: str) -> None:
     for name, width, height, dark in (
         ("report-light", 1200, 2300, False),
         ("report-dark", 1200, 2300, True),
-        ("report-phone", 390, 1700, False),
+        ("report-phone", 390, 2000, False),
     ):
         path = IMAGES / f"{name}.png"
         with (
@@ -72,15 +75,18 @@ def shoot_mlflow(folder: Path, links_of: dict[str, str], base_url: str) -> None:
 
 
 def main() -> None:
-    """Track a sweep, open its pages, keep the pictures."""
+    """Write the report of a sweep and keep pictures of it; track the synthetic one and keep pictures of MLflow."""
     IMAGES.mkdir(exist_ok=True)
+    runs_folder, sweep_id = sys.argv[1:]
+    config, record, uri = load_sweep(runs_folder, sweep_id)
+    write_report(config, record, uri)
+    shoot_report(f"file://{uri}/report/report.html")
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         open_client(find_place(TrackingConfig(), str(folder / "empty"))).search_experiments()
         runs = folder / "runs"
         runs.mkdir()
         links = track_sweep(runs, folder / "empty" / "mlflow.db", seeds=(0, 1, 2))
-        shoot_report(f"file://{runs / links.sweep_id / 'report' / 'report.html'}")
         shoot_mlflow(
             runs, {"mlflow-charts": links.charts_url, "mlflow-contour": links.compare_url}, links.base_url
         )

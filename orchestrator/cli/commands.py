@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -128,8 +129,12 @@ def execute(
     address: str | None,
     num_cpus: int | None,
     revive: tuple[str, ...] = (),
+    register: bool = True,
 ) -> SweepRecord:
-    """Run a configuration with live progress and its report; returns what came of it."""
+    """Run a configuration with live progress and its report; returns what came of it.
+
+    `register` registers the recommended encoder in MLflow.
+    """
     from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.views import watching
     from orchestrator.report import log_preview, log_report
@@ -146,7 +151,7 @@ def execute(
                 address=address,
                 num_cpus=num_cpus,
                 on_started=log_preview,
-                on_ended=log_report,
+                on_ended=partial(log_report, register=register),
                 on_lost=end_at_once,
             )
         )

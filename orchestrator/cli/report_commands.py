@@ -113,7 +113,8 @@ def reproduce(
     if dry_run:
         click.echo(dump(config).rstrip())
         return
-    record = execute(config, sweep_id=None, address=address, num_cpus=num_cpus)
+    # Not registered: a repetition, of whichever trial, is not the sweep's best encoder.
+    record = execute(config, sweep_id=None, address=address, num_cpus=num_cpus, register=False)
     result = compare_outcomes(trial, record.in_order()[0], then=found.record, now=record)
     emit(as_json, result.to_json(), result.text())
     sys.exit({"different": 6, "not comparable": 1}.get(result.sameness, 0))

@@ -133,7 +133,8 @@ def _surface(content: PageContent) -> list[str]:
     held = fixed_text(findings)
     caption = (
         "Left: the surface's mean, over what the masks really covered, with lines of equal cost. Dots are geometries "
-        "that ran (ringed: tied with the best), crosses where to look next. Right: how uncertain it is there."
+        "that ran (ringed: tied with the best), crosses (if any) where to look next. Right: how uncertain it is there. "
+        "Where the surface is below the highest mean, it takes part of that mean for luck."
         + (f" Held at {held}." if held else "")
     )
     importance = (
@@ -143,7 +144,7 @@ def _surface(content: PageContent) -> list[str]:
     return [
         _figure(content, "map", caption),
         _figure(content, "importance", importance),
-        next_table(content.summary),
+        next_table(content.summary) if content.summary.verdict.outcome != "no_gain" else "",
     ]
 
 

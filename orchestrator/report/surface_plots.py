@@ -33,7 +33,8 @@ def draw_map(summary: Summary, figure: Figure, tips: Tips) -> bool:
         _draw_band(summary, findings, figure.add_subplot(), shown[0], tips)
         return True
     left, right = figure.subplots(1, 2, sharey=True)
-    grid, levels = _grid(findings, shown)
+    proposes = summary.verdict.outcome != "no_gain"
+    grid, levels = _grid(findings, shown, with_next=proposes)
     mean, _ = findings.surface.mean_and_sd(grid)
     low, high = findings.surface.interval(grid)
     shape = (len(levels[1]), len(levels[0]))
@@ -121,15 +122,18 @@ def _draw_band(summary: Summary, findings: Findings, axes: Axes, index: int, tip
     axes.set_ylabel(f"{summary.metric} [%]")
 
 
-def _grid(findings: Findings, shown: list[int]) -> tuple[Array, list[Array]]:
+def _grid(findings: Findings, shown: list[int], *, with_next: bool) -> tuple[Array, list[Array]]:
     """Queries over two axes, the others held at the best geometry; rows go along the second axis.
+
+    `with_next` widens them to the points to try next.
 
     The context fraction is not held but follows the map: larger targets leave less context, and a place with one
     and not the other does not exist.
     """
     levels = []
+    ahead = [findings.choice.coordinates(each.figures) for each in findings.suggestions if with_next]
     for index in shown:
-        places = findings.places_GD[:, index]
+        places = np.append(findings.places_GD[:, index], [place[index] for place in ahead])
         margin = 0.06 * float(np.ptp(places))
         levels.append(np.linspace(places.min() - margin, places.max() + margin, _CELLS))
     first, second = np.meshgrid(*levels)
@@ -167,7 +171,8 @@ def _draw_costs(summary: Summary, findings: Findings, axes: Axes, grid: Array, l
     )
     unit = "GPU h" if summary.gpu_hours > 0 else "core h"
     axes.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g} {unit}")
-    axes.set_title(f"dashed: equal {unit} a trial; dots: trials ran; crosses: try next", fontsize=8)
+    crosses = "; crosses: try next" if summary.verdict.outcome != "no_gain" else ""
+    axes.set_title(f"dashed: equal {unit} a trial; dots: trials ran{crosses}", fontsize=8)
 
 
 def _draw_points(summary: Summary, findings: Findings, axes: Axes, shown: list[int], tips: Tips) -> None:
@@ -186,7 +191,7 @@ def _draw_points(summary: Summary, findings: Findings, axes: Axes, shown: list[i
         )
         key = "" if result is None else result.trial_ids[0]
         tips.tag(dot, f"{name}: {value:.1f} %" + (", tied with the best" if edge == _MARK else ""), key=key)
-    for suggestion in findings.suggestions:
+    for suggestion in findings.suggestions if summary.verdict.outcome != "no_gain" else ():
         place = np.array(findings.choice.coordinates(suggestion.figures))
         (cross,) = axes.plot(
             place[shown[0]], place[shown[1]], "x", color=_NEXT, markersize=7, markeredgewidth=2

@@ -32,7 +32,7 @@ def answers(
     best = verdict.best
     if best is None:
         return {subject.question: ["No trial finished: there is nothing to judge."]}
-    sure = [*_gained(verdict), _certainty(verdict, subject), *_baselines(best)]
+    sure = [*_gained(verdict), *_untold(verdict), _certainty(verdict, subject), *_baselines(best)]
     if verdict.unequal_images:
         sure.append("The trials saw different numbers of images: their accuracies are not compute-matched.")
     groups = {
@@ -135,14 +135,26 @@ def _gained(verdict: Verdict) -> list[str]:
     ]
 
 
+def _untold(verdict: Verdict) -> list[str]:
+    """How many cannot be told from the highest, where the headline does not say so."""
+    others = len(verdict.tied) - 1
+    if verdict.outcome != "no_gain" or others < 1:
+        return []
+    count = len(verdict.ranking) - 1
+    if others == count:
+        who = "The other cannot" if count == 1 else f"None of the {count} others can"
+        return [f"{who} be told from it."]
+    return [f"{others} of the {count} others cannot be told from it."]
+
+
 def _gain_next(verdict: Verdict, subject: Subject) -> list[str]:
     """What would show a gain, where none is shown: more images, and seeds if it is as large as it seems."""
     gain = verdict.gain
     if verdict.outcome != "no_gain" or gain is None:
         return []
     lines = [
-        f"First train longer (train.images): {subject.question.lower()} is better cannot be asked of encoders that "
-        "learned nothing."
+        f"First train longer (train.images): while the highest is not shown to be better than an untrained encoder, "
+        f"{subject.question.lower()} is best means little."
     ]
     if gain.seeds is not None and gain.seeds <= MANY_SEEDS:
         lines.append(
@@ -170,8 +182,10 @@ def _baselines(best: GeometryResult) -> list[str]:
 
 def _cheapest(verdict: Verdict) -> list[str]:
     cheapest, best = verdict.cheapest, verdict.best
-    if cheapest is None or best is None or verdict.outcome == "no_gain":
+    if cheapest is None or best is None:
         return []
+    if verdict.outcome == "no_gain":
+        return [f"The highest cost {cost_text(best.gpu_hours, best.cpu_core_hours)} a trial."]
     cost = cost_text(cheapest.gpu_hours, cheapest.cpu_core_hours)
     if len(verdict.tied) == 1:
         return [f"It cost {cost} a trial."]

@@ -68,8 +68,11 @@ def log_preview(start: SweepStart) -> None:
         start.tracker.log_artifact(None, f"masks/{name}", data)
 
 
-def log_report(record: SweepRecord, tracker: Tracker, uri: str) -> None:
-    """Write the report and put it on the sweep's MLflow run, with the verdict as its note."""
+def log_report(record: SweepRecord, tracker: Tracker, uri: str, *, register: bool = True) -> None:
+    """Write the report and put it on the sweep's MLflow run, with the verdict as its note.
+
+    `register` also registers the recommended encoder as the newest version of the sweep's model, its `best`.
+    """
     config = parse_config(record.config_text, source=f"{uri}/journal")
     tracker.flush(60.0)  # the links name runs that the store must have made first
     summary = summarize(config, record)
@@ -79,7 +82,8 @@ def log_report(record: SweepRecord, tracker: Tracker, uri: str) -> None:
         tracker.log_artifact(None, f"report/{name}", data)
     tracker.set_tags(None, {_NOTE_TAG: summary.markdown()})
     _log_outcome(record, summary, tracker)
-    _register(config, summary, tracker, uri)
+    if register:
+        _register(config, summary, tracker, uri)
 
 
 def write_report(config: RunConfig, record: SweepRecord, uri: str) -> Summary:
@@ -180,7 +184,8 @@ def _commands(summary: Summary, uri: str) -> list[str]:
         f"orchestrator reproduce {sweep_id}/{choice.trial.trial_id} --runs {runs}    # one trial again, and compare",
         f"orchestrator train --from-best {sweep_id} --runs {runs} --set train.images=...    # the long run",
     ]
-    if summary.findings is not None and summary.findings.suggestions:
+    is_shown = summary.verdict.outcome != "no_gain"
+    if is_shown and summary.findings is not None and summary.findings.suggestions:
         point = summary.findings.suggestions[0].point
         settings = " ".join(f"--set '{key}={setting_text(value)}'" for key, value in point.items())
         lines.append(f"orchestrator train {uri}/config.yaml {settings}    # what to try next")

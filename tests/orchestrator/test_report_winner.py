@@ -89,6 +89,8 @@ def test_the_recommended_encoder_is_registered_from_its_checkpoint(trained_sweep
     tracker.start_sweep(record.sweep_id, "masks", {}, {})
     for trial_id in record.trials:
         tracker.start_trial(trial_id, trial_id, {}, {})
+    log_report(record, tracker, uri, register=False)
+    assert tracker.models == {}
     log_report(record, tracker, uri)
     (tags,) = tracker.models["masks-encoder"].values()
     assert tags["orchestrator.outcome"] == "tied"

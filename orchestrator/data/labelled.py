@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from jepa_core.encoder import ImageSize, height_and_width
-from orchestrator.data.decode import Pixels, UndecodableError, central_box, channels_first, decode_into
+from orchestrator.data.decode import UndecodableError, central_box, channels_first, decode_into
+from orchestrator.data.jpeg import Pixels
 from orchestrator.data.manifest import DamagedShardError
 from orchestrator.data.order import GlobalOrder, Int64s
 from orchestrator.data.quarantine import (

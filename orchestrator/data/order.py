@@ -56,6 +56,11 @@ def uniforms(seed: int, epoch: int, sample_id: int, *, stream: int, count: int) 
     return drawn
 
 
+def uniform(base: int, index: int) -> float:
+    """Number `index` of `uniforms`, where `base` is the hash of what stands before it."""
+    return (_mix_int((base + _GOLDEN + index) & _MASK) >> 11) * 2.0**-53
+
+
 class GlobalOrder:
     """Where every position of the endless sample stream of one split points.
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from jepa_core.encoder import ImageSize, height_and_width
 from orchestrator.config.models import DataConfig
-from orchestrator.data.decode import Box, Pixels, decode_into, random_box
+from orchestrator.data.decode import decode_into, random_box
+from orchestrator.data.jpeg import Box, Pixels
 from orchestrator.data.order import GlobalOrder, Int64s
 from orchestrator.data.quarantine import BadSample, GoodSamples, Quarantine, ledger_path
 from orchestrator.data.readahead import ReadAhead

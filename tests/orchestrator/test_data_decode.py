@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from image_data import image_bytes
 from PIL import Image, ImageOps
 
-from orchestrator.data.decode import UndecodableError, central_box, decode_into, random_box
+from orchestrator.data.decode import UndecodableError, central_box, decode_into, decode_rgb, random_box
+from orchestrator.data.jpeg import reduction_for
 
 
 def decode(data: bytes, side: int = 24) -> np.ndarray:
@@ -104,6 +105,52 @@ def test_a_crop_is_resized_as_pillow_resizes_it() -> None:
         decode_into(data, out, lambda width, height: box)
         image = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BILINEAR, box=box)
         assert np.abs(out.astype(int) - np.asarray(image)).max() <= 2
+
+
+@given(
+    st.sampled_from(
+        [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}, {"mode": "L"}]
+    ),
+    st.tuples(st.integers(0, 60), st.integers(1, 61)).filter(lambda pair: pair[0] < pair[1]),
+    st.tuples(st.integers(0, 82), st.integers(1, 83)).filter(lambda pair: pair[0] < pair[1]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_crop_of_a_jpeg_is_the_same_as_of_the_whole_image(
+    options: dict[str, object], columns: tuple[int, int], rows: tuple[int, int]
+) -> None:
+    image = Image.open(io.BytesIO(image_bytes(3, size=(61, 83))))
+    data = saved(image.convert(str(options.get("mode", "RGB"))), "JPEG", **options)
+    out = np.empty((rows[1] - rows[0], columns[1] - columns[0], 3), dtype=np.uint8)
+    decode_into(data, out, lambda width, height: (columns[0], rows[0], columns[1], rows[1]))
+    assert np.array_equal(out, decode_rgb(data)[rows[0] : rows[1], columns[0] : columns[1]])
+
+
+def test_a_truncated_jpeg_is_undecodable_even_where_the_crop_is_whole() -> None:
+    data = image_bytes(3, size=(64, 400), format="JPEG")
+    out = np.empty((8, 8, 3), dtype=np.uint8)
+    with pytest.raises(UndecodableError):
+        decode_into(data[: len(data) // 2], out, lambda width, height: (0, 0, 16, 16))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 640, 480), (37, 101, 630, 471)])
+def test_a_photo_far_larger_than_the_crop_is_reduced_by_the_decoder_and_looks_the_same(
+    box: tuple[int, int, int, int],
+) -> None:
+    data = image_bytes(3, size=(640, 480), format="JPEG")
+    out = np.empty((24, 24, 3), dtype=np.uint8)
+    decode_into(data, out, lambda width, height: box)
+    image = Image.open(io.BytesIO(data)).resize((24, 24), Image.Resampling.BILINEAR, box=box)
+    assert reduction_for(box, 24, 24) > 1
+    assert np.abs(out.astype(int) - np.asarray(image)).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("side", "reduction"),
+    [(1, 1), (224, 1), (1791, 1), (1792, 2), (3583, 2), (3584, 4), (7168, 8), (60_000, 8)],
+)
+def test_the_decoder_reduces_only_what_leaves_four_times_the_pixels(side: int, reduction: int) -> None:
+    assert reduction_for((5, 9, 5 + side, 9 + side), 224, 224) == reduction
+    assert reduction_for((0, 0, 60_000, side), 224, 224) == reduction
 
 
 def test_a_jpeg_with_bytes_between_its_segments_is_left_to_pillow() -> None:

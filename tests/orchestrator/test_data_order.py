@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.order import ORDER_VERSION, GlobalOrder, hash_each, hash_of, uniforms
+from orchestrator.data.order import ORDER_VERSION, GlobalOrder, hash_each, hash_of, uniform, uniforms
 
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda values: sum(values) > 0)
 seeds = st.integers(0, 2**63 - 1)
@@ -97,6 +97,7 @@ def test_the_order_is_frozen() -> None:
     _, ids = GlobalOrder([3, 4, 5], seed=42, window_shards=3).locate(np.arange(12))
     assert ids.tolist() == FROZEN_UNIFORM_IDS
     assert uniforms(1, 2, 3, stream=3, count=2).tolist() == pytest.approx(FROZEN_UNIFORMS, abs=0)
+    assert [uniform(hash_of(1, 2, 3, 3), index) for index in (0, 1)] == FROZEN_UNIFORMS
 
 
 def test_the_two_forms_of_the_hash_agree() -> None:

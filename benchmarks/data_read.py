@@ -17,11 +17,10 @@ from data_common import check_limit, cpu_s_in_rounds, save
 
 from orchestrator.config.models import DataConfig, StorageConfig
 from orchestrator.data import Manifest, ShardInfo, open_shards
-from orchestrator.data.cache import hash_file
 from orchestrator.data.order import GlobalOrder
 from orchestrator.data.pack import secure_webdataset, tar_bytes
 from orchestrator.data.shardset import SampleReader, ShardSet
-from orchestrator.storage import LocalStore
+from orchestrator.storage import LocalStore, hash_file
 
 NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 8, 250, 110_000, 11
 _BLOCK_BYTES = 2**20

@@ -33,11 +33,10 @@ from s3_server import run_s3_server
 
 from orchestrator.config.models import DataConfig, StorageConfig
 from orchestrator.data import Manifest, ShardInfo, open_shards
-from orchestrator.data.cache import hash_file
 from orchestrator.data.pack import tar_bytes
 from orchestrator.data.readahead import ReadAhead
 from orchestrator.data.shardset import SampleReader, ShardSet
-from orchestrator.storage import open_store
+from orchestrator.storage import hash_file, open_store
 from orchestrator.storage.s3 import PART_BYTES, PARTS_IN_FLIGHT
 
 NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 16, 560, 110_000, 3

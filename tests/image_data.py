@@ -66,11 +66,11 @@ class RemoteFolder(LocalStore):
     def local_path(self, key: str) -> Path | None:
         return None
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path) -> str:
         with open(self.log, "a") as log:
             log.write(f"{key}\n")
         time.sleep(self.delay_s)
-        super().download(key, path)
+        return super().download(key, path)
 
 
 def fetch_shards(arguments: tuple[Cache, LocalStore, Sequence[ShardInfo]]) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.main import app, emit, json_option
+from orchestrator.cli.report_commands import runs_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.data import ShardFault, ShardSet
+    from orchestrator.data import BadSample, ShardFault, ShardSet
 
 _MAX_LISTED = 50
 
@@ -135,15 +136,25 @@ def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) ->
 
 
 @shards.command()
-@click.argument("uri")
+@click.argument("uri", required=False)
 @click.option("--ledger", is_flag=True, help="Read nothing: list what runs on this node have left out.")
+@click.option("--sweep", metavar="SWEEP", help="Instead of URI: what a sweep left out, on all of its nodes.")
+@runs_option
 @place_option
 @json_option
-def quarantine(uri: str, ledger: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+def quarantine(
+    uri: str | None, ledger: bool, sweep: str | None, runs: str, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """List the samples at URI that a run would leave out: shard, key, offset and reason.
 
     Exits with 3 when a split has more of them than a run bears, or a shard cannot be read.
     """
+    if (uri is None) == (sweep is None):
+        raise click.UsageError("name either the URI of shards or, with --sweep, a sweep")
+    if sweep is not None:
+        _show_sweep_ledger(sweep, runs, as_json=as_json)
+        return
+    assert uri is not None
     if ledger:
         _show_ledger(_config(uri, overrides), as_json=as_json)
         return
@@ -183,10 +194,25 @@ def quarantine(uri: str, ledger: bool, overrides: tuple[str, ...], as_json: bool
 
 def _show_ledger(config: RunConfig, *, as_json: bool) -> None:
     from orchestrator.cli.progress import telling
-    from orchestrator.data import ShardFault, count_samples, read_ledger
+    from orchestrator.data import read_ledger
 
     with telling() as tell:
         entries = read_ledger(_open(config, tell))
+    _show_entries(entries, "by runs on this node", as_json=as_json)
+
+
+def _show_sweep_ledger(sweep: str, runs: str, *, as_json: bool) -> None:
+    from orchestrator.data import read_sweep_ledger
+    from orchestrator.report import load_sweep
+    from orchestrator.storage import open_store
+
+    config, _, uri = load_sweep(runs, sweep)
+    _show_entries(read_sweep_ledger(open_store(uri, config.storage)), f"by {sweep}", as_json=as_json)
+
+
+def _show_entries(entries: Sequence[BadSample], who: str, *, as_json: bool) -> None:
+    from orchestrator.data import ShardFault, count_samples
+
     faults = [
         ShardFault(shard=entry.shard, key=entry.key, offset=entry.offset, reason=entry.reason)
         for entry in entries
@@ -196,7 +222,7 @@ def _show_ledger(config: RunConfig, *, as_json: bool) -> None:
     emit(
         as_json,
         data,
-        "\n".join([*_fault_lines(faults), f"{total:,} samples were left out by runs on this node"]),
+        "\n".join([*_fault_lines(faults), f"{total:,} samples were left out {who}"]),
     )
 
 

@@ -4,9 +4,9 @@
     with BatchStream(shards, ...) as stream:
         for batch in stream: ...
 
-Read in this order: `manifest`, `index`, `order`, `shardset`, `decode`, `stream`, `labelled`; then `cache`, `readahead`,
-`quarantine`; then what
-fills a shard set: `sources`, `pack`, `foreign`, `prepare`. The only door to webdataset, which writes the tar files.
+Read in this order: `manifest`, `index`, `order`, `shardset`, `jpeg`, `decode`, `stream`, `labelled`; then `cache`,
+`readahead`, `quarantine`; then what fills a shard set: `sources`, `pack`, `foreign`, `prepare`. The only door to
+webdataset, which writes the tar files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
     from orchestrator.data.pack import PackSettings, Progress
     from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
-    from orchestrator.data.quarantine import BadSample, check_borne, count_samples, read_ledger
+    from orchestrator.data.quarantine import (
+        BadSample,
+        check_borne,
+        count_samples,
+        keep_trial_ledger,
+        read_ledger,
+        read_sweep_ledger,
+    )
     from orchestrator.data.reencode import Reencode
     from orchestrator.data.shardset import ShardSet
     from orchestrator.data.stream import Batch, BatchStream
@@ -43,11 +50,13 @@ __all__ = [
     "Verification",
     "check_borne",
     "count_samples",
+    "keep_trial_ledger",
     "load_images",
     "open_shards",
     "pack_dataset",
     "prepare_data",
     "read_ledger",
+    "read_sweep_ledger",
     "survey_source",
     "verify_shards",
 ]
@@ -69,11 +78,13 @@ _MODULES = {
     "Verification": "verify",
     "check_borne": "quarantine",
     "count_samples": "quarantine",
+    "keep_trial_ledger": "quarantine",
     "load_images": "labelled",
     "open_shards": "prepare",
     "pack_dataset": "prepare",
     "prepare_data": "prepare",
     "read_ledger": "quarantine",
+    "read_sweep_ledger": "quarantine",
     "survey_source": "survey",
     "verify_shards": "verify",
 }

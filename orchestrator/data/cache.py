@@ -73,8 +73,7 @@ class Cache:
         with file_lock(self.folder / "locks" / f"{name}.lock"):
             self._make_room(size_bytes)
             try:
-                store.download(key, folder / "shard.tar")
-                sha256 = hash_file(folder / "shard.tar")
+                sha256 = store.download(key, folder / "shard.tar")
                 descriptor = _open_used(folder / "shard.tar")
                 (folder / "shard.tar").replace(self.shard_path(sha256))
                 return descriptor, sha256
@@ -170,8 +169,8 @@ class Cache:
         try:
             shutil.rmtree(folder, ignore_errors=True)
             for attempt in range(1, _MAX_DOWNLOADS + 1):
-                store.download(key, partial)
-                found_bytes, found = partial.stat().st_size, hash_file(partial)
+                found = store.download(key, partial)
+                found_bytes = partial.stat().st_size
                 if found == sha256:
                     break
                 if found_bytes != size_bytes or attempt == _MAX_DOWNLOADS:
@@ -227,12 +226,6 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_descriptor(descriptor: int) -> str:

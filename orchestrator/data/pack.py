@@ -18,13 +18,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo, Manifest, ShardInfo
 from orchestrator.data.reencode import Reencode, reencoded
 from orchestrator.errors import DataError, NotFoundError
-from orchestrator.storage import LocalStore, Store, remove_leftovers
+from orchestrator.storage import Store
 
 Progress = Callable[[str], None]
 PackSample = tuple[str, dict[str, bytes]]
@@ -98,9 +97,8 @@ def pack(
         raise DataError(f"{store.uri}: there are packed shards already; remove them or choose another place")
     if not any(source.num_samples.values()):
         raise DataError(f"{source.name}: there is nothing to pack; check the source")
-    if isinstance(store, LocalStore):
-        for folder in (Path(store.root), Path(store.root, _FINISHED)):
-            remove_leftovers(folder)
+    for place in (store, store.child(_FINISHED)):
+        place.clean()
     finished = _Finished(store, _plan_hash(source, settings))
     told = _Told(progress, f"packing {source.name}", sum(source.num_samples.values()))
     workers = settings.workers or os.cpu_count() or 1

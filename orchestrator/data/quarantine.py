@@ -2,12 +2,13 @@
 
 A broken sample is replaced by the next good one of its shard, and a sample of a damaged shard by one of the next sound
 shard, so the order of the rest does not change and every rank and every resumed run sees the same. Above a share of the
-data the run stops. Each entry is also kept in a ledger in the cache folder, one file for each manifest, which
-`orchestrator shards quarantine` prints.
+data the run stops. Each entry is also kept in a ledger in the cache folder, one file for each manifest, and what all
+ranks of a trial met, on whichever nodes, beside its checkpoints. `orchestrator shards quarantine` prints both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,11 +20,13 @@ from pathlib import Path
 from orchestrator.data.decode import UndecodableError
 from orchestrator.data.manifest import DamagedShardError
 from orchestrator.data.shardset import OpenShard, SampleReader, ShardSet
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, StorageError
+from orchestrator.storage import Store
 
 MAX_BAD_FRACTION = 0.01
 MIN_BAD_SAMPLES = 16
 _MAX_TRIES = 64
+_TRIAL_LEDGER = "quarantine.jsonl"
 UseSample = Callable[[bytes, int], None]
 """Decodes the image of a sample id, or raises `UndecodableError`."""
 
@@ -122,18 +125,27 @@ def check_borne(count: int, limit: int, latest: BadSample) -> None:
 
 def read_ledger(shards: ShardSet) -> tuple[BadSample, ...]:
     """What runs on this node have found unusable in a shard set, each once, by shard and offset."""
-    found: dict[tuple[str, str, int], BadSample] = {}
     try:
-        lines = ledger_path(shards).read_bytes().splitlines()
+        return _parsed(ledger_path(shards).read_bytes())
     except FileNotFoundError:
         return ()
-    for line in lines:
-        try:
-            entry = BadSample(**json.loads(line))
-        except (ValueError, TypeError):  # half a line of a process that was killed
-            continue
-        found[entry.shard, entry.key, entry.offset] = entry
-    return _sorted(found.values())
+
+
+def keep_trial_ledger(trial: Store, entries: Iterable[BadSample]) -> None:
+    """Add what the ranks of a trial could not use to the ledger in its folder; failing at it stops no run."""
+    try:
+        kept = _parsed(trial.read(_TRIAL_LEDGER)) if trial.exists(_TRIAL_LEDGER) else ()
+        lines = [_line(entry) for entry in _each_once((*kept, *entries))]
+        if len(lines) > len(kept):
+            trial.write(_TRIAL_LEDGER, b"".join(lines))
+    except StorageError as err:
+        _log.warning("cannot keep the ledger of bad samples (%s)", err)
+
+
+def read_sweep_ledger(sweep: Store) -> tuple[BadSample, ...]:
+    """What the trials of a sweep could not use, on all of its nodes, each once, by shard and offset."""
+    keys = [info.key for info in sweep.list("trials/") if info.key.endswith(f"/{_TRIAL_LEDGER}")]
+    return _each_once(entry for key in keys for entry in _parsed(sweep.read(key)))
 
 
 def ledger_path(shards: ShardSet) -> Path:
@@ -201,18 +213,34 @@ def count_samples(entries: Iterable[BadSample]) -> int:
     return sum(entry.num_samples for entry in entries)
 
 
+def _parsed(text: bytes) -> tuple[BadSample, ...]:
+    """The entries of a ledger, each once, by shard and offset."""
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError):  # half a line of a process that was killed
+            found.append(BadSample(**json.loads(line)))
+    return _each_once(found)
+
+
+def _each_once(entries: Iterable[BadSample]) -> tuple[BadSample, ...]:
+    return _sorted({(entry.shard, entry.key, entry.offset): entry for entry in entries}.values())
+
+
+def _line(entry: BadSample) -> bytes:
+    return json.dumps(asdict(entry)).encode() + b"\n"
+
+
 def _sorted(entries: Iterable[BadSample]) -> tuple[BadSample, ...]:
     return tuple(sorted(entries, key=lambda entry: (entry.shard, entry.offset, entry.key)))
 
 
 def _append(path: Path, entry: BadSample) -> None:
     """One write at the end of the file, so that processes do not mix their lines; a full disk is no reason to stop."""
-    line = json.dumps(asdict(entry)).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            os.write(descriptor, line)
+            os.write(descriptor, _line(entry))
         finally:
             os.close(descriptor)
     except OSError as err:

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import DataConfig
-from orchestrator.data.cache import hash_file
 from orchestrator.data.index import IMAGE_EXTENSIONS
 from orchestrator.data.manifest import LabelInfo
 from orchestrator.data.pack import LoadSample, PackSample
 from orchestrator.data.render import encode_png, render_scenes
 from orchestrator.data.shardset import SampleReader, ShardSet
 from orchestrator.errors import DataError
+from orchestrator.storage import hash_file
 
 TEST_FRACTION = 0.1
 HELD_OUT_NAMES = ("test", "val", "valid", "validation", "dev", "eval")

@@ -7,17 +7,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from orchestrator.data.cache import hash_file
-from orchestrator.data.decode import UndecodableError, central_box, decode_into
+from orchestrator.data.decode import UndecodableError, decode_rgb
 from orchestrator.data.index import build_index
 from orchestrator.data.manifest import DamagedShardError, ShardInfo
 from orchestrator.data.pack import Progress
 from orchestrator.data.shardset import OpenShard, ShardSet
 from orchestrator.errors import DataError, NotFoundError
-
-_THUMBNAIL_PX = 8
+from orchestrator.storage import hash_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +65,11 @@ def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[Shar
         try:
             if folder is not None:
                 path = folder / "shard.tar"
-                shards.store.download(info.name, path)
-            assert path is not None
-            found_bytes, found = path.stat().st_size, hash_file(path)
+                found = shards.store.download(info.name, path)
+            else:
+                assert path is not None
+                found = hash_file(path)
+            found_bytes = path.stat().st_size
         except (NotFoundError, FileNotFoundError):
             return [ShardFault(shard=info.name, reason="missing")]
         faults = []
@@ -104,11 +102,10 @@ def _open(path: Path, info: ShardInfo) -> OpenShard:
 
 def _verify_samples(shards: ShardSet, opened: OpenShard) -> list[ShardFault]:
     faults = []
-    out_HWC = np.empty((_THUMBNAIL_PX, _THUMBNAIL_PX, 3), dtype=np.uint8)
     for member in range(len(opened.index.keys)):
         try:
             sample = opened.sample(member)
-            decode_into(sample.image, out_HWC, central_box)
+            decode_rgb(sample.image)  # all of it: a crop would pass over damage that lies outside
             opened.checked_labels(member, shards.labels)
         except (UndecodableError, DataError) as err:
             offset = int(opened.index.images_N2[member, 0])

@@ -5,6 +5,7 @@ Owns the protocol and the rules for keys. Leaves out where the bytes are (`local
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,17 +62,30 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; none there is no error."""
 
-    def download(self, key: str, path: Path) -> None:
-        """Copy an object to a local file, whole or not at all."""
+    def download(self, key: str, path: Path) -> str:
+        """Copy an object to a local file, whole or not at all; returns the file's SHA-256 in hexadecimal."""
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a local file to an object, whole or not at all."""
+
+    def clean(self, *, recursive: bool = False) -> None:
+        """Remove what killed writers left unfinished; nobody may be writing there meanwhile.
+
+        Directly below the store's root, where a bucket's or a folder's other users are not; everywhere below it when
+        `recursive`.
+        """
 
     def child(self, prefix: str) -> Store:
         """The store rooted at `uri/prefix`."""
 
     def local_path(self, key: str) -> Path | None:
         """The object's own file when the store is a local folder, else None."""
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_key(key: str, uri: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, check_key
+from orchestrator.storage.base import ObjectInfo, check_key, hash_file
 
 _TEMPORARY = ".orchestrator-tmp-"
 
@@ -107,17 +107,25 @@ class LocalStore:
                 path = path.parent
                 path.rmdir()
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path) -> str:
         """Copy the file."""
         source = self._path(key)
         with self._mapped(source, "read"), atomic_file(path) as temporary:
             shutil.copyfile(source, temporary)
+            return hash_file(temporary)
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a file into the store."""
         target = self._path(key)
         with self._mapped(target, "write"), atomic_file(target) as temporary:
             shutil.copyfile(path, temporary)
+
+    def clean(self, *, recursive: bool = False) -> None:
+        """Remove temporary files."""
+        root = Path(self.root)
+        for path in root.rglob(f"{_TEMPORARY}*") if recursive else root.glob(f"{_TEMPORARY}*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def child(self, prefix: str) -> LocalStore:
         """The store of a sub-folder."""
@@ -160,12 +168,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed writers left directly in a folder; nobody may be writing there."""
-    for leftover in folder.glob(f"{_TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

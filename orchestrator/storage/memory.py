@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, check_key
+from orchestrator.storage.base import ObjectInfo, check_key, hash_file
 
 
 @dataclass
@@ -66,13 +66,17 @@ class MemoryStore:
         """Remove an object; none there is no error."""
         self.objects.pop(self._key(key), None)
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path) -> str:
         """Copy an object to a local file."""
         path.write_bytes(self.read(key))
+        return hash_file(path)
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a local file to an object."""
         self.write(key, path.read_bytes())
+
+    def clean(self, *, recursive: bool = False) -> None:
+        """Nothing: objects are stored whole."""
 
     def child(self, prefix: str) -> MemoryStore:
         """The store below a prefix, over the same objects."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import io
 import logging
 import os
 import random
@@ -45,11 +47,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PART_BYTES = 8 * 2**20
+_HASH_BYTES = 2**18
 PARTS_IN_FLIGHT = 16
 """Of one process, over all of its downloads: first come, first served, so that a shard is complete, and its hash being
 verified, while the parts of the next ones are on their way."""
 _SINGLE_PUT_BYTES = 128 * 2**20
-"""A larger file goes up in several parts; a killed upload leaves some at the server until its rules remove them."""
+"""A larger object goes up in several parts, as one above 5 GiB must; those of a killed upload stay until `clean`."""
 _UPLOADS_IN_FLIGHT = 4
 _MAX_ATTEMPTS = 6
 _MAX_WAIT_S = 8.0
@@ -101,8 +104,13 @@ class S3Store:
         return bytes(data)
 
     def write(self, key: str, data: bytes) -> None:
-        """One PUT: stored whole or not at all."""
+        """One PUT, or several parts when it is large: stored whole or not at all."""
         with self._mapped(key, "write"):
+            if len(data) > _SINGLE_PUT_BYTES:
+                self._client.upload_fileobj(
+                    io.BytesIO(data), self.bucket, self._key(key), Config=_transfer(), ExtraArgs=self._payer
+                )
+                return
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **self._payer)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -164,27 +172,42 @@ class S3Store:
         with self._mapped(key, "delete"):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key), **self._payer)
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path) -> str:
         """Fetch an object in ranged parts, several in flight, all of the same etag, into a local file."""
         info = self.info(key)
         with atomic_file(path) as temporary:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
             try:
-                self._download_parts(key, info, descriptor)
+                return self._download_parts(key, info, descriptor)
             finally:
                 os.close(descriptor)
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a local file, in several parts when it is large; it appears when all of them are there."""
-        transfer = TransferConfig(
-            multipart_threshold=_SINGLE_PUT_BYTES,
-            multipart_chunksize=PART_BYTES,
-            max_concurrency=_UPLOADS_IN_FLIGHT,
-        )
         with self._mapped(key, "write"):
             self._client.upload_file(
-                str(path), self.bucket, self._key(key), Config=transfer, ExtraArgs=self._payer
+                str(path), self.bucket, self._key(key), Config=_transfer(), ExtraArgs=self._payer
             )
+
+    def clean(self, *, recursive: bool = False) -> None:
+        """Abort unfinished uploads: their parts are stored, and paid for, without being seen in any listing.
+
+        What the server does not let this caller do is left for the bucket's lifecycle rules.
+        """
+        root = f"{self.prefix}/" if self.prefix else ""
+        try:
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=root, **self._payer
+            )
+            for upload in [found for page in pages for found in page.get("Uploads", [])]:
+                if "/" in upload["Key"].removeprefix(root) and not recursive:
+                    continue
+                self._client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"], **self._payer
+                )
+                _log.info("s3://%s/%s: aborted an unfinished upload", self.bucket, upload["Key"])
+        except (ClientError, BotoCoreError, HTTPClientError) as err:
+            _log.info("%s: cannot look for unfinished uploads (%s)", self.uri, mask_secrets(str(err)))
 
     def child(self, prefix: str) -> S3Store:
         """The store of a longer prefix."""
@@ -215,7 +238,9 @@ class S3Store:
         check_key(key, self.uri)
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def _download_parts(self, key: str, info: ObjectInfo, descriptor: int) -> None:
+    def _download_parts(self, key: str, info: ObjectInfo, descriptor: int) -> str:
+        """Write the parts as they come, and hash them in their order while later ones are on their way."""
+
         def fetch(start: int) -> None:
             length = min(PART_BYTES, info.size_bytes - start)
             part = memoryview(_part_buffers.of_thread(length))[:length]
@@ -225,20 +250,18 @@ class S3Store:
                 written += os.pwrite(descriptor, part[written:], start + written)
 
         os.truncate(descriptor, info.size_bytes)  # so that the cache counts what is still on its way
-        starts = range(0, info.size_bytes, PART_BYTES)
-        if len(starts) <= 1:
-            for start in starts:
-                fetch(start)
-            return
+        starts, hashed = range(0, info.size_bytes, PART_BYTES), hashlib.sha256()
         pool = _part_pool(os.getpid())
         futures = [pool.submit(fetch, start) for start in starts]
         try:
-            for future in futures:
+            for start, future in zip(starts, futures, strict=True):
                 future.result()
+                _hash_range(hashed, descriptor, start, start + PART_BYTES)
         finally:
             for future in futures:
                 future.cancel()
             wait(futures)
+        return hashed.hexdigest()
 
     def _part_into(self, key: str, start: int, part: memoryview, *, etag: str | None = None) -> None:
         """Fill `part` with the object's bytes from `start`, of this etag if one is given."""
@@ -319,6 +342,15 @@ def _make_client(pid: int, endpoint_url: str | None, region: str | None, anonymo
     return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
 
 
+def _transfer() -> TransferConfig:
+    """How large objects go up."""
+    return TransferConfig(
+        multipart_threshold=_SINGLE_PUT_BYTES,
+        multipart_chunksize=PART_BYTES,
+        max_concurrency=_UPLOADS_IN_FLIGHT,
+    )
+
+
 class _PartBuffers(threading.local):
     """A thread's memory for one part."""
 
@@ -339,6 +371,12 @@ _part_buffers = _PartBuffers()
 def _part_pool(pid: int) -> ThreadPoolExecutor:
     """The threads that fetch parts; `pid` is in the key because threads do not survive a fork."""
     return ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
+
+
+def _hash_range(hashed: hashlib._Hash, descriptor: int, start: int, end: int) -> None:
+    """Add a file's bytes to a hash: what was written, in blocks that stay in the processor's cache."""
+    for position in range(start, end, _HASH_BYTES):
+        hashed.update(os.pread(descriptor, min(_HASH_BYTES, end - position), position))
 
 
 def _fill(part: memoryview, body: Any) -> None:

@@ -24,7 +24,7 @@ from jepa_core.parallel import wrap
 from jepa_core.sharding import has_shards
 from jepa_core.step import Precision, TrainState, create_state, prepare_images, train_step
 from orchestrator.config.models import RunConfig
-from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples
+from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
 from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
@@ -66,9 +66,13 @@ class TrialJob:
     shorter_images: tuple[int, ...] = ()
     """Lengths that the trial was planned with before it was extended, as `train.images` had them."""
 
+    def trial_store(self) -> Store:
+        """Where this trial keeps what it leaves behind."""
+        return open_store(f"{self.run_uri}/trials/{self.trial_id}", self.config.storage)
+
     def checkpoint_store(self) -> Store:
         """Where this trial's checkpoints are."""
-        return open_store(f"{self.run_uri}/trials/{self.trial_id}/checkpoints", self.config.storage)
+        return self.trial_store().child("checkpoints")
 
 
 @dataclass
@@ -139,6 +143,8 @@ class Run:
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
+        if self.rank.index == 0:
+            self.store.clean(recursive=True)  # what a killed attempt was writing
         checkpoint = find_checkpoint(self.store, self.rank)
         is_over = self._begin() if checkpoint is None else self._resume(checkpoint)
         if is_over:
@@ -248,6 +254,8 @@ class Run:
         entries = {entry for found in self.rank.gather(stream.bad_samples) for entry in found}
         count = count_samples(entries)
         if entries:
+            if self.rank.index == 0:
+                keep_trial_ledger(self.job.trial_store(), entries)
             check_borne(count, stream.max_bad_samples, max(entries, key=lambda entry: entry.offset))
         return count
 

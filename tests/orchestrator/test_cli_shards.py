@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from command_line import Outcome, run_command
 from image_data import image_bytes, image_folder, open_stream, write_tar
+from sweep_records import sweep_events, write_journal
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import DataConfig, StorageConfig
-from orchestrator.data import open_shards, prepare_data
+from orchestrator.data import BadSample, keep_trial_ledger, open_shards, prepare_data
+from orchestrator.storage import LocalStore
 
 
 @pytest.fixture
@@ -118,6 +120,24 @@ def test_the_ledger_lists_what_runs_have_left_out(run, tmp_path):
     data = json.loads(run("quarantine", uri, "--ledger", "--json").out)
     (entry,) = data["entries"]
     assert (entry["shard"], entry["key"], data["num_samples"]) == ("train-000000.tar", "ant/broken", 1)
+
+
+def test_the_ledgers_of_a_sweeps_trials_are_listed_as_one(run, tmp_path):
+    sweep = write_journal(tmp_path / "runs", sweep_events())
+    one, two = (BadSample(shard=f"{n}.tar", key=f"k{n}", offset=512, reason="damaged") for n in (1, 2))
+    store = LocalStore(str(tmp_path / "runs" / sweep))
+    keep_trial_ledger(store.child("trials/a"), [one])
+    keep_trial_ledger(store.child("trials/a"), [])  # another attempt, which met nothing
+    keep_trial_ledger(store.child("trials/b"), [one, two])
+    done = run("quarantine", "--sweep", sweep, "--runs", str(tmp_path / "runs"))
+    assert f"2 samples were left out by {sweep}" in done.out
+    assert [line.split()[0] for line in done.out.splitlines()[:2]] == ["1.tar:", "2.tar:"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("folder", "--sweep", "a")])
+def test_quarantine_needs_shards_or_a_sweep(run, arguments):
+    done = run("quarantine", *arguments)
+    assert (done.code, "either" in done.err) == (2, True)
 
 
 def test_images_are_made_smaller_only_with_a_quality(run, tmp_path):

@@ -15,10 +15,9 @@ import pytest
 from image_data import data_config, global_stream, image_folder, pack_slowly, stream_for_ever
 
 from orchestrator.data import PackSettings, pack_dataset, prepare_data, verify_shards
-from orchestrator.data.cache import hash_file
 from orchestrator.data.pack import pack
 from orchestrator.data.sources import ImageFolderSource
-from orchestrator.storage import open_store
+from orchestrator.storage import hash_file, open_store
 
 NUM_KILLS = 25
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import signal
@@ -85,9 +86,52 @@ def test_files_of_several_parts_survive_upload_and_download(store: Store, tmp_pa
     content = os.urandom(3 * s3_module.PART_BYTES + 12345)
     (tmp_path / "in").write_bytes(content)
     store.upload(tmp_path / "in", "big")
-    store.download("big", tmp_path / "out")
+    sha256 = store.download("big", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == content
+    assert sha256 == hashlib.sha256(content).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["in", "out"]
+
+
+def test_a_large_object_is_written_in_parts(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "_SINGLE_PUT_BYTES", s3_module.PART_BYTES)
+    content, store = os.urandom(2 * s3_module.PART_BYTES + 77), open_store(s3_bucket)
+    store.write("big", content)
+    assert store.read("big") == content
+    assert store.info("big").etag.endswith('-3"')  # how S3 marks an object of three parts
+
+
+def unfinished_uploads(store: S3Store) -> list[str]:
+    found = store._client.list_multipart_uploads(Bucket=store.bucket)
+    return sorted(upload["Key"] for upload in found.get("Uploads", []))
+
+
+def test_the_parts_of_a_killed_upload_are_removed_and_other_peoples_let_be(s3_bucket: str) -> None:
+    store = open_store(s3_bucket + "/mine")
+    assert isinstance(store, S3Store)
+    for key in ("mine/a", "mine/deeper/b", "yours/c"):
+        begun = store._client.create_multipart_upload(Bucket=store.bucket, Key=key)
+        store._client.upload_part(
+            Bucket=store.bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x" * 100
+        )
+    store.clean()
+    assert unfinished_uploads(store) == ["mine/deeper/b", "yours/c"]
+    store.clean(recursive=True)
+    assert unfinished_uploads(store) == ["yours/c"]
+
+
+def test_a_caller_who_may_not_clean_goes_on(s3_bucket: str, s3_server: S3Server) -> None:
+    open_store(s3_bucket, StorageConfig(anonymous=True)).clean(recursive=True)
+
+
+def test_the_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.write("a/b", b"1")
+    for folder in (tmp_path, tmp_path / "a"):
+        (folder / ".orchestrator-tmp-1").write_bytes(b"half")
+    store.clean()
+    assert (tmp_path / "a" / ".orchestrator-tmp-1").exists()
+    store.clean(recursive=True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b"]
 
 
 def test_a_range_beyond_the_end_is_an_error(store: Store) -> None:

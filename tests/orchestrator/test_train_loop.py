@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_data import image_folder
 from tiny_sweeps import tiny_config
 
-from orchestrator.data import prepare_data
+from orchestrator.data import prepare_data, read_sweep_ledger
 from orchestrator.data.cache import file_lock
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
@@ -133,3 +134,21 @@ def test_a_rectangular_encoder_trains_and_is_probed_on_its_own_grid(folder: Path
     assert (run.grid.rows, run.grid.columns) == (6, 10)
     assert run.probes.train.images_uint8_NCHW.shape[2:] == (24, 40)
     assert "probe/linear/class" in reporter.reports[-1].rows[-1].metrics
+
+
+def test_what_every_rank_could_not_use_is_kept_beside_the_trial(tmp_path: Path) -> None:
+    images = image_folder(tmp_path / "images", images=40)
+    (images / "ant" / "broken.png").write_bytes(b"no image")
+    job = _job(tmp_path, "bad", data__source=str(images))
+    Run(job, ListReporter(), Rank()).train()
+    (entry,) = read_sweep_ledger(open_store(job.run_uri))
+    assert (entry.key, entry.num_samples) == ("ant/broken", 1)
+
+
+def test_a_resumed_run_removes_what_a_killed_attempt_was_writing(folder: Path) -> None:
+    job = _job(folder, "killed")
+    half = folder / "runs/s/trials/killed/checkpoints/step-0000000001/.orchestrator-tmp-1"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half a checkpoint")
+    Run(job, ListReporter(), Rank()).train()
+    assert not half.exists()

@@ -51,6 +51,12 @@ docs: $(STAMP) ## Regenerate docs/configuration.md
 bench: $(STAMP) ## Run the benchmarks; each prints what it is compared with and the ratio
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+.PHONY: gpu
+gpu: ## GPU tests and benchmarks of jepa_core; installs nothing (PYTHON needs torch, timm, numpy, pytest, hypothesis)
+	@$(PYTHON) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'make gpu: torch finds no CUDA device')"
+	PYTHONPATH=.:tests $(PYTHON) -m pytest -c tests/gpu.ini --rootdir . --noconftest tests/jepa_core
+	@for name in step ema optimizer masks; do echo "== $$name"; PYTHONPATH=. $(PYTHON) benchmarks/$$name.py || exit 1; done
+
 .PHONY: chaos
 chaos: $(STAMP) ## Two Ray nodes, one of them killed; then 30 random kills over one sweep, checked (as root, about 20 minutes)
 	$(BIN)/python tests/chaos/two_nodes.py

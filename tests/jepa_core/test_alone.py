@@ -45,11 +45,32 @@ for name in ("harness", "plain", "step", "ema", "optimizer", "masks"):
 """
 
 
-@pytest.mark.parametrize("code", [TRAIN, BENCHMARKS], ids=["every-module-and-a-step", "benchmarks"])
+GPU_TESTS = """
+import pytest
+class Found:
+    def pytest_collection_finish(self, session):
+        self.names = {item.originalname for item in session.items}
+found = Found()
+folder = "tests/jepa_core"
+files = [f"{folder}/test_{name}.py" for name in ("step", "execution", "masks_exact", "phases")]
+arguments = ["-c", "tests/gpu.ini", "--rootdir", ".", "--noconftest", "-q", "--collect-only", *files]
+assert pytest.main(arguments, plugins=[found]) == 0
+assert len(found.names) == 4, found.names
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [TRAIN, BENCHMARKS, GPU_TESTS], ids=["every-module-and-a-step", "benchmarks", "gpu-tests"]
+)
 def test_the_core_runs_with_everything_else_blocked(code: str) -> None:
     folders = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-c", BLOCKED + code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr

@@ -94,6 +94,7 @@ def test_packing_that_is_killed_over_and_over_ends_with_the_same_bytes(
             processes, pack_slowly, arguments, tmp_path / "started", random_moments.uniform(0, longest_s)
         )
         done = [info.key for info in open_store(uri).list("packing/")]
+        longest_s *= 1.0 if done else 1.5  # a loaded machine takes longer to its first shard
     assert kills == NUM_KILLS // 2 + 1
     assert done
     settings = PackSettings(shard_size_mb=0.02)

@@ -8,6 +8,7 @@ benchmarks/results/budget-cpu.json.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -22,14 +23,13 @@ import torch
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep import slots
-from orchestrator.sweep.account import account
+from orchestrator.sweep.account import Account, account
+from orchestrator.sweep.calibrate import Quote
 from orchestrator.sweep.planning import describe_plan
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 
 RESULTS = Path(__file__).parent / "results"
-CAP_CORE_HOURS = 0.06
-NUM_SLOTS = 2
 
 
 class Silent:
@@ -64,7 +64,7 @@ class HeldTime:
         slots.fit_slot = self._fit
 
 
-def make_config(folder: Path) -> RunConfig:
+def make_config(folder: Path, *, num_slots: int, cap: float) -> RunConfig:
     """Twelve trials of some ten seconds each, reporting every second or so."""
     return apply_overrides(
         default_config(),
@@ -93,48 +93,59 @@ def make_config(folder: Path) -> RunConfig:
                 "masks.num_target_blocks": {"choices": [1, 2, 3, 4]},
                 "optimizer.learning_rate": {"choices": [0.0005, 0.001, 0.002]},
             },
-            "sweep.max_concurrent_trials": NUM_SLOTS,
-            "budget.cpu_core_hours": CAP_CORE_HOURS,
+            "sweep.max_concurrent_trials": num_slots,
+            "budget.cpu_core_hours": cap,
         },
     )
 
 
-def main() -> None:
-    """Quote, run, compare, store."""
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        config = make_config(Path(name))
-        quote = describe_plan(config, lambda text: print(text, flush=True)).quote
-        assert quote is not None
-        with HeldTime() as held:
-            record = run_sweep(SweepRequest(config=config, observer=Silent(), num_cpus=NUM_SLOTS))
-    ledger = account(record, config.budget)
-    clock_hours = sum(held.seconds) * config.train.cpus_per_worker / 3600
+def compare_quote(quote: Quote, record: SweepRecord, ledger: Account) -> dict[str, float]:
+    """What the finished trials cost beside what was quoted for them."""
     finished = [trial.trial_id for trial in record.in_order() if trial.state == "finished"]
     cost = sum(ledger.trials[trial_id].total for trial_id in finished)
     quoted = quote.baselines_hours + sum(quote.hours_of_trial[trial_id] for trial_id in finished)
+    return {
+        "whole_sweep_core_hours": round(quote.hours, 4),
+        "uncertainty": round(quote.uncertainty, 3),
+        "calibrated_s": round(quote.calibrated_s, 1),
+        "finished_trials_core_hours": round(quoted, 5),
+        "finished_trials_cost_core_hours": round(cost, 5),
+        "cost_over_quote": round(cost / quoted, 3),
+    }
+
+
+def main() -> None:
+    """Quote, run, compare, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--cap", type=float, default=0.06, help="CPU core hours.")
+    parser.add_argument("--no-quote", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        config = make_config(Path(name), num_slots=arguments.slots, cap=arguments.cap)
+        quote = None
+        if not arguments.no_quote:
+            quote = describe_plan(config, lambda text: print(text, flush=True)).quote
+        with HeldTime() as held:
+            record = run_sweep(SweepRequest(config=config, observer=Silent(), num_cpus=arguments.slots))
+    ledger = account(record, config.budget)
+    clock_hours = sum(held.seconds) * config.train.cpus_per_worker / 3600
     report = {
         "device": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_average": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
-        "slots": NUM_SLOTS,
+        "slots": arguments.slots,
         "trials": len(record.trials),
-        "trials_finished": len(finished),
-        "cap_core_hours": CAP_CORE_HOURS,
+        "trials_finished": sum(trial.state == "finished" for trial in record.trials.values()),
+        "cap_core_hours": arguments.cap,
         "ledger_core_hours": round(ledger.total.total, 5),
-        "spent_share_of_cap": round(ledger.total.total / CAP_CORE_HOURS, 4),
+        "spent_share_of_cap": round(ledger.total.total / arguments.cap, 4),
         "clock_core_hours": round(clock_hours, 5),
-        "clock_share_of_cap": round(clock_hours / CAP_CORE_HOURS, 4),
+        "clock_share_of_cap": round(clock_hours / arguments.cap, 4),
         "ledger_over_clock": round(ledger.total.total / clock_hours, 4),
         "ledger": {phase: round(hours, 5) for phase, hours in ledger.total.to_json().items()},
-        "quote": {
-            "whole_sweep_core_hours": round(quote.hours, 4),
-            "uncertainty": round(quote.uncertainty, 3),
-            "calibrated_s": round(quote.calibrated_s, 1),
-            "finished_trials_core_hours": round(quoted, 5),
-            "finished_trials_cost_core_hours": round(cost, 5),
-            "cost_over_quote": round(cost / quoted, 3),
-        },
+        "quote": None if quote is None else compare_quote(quote, record, ledger),
         "notes": list(record.notes),
     }
     text = json.dumps(report, indent=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from full_disk import SmallDisk, small_disk
 from s3_server import S3Server, run_s3_server
 
 
@@ -43,3 +46,14 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     open_client(find_place(TrackingConfig(), str(folder))).search_experiments()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A small file system of its own, to be filled."""
+    with contextlib.ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(tmp_path / "disk"))
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("a tmpfs cannot be mounted here; it takes root on Linux")
+        yield disk

@@ -4,17 +4,20 @@ The file is append-only JSON lines, synced before a call returns, and a second f
 which the store has taken it. While the store is away calls pile up in the file; after a crash the next start
 on the same folder delivers what is left. Delivery is at least once and in order; the trackers behind are
 idempotent, so nothing is lost or doubled. A call that the store refuses for good is put aside in
-`refused.jsonl` and does not hold up the rest. One process at a time owns a folder.
+`refused.jsonl` and does not hold up the rest. A full disk loses nothing while the process lives: calls wait in memory
+until there is room. One process at a time owns a folder.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +40,7 @@ _ROWS_PER_CALL = 200
 _READ_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _TRIES_WHILE_REACHABLE = 5
+_BROKEN = "broken"
 
 
 class Destination(Tracker, Protocol):
@@ -62,7 +66,8 @@ class _Pending:
 class SpoolFile:
     """The append-only file of calls and the offset up to which they were taken.
 
-    `put` may be called from any thread; `read`, `acknowledge` and `refuse` belong to the sender.
+    `put` and `settle` may be called from any thread, one at a time; `read`, `acknowledge` and `refuse` belong to the
+    sender. A call for which the disk has no room is kept in memory, with all after it, until there is some.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,27 +81,51 @@ class SpoolFile:
             raise TrackingError(f"{folder}: another process is delivering this spool") from error
         self._path, self._acked_path = folder / "calls.jsonl", folder / "acked"
         _drop_torn_line(self._path)
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
         self.end = self._file.tell()
         self.acked = min(self._read_acked(), self.end)
         self.num_pending = self._count_pending()
+        self._unwritten: deque[bytes] = deque()
+        self._is_full = False
 
     def put(self, call: Mapping[str, Any]) -> None:
-        """Append a call and sync it to disk."""
-        self._file.write(json.dumps(call, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.end = self._file.tell()
+        """Append a call and sync it to disk, if there is room."""
+        self._unwritten.append(json.dumps(call, separators=(",", ":")).encode() + b"\n")
         self.num_pending += 1
+        self.settle()
+
+    def settle(self) -> bool:
+        """Write what is kept in memory; returns whether all of it is on disk."""
+        while self._unwritten:
+            line = self._unwritten[0]
+            try:
+                written = self._file.write(line)
+                os.fsync(self._file.fileno())
+                if written != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                self._file.truncate(self.end)  # half a line would spoil the ones that come after it
+                if not self._is_full:
+                    logger.warning("%s: %s; calls are kept in memory until there is room", self._path, error)
+                self._is_full = True
+                return False
+            self._unwritten.popleft()
+            self.end += len(line)
+            self._is_full = False
+        return True
 
     def put_bytes(self, data: bytes) -> str:
         """Keep an artifact's bytes beside the calls; returns its file name."""
         name = f"artifact-{time.time_ns()}-{threading.get_ident() % 100000}"
         path = self.folder / name
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return name
 
     def read(self) -> list[_Pending]:
@@ -109,7 +138,7 @@ class SpoolFile:
         pending, offset = [], self.acked
         for line in data.splitlines(keepends=True):
             offset += len(line)
-            pending.append(_Pending(json.loads(line), offset))
+            pending.append(_Pending(_parse(line), offset))
         return pending
 
     def acknowledge(self, offset: int, num_calls: int) -> None:
@@ -191,7 +220,11 @@ class SpooledTracker:
 
     def log_artifact(self, trial_id: str | None, path: str, data: bytes) -> None:
         """Spool a file."""
-        name = self._spool.put_bytes(data)
+        try:
+            name = self._spool.put_bytes(data)
+        except OSError as error:
+            logger.warning("tracking: %s is not kept: %s", path, error)
+            return
         self._put("log_artifact", {"trial_id": trial_id, "path": path, "file": name})
 
     def set_tags(self, trial_id: str | None, tags: Mapping[str, str]) -> None:
@@ -271,7 +304,12 @@ class SpooledTracker:
             return not self._closing
 
     def _deliver(self) -> None:
-        for group in _grouped(self._spool.read()):
+        with self._changed:
+            is_settled = self._spool.settle()
+        pending = self._spool.read()
+        if not pending and not is_settled:
+            raise UnavailableError(f"{self._spool.folder}: the disk is full")
+        for group in _grouped(pending):
             if self._closing:
                 return
             call = group[0].call
@@ -289,6 +327,8 @@ class SpooledTracker:
             self._taken(group)
 
     def _send(self, call: Mapping[str, Any], group: Sequence[_Pending]) -> None:
+        if call["call"] == _BROKEN:
+            raise TrackingError(f"{self._spool.folder}: a line of the spool cannot be read")
         if self._destination is None:
             self._destination = self._make_destination()
         destination = self._destination
@@ -326,6 +366,17 @@ class SpooledTracker:
         if self._failures < _TRIES_WHILE_REACHABLE or self._destination is None:
             return False
         return self._destination.reachable()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """A line's call; one that is broken, whatever broke it, is a call that will be refused."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return (
+        found if isinstance(found, dict) and "call" in found else {"call": _BROKEN, "line": repr(line[:200])}
+    )
 
 
 def _grouped(pending: Sequence[_Pending]) -> list[list[_Pending]]:

@@ -88,6 +88,40 @@ def test_what_a_dead_process_left_is_delivered_by_the_next(tmp_path):
     assert values(store, "t0", "loss") == [1.0, 0.5]
 
 
+def test_a_line_that_is_broken_is_put_aside_and_holds_nothing_up(tmp_path):
+    store = Store()
+    store.available = False
+    tracker = open_spool(store, tmp_path)
+    start(tracker)
+    tracker.close(timeout_s=0.1)
+    with (tmp_path / "calls.jsonl").open("ab") as file:
+        file.write(b'{"call":"log_rows","torn\n[1]\n')
+    store.available = True
+    later = open_spool(store, tmp_path)
+    start(later)
+    later.log_rows("t0", [row(1, loss=1.0)])
+    later.close()
+    assert values(store, "t0", "loss") == [1.0]
+    assert (tmp_path / "refused.jsonl").read_text().count("cannot be read") == 2
+
+
+def test_calls_without_room_on_the_disk_wait_in_memory_and_are_delivered_in_order(tmp_path, full_disk):
+    store = Store()
+    tracker = open_spool(store, full_disk.folder / "spool")
+    start(tracker)
+    assert tracker.flush(60)
+    full_disk.fill()
+    for step in range(40):
+        tracker.log_rows("t0", [row(step, **{f"metric_{n}": float(step) for n in range(40)})])
+    tracker.log_artifact("t0", "page.html", b"x" * 65536)
+    assert not tracker.flush(0.2)
+    full_disk.free()
+    assert tracker.flush(60)
+    tracker.close()
+    assert values(store, "t0", "metric_0") == [float(step) for step in range(40)]
+    assert store.runs["t0"].artifacts == {}
+
+
 def test_a_sweep_is_started_before_anything_is_logged(tmp_path):
     tracker = open_spool(Store(), tmp_path)
     with pytest.raises(TrackingError, match="start_sweep comes first"):

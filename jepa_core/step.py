@@ -161,15 +161,16 @@ def create_state(
 def train_step(
     state: TrainState,
     images_BCHW: Tensor,
-    masks: MaskBatch,
+    masks: MaskBatch | Sequence[MaskBatch],
     *,
     model: nn.Module | None = None,
     timer: PhaseTimer | None = None,
 ) -> dict[str, Tensor]:
     """Train on one batch of normalised images and return scalars that stay on the device.
 
-    `model` is the objective wrapped for data-parallel training, when it is; `timer` is told of the phases. Order:
-    schedules, loss, gradient, optimiser, target encoder.
+    `masks` are the batch's, or those of each of its equal shares in turn: a process that does the work of several
+    computes what they would together, with the memory of one. `model` is the objective wrapped for data-parallel
+    training, when it is; `timer` is told of the phases. Order: schedules, loss, gradient, optimiser, target encoder.
 
     Source: I-JEPA (arXiv 2301.08243), section 3; order of the published implementation.
     """
@@ -179,9 +180,10 @@ def train_step(
         learning_rate=rates["train/learning_rate"],
         weight_decay=rates["train/weight_decay"],
     )
+    shares = [masks] if isinstance(masks, MaskBatch) else list(masks)
     if state.objective.takes_padding:
-        masks = pad_masks(masks, state.execution.pad_tokens_to)
-    loss = _accumulate(state, images_BCHW, masks, model=model or state.objective, timer=timer)
+        shares = [pad_masks(share, state.execution.pad_tokens_to) for share in shares]
+    loss = _accumulate(state, images_BCHW, shares, model=model or state.objective, timer=timer)
     metrics = {"train/loss": loss}
     clip_norm = state.optimizer_settings.gradient_clip_norm
     if clip_norm is not None:
@@ -199,30 +201,43 @@ def train_step(
 
 
 def _accumulate(
-    state: TrainState, images_BCHW: Tensor, masks: MaskBatch, *, model: nn.Module, timer: PhaseTimer | None
+    state: TrainState,
+    images_BCHW: Tensor,
+    shares: Sequence[MaskBatch],
+    *,
+    model: nn.Module,
+    timer: PhaseTimer | None,
 ) -> Tensor:
     """The gradient of the batch's loss, micro-batch by micro-batch; returns the loss.
 
-    Each micro-batch counts by its share of the terms that the loss is a mean of, so the sum is the whole batch's.
+    Each micro-batch counts by its part of the terms that its share's loss is a mean of, and every share the same, as
+    the processes of a data-parallel run do: the sum is the whole batch's.
     """
-    parts = micro_batches(images_BCHW, masks, state.execution.accumulation_steps)
-    num_terms = state.objective.num_terms(masks)
+    parts = [
+        (images, part, masks)
+        for share_images, masks in zip(images_BCHW.tensor_split(len(shares)), shares, strict=True)
+        for images, part in micro_batches(share_images, masks, state.execution.accumulation_steps)
+    ]
     losses = []
-    for number, (images, part) in enumerate(parts, start=1):
+    for number, (images, part, masks) in enumerate(parts, start=1):
         with gradients_stay_local(model, number < len(parts)):
             with autocast(images.device, state.precision):
                 loss = model(images, part)
-            if len(parts) > 1:
-                loss = loss * _share(state.objective.num_terms(part), num_terms, loss.dtype)
+            if len(parts) > len(shares):
+                loss = loss * _part(
+                    state.objective.num_terms(part), state.objective.num_terms(masks), loss.dtype
+                )
+            if len(shares) > 1:
+                loss = loss / len(shares)
             with _phase(timer, "backward"):
                 loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
 
-def _share(part: int | Tensor, batch: int | Tensor, dtype: torch.dtype) -> float | Tensor:
-    """A micro-batch's share of its batch, in the loss's precision."""
-    return part.to(dtype) / batch if isinstance(part, Tensor) else part / batch
+def _part(part: int | Tensor, share: int | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A micro-batch's part of its share of the batch, in the loss's precision."""
+    return part.to(dtype) / share if isinstance(part, Tensor) else part / share
 
 
 def _phase(timer: PhaseTimer | None, name: str) -> AbstractContextManager[None]:

@@ -81,6 +81,8 @@ class VicReg(TeacherlessObjective):
         file's image.
     """
 
+    needs_whole_batch = True
+
     def __init__(
         self, encoder: Encoder, settings: VicRegSettings, *, seed: int, pixels: PixelStatistics
     ) -> None:

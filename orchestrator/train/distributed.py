@@ -23,6 +23,13 @@ class Rank:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "float32"
 
+    def shares_of(self, num_workers: int) -> int:
+        """How many workers' shares of each batch this process does, in a run that was laid out for `num_workers`.
+
+        1 where they cannot be dealt out evenly: the process then takes its part of the batch as a whole.
+        """
+        return num_workers // self.world_size if num_workers % self.world_size == 0 else 1
+
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank; must be picklable between processes of one program."""
         if self.world_size == 1:

@@ -2,7 +2,9 @@
 
 Knows nothing of Ray: `worker` gives it a rank and a reporter, and so can a test in one process. A run is a function of
 its configuration: data order, crops, masks and weights come from the run seed and the step, so a run that goes on from
-a checkpoint ends with the same weights, bit for bit on a CPU, as one that was never stopped.
+a checkpoint ends with the same weights, bit for bit on a CPU, as one that was never stopped. `train.num_workers` lays a
+batch out in equal shares, each with masks of its own; fewer workers do several shares each, one after another, so that
+their number changes the weights by the order of summation alone.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -137,6 +139,9 @@ class Run:
         grid = self.state.objective.context_encoder.grid
         self.grid = PatchGrid(grid.rows, grid.columns)
         self.sampler: Sampler = self.state.objective.build_sampler(self.config.masks)
+        self.num_shares = (
+            1 if self.state.objective.needs_whole_batch else rank.shares_of(self.config.train.num_workers)
+        )
         self.costs = StepCosts(self.state, self.config, rank)
         self.meter = Meter(rank, self.costs)
         self.movement = TargetMovement(self.state.objective.target_encoder)
@@ -181,15 +186,18 @@ class Run:
     def _step(self, batch: Batch, model: torch.nn.Module) -> None:
         device = self.rank.device
         images = prepare_images(batch.images_uint8_BCHW, self.config.data.mean, self.config.data.std, device)
-        masks = self.sampler.sample(
-            batch.sample_ids_B,
-            batch.epochs_B,
-            seed=self.config.train.seed,
-            step=self.state.step,
-            device=device,
-        )
+        masks = [
+            self.sampler.sample(
+                sample_ids_B, epochs_B, seed=self.config.train.seed, step=self.state.step, device=device
+            )
+            for sample_ids_B, epochs_B in zip(
+                batch.sample_ids_B.tensor_split(self.num_shares),
+                batch.epochs_B.tensor_split(self.num_shares),
+                strict=True,
+            )
+        ]
         metrics = train_step(self.state, images, masks, model=model, timer=self.costs.timer)
-        self.meter.add({**metrics, **mask_metrics(masks, self.grid)})
+        self.meter.add({**metrics, **_means([mask_metrics(share, self.grid) for share in masks])})
 
     def _begin(self) -> bool:
         """Measure the baselines and the state before training; returns whether the run is to stop at once."""
@@ -327,6 +335,11 @@ class Run:
         """Rank 0 reports; every rank hears the decision."""
         decision = self.reporter.report(report) if self.rank.index == 0 else Decision()
         return self.rank.broadcast(decision)
+
+
+def _means(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each metric over shares of one size."""
+    return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
 
 
 def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:

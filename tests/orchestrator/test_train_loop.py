@@ -152,3 +152,31 @@ def test_a_resumed_run_removes_what_a_killed_attempt_was_writing(folder: Path) -
     half.write_bytes(b"half a checkpoint")
     Run(job, ListReporter(), Rank()).train()
     assert not half.exists()
+
+
+def test_one_worker_draws_the_masks_of_as_many_as_the_run_was_laid_out_for(folder: Path) -> None:
+    """The published sampler cuts contexts to the smallest of a worker's share, so that shares are seen in its masks."""
+    reported = {}
+    for num_workers in (1, 2):
+        reporter = ListReporter()
+        job = _job(folder, f"for-{num_workers}", masks__sampler="reference", train__num_workers=num_workers)
+        Run(job, reporter, Rank()).train()
+        reported[num_workers] = reporter.reports[-1].rows[0].metrics
+    context = {number: metrics["masks/context_patches"] for number, metrics in reported.items()}
+    assert context[2] > context[1]
+    assert reported[2]["train/loss"] == pytest.approx(reported[1]["train/loss"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "num_workers", "shares"),
+    [(1, 1, 1), (1, 4, 4), (2, 4, 2), (4, 4, 1), (3, 4, 1), (4, 2, 1)],
+)
+def test_a_process_does_its_part_of_the_shares_where_they_can_be_dealt_out(
+    world_size: int, num_workers: int, shares: int
+) -> None:
+    assert Rank(world_size=world_size).shares_of(num_workers) == shares
+
+
+def test_a_loss_over_the_whole_batch_is_not_cut_into_shares(folder: Path) -> None:
+    job = _job(folder, "whole-batch", objective={"name": "vicreg"}, train__num_workers=2)
+    assert Run(job, ListReporter(), Rank()).num_shares == 1

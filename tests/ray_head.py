@@ -1,8 +1,9 @@
-"""A real Ray head with a job server for tests: own token, own ports, own folder, stopped with its process group."""
+"""A real Ray head with a job server for tests, and further nodes: own token, ports and folder, stopped at the end."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -39,9 +40,60 @@ class RayHead:
         return processes_with(f"RAY_AUTH_TOKEN_PATH={self.token_file}")
 
 
+class WorkerNode:
+    """A further node of a head's cluster on this machine, with an address of its own."""
+
+    def __init__(self, head: RayHead, number: int = 2) -> None:
+        self.head, self.number = head, number
+        self.address = f"127.0.0.{number}"
+        self._marker = f"WORKER_NODE_{number}={head.folder.name}"
+
+    def start(self) -> None:
+        """Start its raylet and wait until the cluster has the node."""
+        agent_grpc, agent, metrics, runtime_env = free_ports(4)
+        command = [
+            *(str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"),
+            *(f"--address={self.head.gcs_address}", f"--node-ip-address={self.address}", "--num-cpus=1"),
+            *(f"--dashboard-agent-grpc-port={agent_grpc}", f"--dashboard-agent-listen-port={agent}"),
+            *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime_env}"),
+            "--object-store-memory=100000000",
+        ]
+        name, _, value = self._marker.partition("=")
+        variables = {**self.head.environment, name: value}
+        with (self.head.folder / f"node-{self.number}.log").open("ab") as log:
+            subprocess.Popen(command, stdout=log, stderr=log, env=variables, start_new_session=True)
+        deadline = time.monotonic() + START_LIMIT_S
+        while self.node_id() is None:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.address} does not join: {log.name}")
+            time.sleep(0.5)
+
+    def node_id(self) -> str | None:
+        """Ray's id of the node; None while it is not there."""
+        request = urllib.request.Request(
+            f"{self.head.url}/api/v0/nodes", headers={"Authorization": f"Bearer {self.head.token}"}
+        )
+        with contextlib.suppress(OSError):
+            found = json.load(urllib.request.urlopen(request, timeout=30))["data"]["result"]["result"]
+            alive = [node for node in found if node["state"] == "ALIVE"]
+            return next((node["node_id"] for node in alive if node["node_ip"] == self.address), None)
+        return None
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes at once, as when a machine loses its power."""
+        for pid in processes_with(self._marker):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def run_ray_head(*, num_cpus: float = 2, environment: dict[str, str] | None = None) -> Iterator[RayHead]:
-    """Start a head on loopback whose job server asks for a token, and stop it when the block ends."""
+def run_ray_head(
+    *, num_cpus: float = 2, environment: dict[str, str] | None = None, block: bool = True
+) -> Iterator[RayHead]:
+    """Start a head on loopback whose job server asks for a token, and stop it when the block ends.
+
+    Without `block` nothing ends the head's other processes when one of them dies.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ray-head-"))  # short: Ray's socket paths are limited to 107 bytes
     token = secrets.token_hex(32)
     token_file = folder / "token"
@@ -59,7 +111,7 @@ def run_ray_head(*, num_cpus: float = 2, environment: dict[str, str] | None = No
     }
     command = [
         str(Path(sys.executable).with_name("ray")),
-        *("start", "--head", "--block", "--disable-usage-stats"),
+        *("start", "--head", *(["--block"] if block else []), "--disable-usage-stats"),
         *(f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
         *(f"--dashboard-agent-grpc-port={agent_grpc}", f"--dashboard-agent-listen-port={agent}"),
         *(f"--num-cpus={num_cpus}", "--object-store-memory=100000000", f"--temp-dir={folder}/ray"),
@@ -78,7 +130,7 @@ def run_ray_head(*, num_cpus: float = 2, environment: dict[str, str] | None = No
         process=process,
     )
     try:
-        _wait_until_ready(head)
+        _wait_until_ready(head, block=block)
         yield head
     finally:
         _stop(head)
@@ -99,13 +151,13 @@ def processes_with(variable: str) -> dict[int, str]:
     return found
 
 
-def _wait_until_ready(head: RayHead) -> None:
+def _wait_until_ready(head: RayHead, *, block: bool) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     request = urllib.request.Request(
         f"{head.url}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
     )
     while time.monotonic() < deadline:
-        if head.process.poll() is not None:
+        if head.process.poll() is not None and (block or head.process.returncode):
             break
         with contextlib.suppress(OSError, urllib.error.URLError):
             urllib.request.urlopen(request, timeout=5).read()

@@ -145,6 +145,9 @@ class TrainConfig(Section):
     `target_encoder`; null starts untrained."""
     num_workers: int = Field(default=1, ge=1, le=4096)
     """Ray Train workers (data-parallel ranks)."""
+    min_workers: int | None = Field(default=None, ge=1, le=4096)
+    """Fewest workers that a trial goes on with when nodes are lost, until they are back; null waits for all of them.
+    It runs with `num_workers` or one of its divisors; masks, data order and batch stay those of `num_workers`."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """GPUs a worker; fractions share a GPU between trials. `auto` is 1 where the cluster has GPUs, else 0."""
     gpu_type: Word | None = None

@@ -168,6 +168,16 @@ def _check_batch_splits(config: RunConfig) -> list[Problem]:
     return _broken("train.batch_size", f"must be a multiple of train.num_workers ({num_workers}); try {near}")
 
 
+@rule("train.min_workers", "train.num_workers")
+def _check_elastic(config: RunConfig) -> list[Problem]:
+    """`train.min_workers` divides `train.num_workers`."""
+    least, most = config.train.min_workers, config.train.num_workers
+    if least is None or most % least == 0:
+        return []
+    near = max(size for size in range(1, min(least, most) + 1) if most % size == 0)
+    return _broken("train.min_workers", f"must divide train.num_workers ({most}); try {near}")
+
+
 @rule("train.images", "train.batch_size")
 def _check_at_least_one_step(config: RunConfig) -> list[Problem]:
     """`train.images` is at least `train.batch_size`."""

@@ -122,10 +122,7 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
     def devices(holder: Any) -> float:
         return float(holder.num_gpus if has_gpus else holder.num_cpus)
 
-    held = sum(
-        devices(slot) * (slot.seconds if now_s is None else slot.seconds_until(now_s))
-        for slot in record.slots.values()
-    )
+    held = sum(slot.device_seconds(has_gpus=has_gpus, until=now_s) for slot in record.slots.values())
     trials = {trial.trial_id: _trial_hours(trial, devices) for trial in record.in_order()}
     used = sum(hours.total for hours in trials.values())
     return Account(
@@ -143,20 +140,17 @@ def _trial_hours(trial: TrialRecord, devices: Any) -> Hours:
     attempts = list(trial.attempts.values())
     if not attempts:
         return Hours()
-    per_hour = devices(attempts[-1]) / 3600
-    seconds = sum(attempt.seconds for attempt in attempts)
-    lost = sum(_lost_seconds(attempt) for attempt in attempts[:-1])
-    measured = _measured_seconds(trial)
+    held = sum(devices(attempt) * attempt.seconds for attempt in attempts)
+    lost = sum(devices(attempt) * _lost_seconds(attempt) for attempt in attempts[:-1])
+    measured = _measured_device_seconds(trial, devices)
     known = sum(measured.values())
-    room = max(0.0, seconds - lost)
+    room = max(0.0, held - lost)
     if known > room > 0:  # clocks that disagree by a little never make a ledger that does not add up
         measured = {phase: value * room / known for phase, value in measured.items()}
         known = room
-    start = max(0.0, seconds - lost - known)
+    start = max(0.0, held - lost - known)
     return Hours(
-        **{phase: value * per_hour for phase, value in measured.items()},
-        start=start * per_hour,
-        lost=lost * per_hour,
+        **{phase: value / 3600 for phase, value in measured.items()}, start=start / 3600, lost=lost / 3600
     )
 
 
@@ -166,18 +160,23 @@ def _lost_seconds(attempt: Attempt) -> float:
     return max(0.0, attempt.started + attempt.seconds - kept)
 
 
-def _measured_seconds(trial: TrialRecord) -> dict[str, float]:
-    """Seconds of training, waiting, probing and checkpointing, from the rows of every report, each counted once."""
+def _measured_device_seconds(trial: TrialRecord, devices: Any) -> dict[str, float]:
+    """Training, waiting, probing and checkpointing, from the rows of every report, each counted once.
+
+    In seconds times the devices that the row's attempt held: attempts may have had other numbers of workers.
+    """
     found = {"train": 0.0, "wait": 0.0, "probe": 0.0, "checkpoint": 0.0}
     before = 0
+    last = list(trial.attempts.values())[-1]
     for images, metrics in sorted(trial.history.items()):
+        count = devices(trial.attempts.get(trial.reported_by[images], last))
         rate = metrics.get("train/images_per_s", 0.0)
         if rate > 0:
             took = (images - before) / rate
             wait = took * metrics.get("data/wait_fraction", 0.0)
-            found["train"] += took - wait
-            found["wait"] += wait
-        found["probe"] += metrics.get("time/probe_s", 0.0)
-        found["checkpoint"] += metrics.get("time/checkpoint_s", 0.0)
+            found["train"] += count * (took - wait)
+            found["wait"] += count * wait
+        found["probe"] += count * metrics.get("time/probe_s", 0.0)
+        found["checkpoint"] += count * metrics.get("time/checkpoint_s", 0.0)
         before = images
     return found

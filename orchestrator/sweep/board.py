@@ -8,7 +8,6 @@ writes its checkpoint and returns by itself; its slot then takes the next.
 from __future__ import annotations
 
 import math
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +27,7 @@ from orchestrator.sweep.budget import (
     images_to_finish_one,
     standing,
 )
+from orchestrator.sweep.clock import SteadyClock
 from orchestrator.sweep.health import judge
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.queue import TrialQueue
@@ -50,10 +50,12 @@ class Board:
         shards_uri: str = "",
         *,
         store: Store | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._run_uri, self._config, self._shards_uri, self._clock = run_uri, config, shards_uri, clock
-        self._journal = Journal(store if store is not None else open_store(run_uri, config.storage), clock)
+        self._run_uri, self._config, self._shards_uri = run_uri, config, shards_uri
+        self._clock = clock if clock is not None else SteadyClock()
+        store = store if store is not None else open_store(run_uri, config.storage)
+        self._journal = Journal(store, self._clock)
         self._journal.take_over()
         self._events: list[Mapping[str, Any]] = list(self._journal)
         self._record: SweepRecord = fold(self._events)
@@ -63,14 +65,17 @@ class Board:
         self._groups: dict[str, set[str]] = {}
         self._progress: set[str] = set()
         self._paused: set[str] = set()
+        self._resizing: set[str] = set()
+        self._returning: set[str] = set()
 
     # The driver's side
 
     def append(self, kind: str, **fields: Any) -> None:
         """Journal an event of the driver's."""
         event = self._journal.append(kind, **fields)
-        self._events.append(event)
-        self._record.apply(event)
+        for written in (*self._journal.take_found(), event):
+            self._events.append(written)
+            self._record.apply(written)
 
     def events(self, after: int = 0) -> list[Mapping[str, Any]]:
         """The events from number `after` on, counted from 0."""
@@ -168,15 +173,37 @@ class Board:
 
     # The slots' side
 
-    def slot_opened(self, slot_id: str, num_gpus: float, num_cpus: float) -> None:
+    def slot_opened(self, slot_id: str, num_gpus: float, num_cpus: float, *, num_workers: int = 1) -> None:
         """Resources are allocated to a slot from now on."""
         self._progress.discard(slot_id)
-        self.append("slot_started", slot_id=slot_id, num_gpus=num_gpus, num_cpus=num_cpus)
+        self.append(
+            "slot_started", slot_id=slot_id, num_gpus=num_gpus, num_cpus=num_cpus, num_workers=num_workers
+        )
+
+    def resize(self, slot_id: str, num_workers: int) -> bool:
+        """Have a slot start again with another number of workers; returns whether it will.
+
+        Its trial writes a checkpoint at its next report and returns. A slot that has not reported since it was opened
+        is left alone, and so is any while another one is on its way: it may be about to take the same room.
+        """
+        if self._resizing or slot_id not in self._progress or self._stop_reason is not None:
+            return False
+        self._resizing.add(slot_id)
+        self.append("slot_resizing", slot_id=slot_id, num_workers=num_workers)
+        return True
+
+    def starts_again(self, slot_id: str) -> bool:
+        """Whether a slot that has ended without an error was to be resized and is wanted still."""
+        if slot_id in self._resizing and self.slot_wanted()[0]:
+            return True
+        self._resizing.discard(slot_id)
+        return False
 
     def slot_started(self, slot_id: str, placement_group_id: str | None) -> None:
         """A slot's workers are up, for the first time or again; a trial that it still holds was lost with them."""
         if placement_group_id is not None:
             self._groups.setdefault(slot_id, set()).add(placement_group_id)
+        self._resizing.discard(slot_id)
         self._drop_held(slot_id, "its workers died")
 
     def slot_closed(self, slot_id: str, error: str = "") -> tuple[bool, list[str]]:
@@ -184,6 +211,8 @@ class Board:
 
         Returns whether any trial reported from it since it was opened, and the placement groups it may have left.
         """
+        if error:
+            self._resizing.discard(slot_id)
         self._drop_held(slot_id, error or "its workers died")
         self.append("slot_ended", slot_id=slot_id, error=error)
         return slot_id in self._progress, sorted(self._groups.pop(slot_id, set()))
@@ -198,7 +227,7 @@ class Board:
 
     def next_trial(self, slot_id: str) -> Assignment:
         """What a slot does next; a trial that it gets has its attempt opened."""
-        if self._stop_reason is not None or self._queue.exhausted:
+        if self._stop_reason is not None or self._queue.exhausted or slot_id in self._resizing:
             return Assignment(kind="end")
         if not self._can_start():
             return Assignment(kind="end" if self._stop_reason is not None else "wait")
@@ -226,11 +255,16 @@ class Board:
         if not self._queue.release(attempt_id):
             return
         self.append("attempt_ended", trial_id=trial_id, attempt_id=attempt_id, error=outcome.error)
+        was_sent_back = trial_id in self._returning
+        self._returning.discard(trial_id)
         if self._record.trials[trial_id].done or self._stop_reason is not None:
             return
         if trial_id in self._paused and not outcome.error:
             self._paused.discard(trial_id)
             self._queue.waiting.append(trial_id)
+            return
+        if was_sent_back and not outcome.error:
+            self._queue.waiting.appendleft(trial_id)
             return
         if outcome.permanent or not self._queue.retry(trial_id):
             self.trial_ended(trial_id, "failed", outcome.error or "it returned before its end")
@@ -261,15 +295,16 @@ class Board:
             reason=decision.reason,
             **fields,
         )
-        self._progress.update(
-            slot for slot, held in self._queue.held.items() if held.attempt_id == attempt_id
-        )
+        self._progress.add(self._queue.slot_of(attempt_id))
         if report.final:
             self.trial_ended(report.trial_id, "finished", "")
         elif decision.action == "stop" and self._stop_reason is None:
             self.trial_ended(report.trial_id, "stopped", decision.reason)
         elif decision.action == "continue":
-            return self._within_budget(report)
+            decision = self._within_budget(report)
+            if decision.action == "continue" and self._queue.slot_of(attempt_id) in self._resizing:
+                self._returning.add(report.trial_id)
+                return Decision(action="stop", reason="its slot starts again with more workers")
         return decision
 
     def _can_start(self) -> bool:

@@ -46,7 +46,7 @@ def standing(record: SweepRecord, now_s: float, *, has_gpus: bool) -> Standing:
     spent = rate = 0.0
     for slot in record.slots.values():
         devices = slot.num_gpus if has_gpus else slot.num_cpus
-        spent += devices * slot.seconds_until(now_s)
+        spent += slot.device_seconds(has_gpus=has_gpus, until=now_s)
         rate += devices if slot.is_open else 0.0
     used = images = 0.0
     for trial in record.trials.values():

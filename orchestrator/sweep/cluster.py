@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import ray
@@ -15,13 +15,13 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ClusterError
 from orchestrator.sweep.auth import ensure_private_token, find_token, use_token
 from orchestrator.sweep.loopback import loopback_only
+from orchestrator.sweep.processes import kill_own_processes
 from orchestrator.sweep.watchdog import JOINED_LIMITS_S, LOCAL_LIMITS_S, watchdog
-from orchestrator.train.launch import HEALTH_CHECK_INTERVAL_S, TrialResources
+from orchestrator.train.launch import ACCELERATOR_PREFIX, HEALTH_CHECK_INTERVAL_S, TrialResources
 
 DRIVER_RESOURCE = "orchestrator_driver"
 """Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""
 
-_TYPE_PREFIX = "accelerator_type:"
 _DRIVER_SHARE = 0.001
 _OBJECT_STORE_BYTES = 256 * 2**20
 _WORKER_ENVIRONMENT = {
@@ -91,7 +91,7 @@ def ray_cluster(
 
     def lost(error: ClusterError) -> None:
         if address is None:
-            _kill_own_processes()
+            kill_own_processes()
         if on_lost is not None:
             on_lost(error)
 
@@ -106,9 +106,9 @@ def _describe() -> Cluster:
     """What the connected cluster has."""
     by_type: dict[str, float] = {}
     for node in ray.nodes():
-        kinds = [name for name in node["Resources"] if name.startswith(_TYPE_PREFIX)]
+        kinds = [name for name in node["Resources"] if name.startswith(ACCELERATOR_PREFIX)]
         if node["Alive"] and kinds:
-            kind = kinds[0].removeprefix(_TYPE_PREFIX)
+            kind = kinds[0].removeprefix(ACCELERATOR_PREFIX)
             by_type[kind] = by_type.get(kind, 0.0) + node["Resources"].get("GPU", 0.0)
     return Cluster(resources=ray.cluster_resources(), gpus_by_type=by_type)
 
@@ -129,14 +129,6 @@ def _start(num_cpus: int | None) -> None:
         )
 
 
-def _kill_own_processes() -> None:
-    """End what is left of a local cluster that broke; by itself a raylet without its GCS stays for a minute."""
-    node = ray._private.worker._global_node
-    if node is not None:
-        with suppress(Exception):  # the process ends next, whatever happens here
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-
-
 def _join(address: str) -> None:
     if find_token() is not None:
         use_token()
@@ -155,6 +147,7 @@ def trial_resources(config: RunConfig, cluster: Cluster) -> TrialResources:
         cpus_per_worker=config.train.cpus_per_worker,
         gpus_per_worker=(1.0 if cluster.num_gpus else 0.0) if gpus == "auto" else gpus,
         gpu_type=config.train.gpu_type,
+        min_workers=config.train.min_workers,
     )
     if need.gpus_per_worker > 0:
         _check_gpu_type(need.gpu_type, cluster.gpus_by_type)
@@ -175,21 +168,35 @@ def _check_gpu_type(gpu_type: str | None, by_type: Mapping[str, float]) -> None:
 def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
     """How many trials fit on the cluster at once; Tune does not know, since Train allocates the workers itself.
 
+    One that fits with fewer workers than it should, but no fewer than it may, is one.
+
     Raises:
         ClusterError: Not even one fits.
     """
     need = trial_resources(config, cluster)
+    fits = _count_fitting(need, cluster)
+    if fits < 1:
+        least = need.with_workers(need.sizes[-1])
+        if _count_fitting(least, cluster) < 1:
+            raise ClusterError(_too_large(least, cluster))
+        fits = 1
+    limit = config.sweep.max_concurrent_trials
+    return fits if limit == "auto" else min(fits, limit)
+
+
+def _count_fitting(need: TrialResources, cluster: Cluster) -> int:
     spare = cluster.driver_share().get("CPU", 0.0)  # for Tune's own trial
     wanted = {"CPU": need.num_cpus + spare, "GPU": need.num_gpus}
     there = dict(cluster.resources)
     if need.gpu_type is not None:
         there["GPU"] = cluster.gpus_by_type.get(need.gpu_type, 0.0)
-    fits = min(math.floor(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount)
-    if fits < 1:
-        raise ClusterError(
-            f"one trial needs {need.num_cpus:g} CPUs and {need.num_gpus:g} GPUs "
-            f"({need.num_workers} workers), the cluster has {cluster.resources.get('CPU', 0):g} and "
-            f"{cluster.num_gpus:g}; lower train.num_workers, train.cpus_per_worker or train.gpus_per_worker"
-        )
-    limit = config.sweep.max_concurrent_trials
-    return fits if limit == "auto" else min(fits, limit)
+    return min(math.floor(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount)
+
+
+def _too_large(need: TrialResources, cluster: Cluster) -> str:
+    return (
+        f"one trial needs {need.num_cpus:g} CPUs and {need.num_gpus:g} GPUs "
+        f"({need.num_workers} workers), the cluster has {cluster.resources.get('CPU', 0):g} and "
+        f"{cluster.num_gpus:g}; lower train.num_workers, train.min_workers, train.cpus_per_worker or "
+        "train.gpus_per_worker"
+    )

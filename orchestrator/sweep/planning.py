@@ -290,7 +290,8 @@ def _workers(train: TrainConfig) -> str:
     """What a trial holds, in words: `1 worker with 1 CPU, GPUs as there are`."""
     gpus = "GPUs as there are" if train.gpus_per_worker == "auto" else f"{train.gpus_per_worker:g} GPUs"
     workers, cpus = ("" if count == 1 else "s" for count in (train.num_workers, train.cpus_per_worker))
-    return f"{train.num_workers} worker{workers} with {train.cpus_per_worker:g} CPU{cpus} and {gpus}"
+    fewest = "" if train.min_workers is None else f"{train.min_workers} to "
+    return f"{fewest}{train.num_workers} worker{workers} with {train.cpus_per_worker:g} CPU{cpus} and {gpus}"
 
 
 def _searched(config: RunConfig) -> str:

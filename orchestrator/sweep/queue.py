@@ -33,6 +33,10 @@ class TrialQueue:
         """Whether a slot runs this attempt."""
         return any(held.attempt_id == attempt_id for held in self.held.values())
 
+    def slot_of(self, attempt_id: str) -> str:
+        """The slot that runs an attempt; empty when none does."""
+        return next((slot for slot, held in self.held.items() if held.attempt_id == attempt_id), "")
+
     @property
     def exhausted(self) -> bool:
         """Whether a slot that asks now can be sent home: nothing waits and nothing more is to come."""

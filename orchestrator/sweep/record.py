@@ -45,6 +45,8 @@ class Slot:
     num_gpus: float
     num_cpus: float
     periods: list[list[float]] = field(default_factory=list)
+    sizes: list[tuple[float, float]] = field(default_factory=list)
+    """GPUs and CPU cores held in each period: a slot may go on with fewer workers."""
     is_open: bool = False
 
     @property
@@ -52,9 +54,13 @@ class Slot:
         """Time the resources were held, with and without a trial."""
         return sum(max(0.0, end - start) for start, end in self.periods)
 
-    def seconds_until(self, now: float) -> float:
-        """Time held up to `now`, in Unix seconds, for a slot that may be open still."""
-        return self.seconds + (max(0.0, now - self.periods[-1][1]) if self.is_open else 0.0)
+    def device_seconds(self, *, has_gpus: bool, until: float | None = None) -> float:
+        """Devices times the seconds they were held; of an open slot up to `until`, in Unix seconds."""
+        held = [size[0 if has_gpus else 1] for size in self.sizes]
+        total = sum(
+            count * max(0.0, end - start) for count, (start, end) in zip(held, self.periods, strict=True)
+        )
+        return total + (held[-1] * max(0.0, until - self.periods[-1][1]) if until and self.is_open else 0.0)
 
 
 @dataclass
@@ -73,6 +79,8 @@ class TrialRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     history: dict[int, dict[str, float]] = field(default_factory=dict)
     timestamps_ms: dict[int, int] = field(default_factory=dict)
+    reported_by: dict[int, str] = field(default_factory=dict)
+    """The attempt that each row of `history` came from."""
     rungs: dict[int, float] = field(default_factory=dict)
     decisions: dict[int, tuple[str, str]] = field(default_factory=dict)
     correct: dict[str, str] = field(default_factory=dict)
@@ -199,6 +207,7 @@ class SweepRecord:
         slot = self.slots.setdefault(slot.slot_id, slot)
         slot.num_gpus, slot.num_cpus = event["num_gpus"], event["num_cpus"]
         slot.periods.append([now, now])
+        slot.sizes.append((slot.num_gpus, slot.num_cpus))
         slot.is_open = True
 
     def _on_slot_ended(self, event: Mapping[str, Any]) -> None:
@@ -245,6 +254,7 @@ class SweepRecord:
             if images not in trial.history:
                 trial.history[images] = dict(row["metrics"])
                 trial.timestamps_ms[images] = row["timestamp_ms"]
+                trial.reported_by[images] = event["attempt_id"]
                 trial.metrics.update(row["metrics"])
         trial.images = max(trial.images, event["images"])
         if event["correct"]:

@@ -21,6 +21,7 @@ _MAY_CHANGE = (
     "data.cache_size_gb",
     "data.loader_threads",
     "train.num_workers",
+    "train.min_workers",
     "train.gpus_per_worker",
     "train.cpus_per_worker",
     "train.threads_per_worker",

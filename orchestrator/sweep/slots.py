@@ -3,7 +3,8 @@
 A slot whose workers die is restarted by Ray Train; one whose controller dies, or that fails again and again, is
 started anew here, and the placement group that it may have left behind is freed first. A slot that fails several
 times in a row without any trial's report between is given up. One whose node is gone waits for another and does not
-count as failing while some other slot works; its trial has gone to that one.
+count as failing while some other slot works; its trial has gone to that one. With `train.min_workers` a slot whose
+workers died goes on with as many as there is room for, and grows again later (`elastic`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, PlacementGroupID, remove_placement_group
 
 from orchestrator.errors import TrainingError
+from orchestrator.sweep.elastic import FreeResources, Growth, free_by_node, wait_for_size
 from orchestrator.train.launch import NoRoomError, TrialResources, fit_slot
 from orchestrator.train.slot import error_text
 
@@ -35,8 +37,12 @@ class Slots:
     num_slots: int
     scratch_dir: str
     max_failures: int
+    free: FreeResources = free_by_node
     errors: dict[str, str] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._growth = Growth(self.board, self.resources, self.free)
 
     def start(self) -> None:
         """Open every slot."""
@@ -56,6 +62,7 @@ class Slots:
         """Wait until the slots have ended by themselves."""
         for thread in self._threads:
             thread.join()
+        self._growth.stop()
 
     def _keep(self, slot_id: str) -> None:
         """Keep a slot up; whatever goes wrong gives it up, so that a sweep never waits for a thread that has died."""
@@ -76,7 +83,9 @@ class Slots:
             for group in groups:
                 free_placement_group(group)
             if error is None:
-                return
+                if not ray.get(self.board.starts_again.remote(slot_id)):
+                    return
+                continue
             _log.warning("%s: %s", slot_id, error)
             limit = _FRUITLESS_STARTS
             if isinstance(error, NoRoomError):
@@ -93,18 +102,25 @@ class Slots:
 
     def _run_once(self, slot_id: str) -> TrainingError | None:
         """Run the slot's workers until they end; returns the error they ended with."""
-        resources = self.resources
-        ray.get(self.board.slot_opened.remote(slot_id, resources.num_gpus, resources.num_cpus))
+        now = wait_for_size(self.resources, self.free)
+        ray.get(
+            self.board.slot_opened.remote(slot_id, now.num_gpus, now.num_cpus, num_workers=now.num_workers)
+        )
+        self._growth.started(slot_id, now.num_workers)
+        # Workers that may be fewer are not restarted by Ray Train, which would wait for as many as there were.
+        max_failures = self.max_failures if len(self.resources.sizes) == 1 else 0
         try:
             fit_slot(
                 slot_id,
                 board=self.board,
-                resources=resources,
+                resources=now,
                 scratch_dir=self.scratch_dir,
-                max_failures=self.max_failures,
+                max_failures=max_failures,
             )
         except TrainingError as err:
             return err
+        finally:
+            self._growth.ended(slot_id)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Ray Train's side of a slot: a TorchTrainer over `train.num_workers` workers.
+"""Ray Train's side of a slot: a TorchTrainer over `train.num_workers` workers, or fewer where they may be fewer.
 
 Checkpoints, metrics and decisions pass through our own doors (`checkpoint`, the board), so Ray Train keeps no state of
 its own that a resume would need: after any failure the workers find the newest verified checkpoint themselves.
@@ -7,7 +7,7 @@ its own that a resume would need: after any failure the workers find the newest 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -28,6 +28,9 @@ from orchestrator.train.slot import error_text, slot_worker
 HEALTH_CHECK_INTERVAL_S = "0.1"
 """`RAY_TRAIN_HEALTH_CHECK_INTERVAL_S`: Ray's default of 2 s adds seconds to the end of every trial."""
 
+ACCELERATOR_PREFIX = "accelerator_type:"
+"""How Ray names the resource that a node with a kind of GPU has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResources:
@@ -37,6 +40,18 @@ class TrialResources:
     cpus_per_worker: float
     gpus_per_worker: float
     gpu_type: str | None = None
+    min_workers: int | None = None
+    """The fewest that a trial goes on with; None: always `num_workers`."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of workers that a slot may have, the most first: every worker does as many shares of a batch."""
+        least = self.num_workers if self.min_workers is None else self.min_workers
+        return tuple(size for size in range(self.num_workers, least - 1, -1) if self.num_workers % size == 0)
+
+    def with_workers(self, num_workers: int) -> TrialResources:
+        """The same with another number of workers."""
+        return replace(self, num_workers=num_workers)
 
     @property
     def num_gpus(self) -> float:

@@ -65,9 +65,10 @@ def notice_of_this_group() -> PreemptionNotice | None:
     if group is None:
         return None
     nodes = ray.util.placement_group_table(group)["bundles_to_node_id"].values()
-    return PreemptionNotice(frozenset(nodes), _draining_nodes)
+    return PreemptionNotice(frozenset(nodes), draining_nodes)
 
 
-def _draining_nodes() -> Collection[str]:
+def draining_nodes() -> Collection[str]:
+    """The ids of the nodes that will be taken away."""
     found: dict[str, int] = ray._private.state.state.get_draining_nodes()
     return found

@@ -97,3 +97,25 @@ def test_measurements_that_exceed_the_clock_are_scaled_to_it() -> None:
         _event("slot_started", 0, slot_id="s", num_gpus=1.0, num_cpus=1.0),
     ]
     assert account(fold(events), BudgetConfig()).trials["a"].total == pytest.approx(0.01)
+
+
+def test_a_trial_that_went_on_with_fewer_workers_is_charged_what_each_attempt_held() -> None:
+    two, one = {"num_gpus": 2.0, "num_cpus": 2.0}, {"num_gpus": 1.0, "num_cpus": 1.0}
+    record = fold(
+        [
+            _event("trial_planned", 0, trial_id="a", **PLANNED),
+            _event("slot_started", 0, slot_id="s", **two),
+            _event("attempt_started", 0, trial_id="a", attempt_id="1", slot_id="s", **two),
+            _report(1000, "1", 50, train__images_per_s=0.05),
+            _event("attempt_ended", 1000, trial_id="a", attempt_id="1", error="its workers died"),
+            _event("slot_ended", 1000, slot_id="s", error="its workers died"),
+            _event("slot_started", 1000, slot_id="s", **one),
+            _event("attempt_started", 1000, trial_id="a", attempt_id="2", slot_id="s", **one),
+            _report(3000, "2", 100, train__images_per_s=0.025),
+            _event("attempt_ended", 3000, trial_id="a", attempt_id="2", error=""),
+            _event("slot_ended", 3000, slot_id="s", error=""),
+        ]
+    )
+    found = account(record, BudgetConfig())
+    assert 3600 * found.total.total == pytest.approx(4000)
+    assert 3600 * found.trials["a"].train == pytest.approx(4000)

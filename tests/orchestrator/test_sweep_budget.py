@@ -52,7 +52,7 @@ def _config(*, trials: int, images: int, hours: float, asha: bool, report: int =
 
 
 def _gpu_hours(record: SweepRecord) -> float:
-    return sum(slot.num_gpus * slot.seconds for slot in record.slots.values()) / 3600
+    return sum(slot.device_seconds(has_gpus=True) for slot in record.slots.values()) / 3600
 
 
 SHAPES = [

@@ -54,3 +54,11 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_both_sizes():
         ClusterError, match=r"needs 8 CPUs and 8 GPUs \(8 workers\), the cluster has 64 and 4"
     ):
         max_concurrent_trials(config(num_workers=8), cluster(64, {"H100": 4.0}))
+
+
+def test_a_cluster_that_lacks_a_node_runs_one_trial_with_fewer_workers():
+    there = cluster(64, {"H100": 4.0})
+    assert max_concurrent_trials(config(num_workers=8, min_workers=2), there) == 1
+    assert max_concurrent_trials(config(num_workers=4, min_workers=1), there) == 1
+    with pytest.raises(ClusterError, match=r"needs 8 CPUs and 8 GPUs \(8 workers\).*train\.min_workers"):
+        max_concurrent_trials(config(num_workers=16, min_workers=8), there)

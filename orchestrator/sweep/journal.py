@@ -2,7 +2,8 @@
 
 Each event is `journal/NNNNNNNN.json` in the sweep's folder, created only where none is, on a disk and on S3 alike: a
 kill leaves a whole prefix of the history and nothing half-written, and of two writers the second fails at its next
-event. The state of a sweep (`record`) is a fold over it.
+event. An event whose write was answered with an error may be there all the same: the writer recognises it when its
+place turns out to be taken, and goes on behind it. The state of a sweep (`record`) is a fold over it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Journal:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.store, self._clock = store, clock
         self.writer = secrets.token_hex(4)
+        self._found: list[dict[str, Any]] = []
         self._next = len(self._keys())
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
@@ -35,11 +37,18 @@ class Journal:
             StorageError: The event exists already: another driver writes to this sweep.
         """
         event = self._try_append(kind, fields)
+        while event is None and self._find_own():
+            event = self._try_append(kind, fields)
         if event is None:
             raise StorageError(
                 f"{self.store.uri}/{self._key()} exists already: another driver writes to this sweep"
             )
         return event
+
+    def take_found(self) -> list[dict[str, Any]]:
+        """Own events that were written although their `append` raised, found since this was last asked; in order."""
+        found, self._found = self._found, []
+        return found
 
     def take_over(self, **fields: Any) -> dict[str, Any]:
         """Append `driver_started`, after whatever an earlier writer that is just dying still appends.
@@ -70,6 +79,15 @@ class Journal:
             return None
         self._next += 1
         return event
+
+    def _find_own(self) -> bool:
+        """Whether the next place holds an event of this very writer, which is then taken as written."""
+        event = json.loads(self.store.read(self._key()))
+        if event["writer"] != self.writer:
+            return False
+        self._found.append(event)
+        self._next += 1
+        return True
 
     def _key(self) -> str:
         return f"{_FOLDER}/{self._next:08d}.json"

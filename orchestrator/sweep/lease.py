@@ -1,8 +1,10 @@
 """One driver a sweep: a lease in the sweep's folder that its holder renews and a second driver is refused by.
 
-A holder that was killed on this machine is recognised by its process; one on another machine by a lease that does not
-change while it is watched. A driver that takes over from one that is only slow is safe too: the journal fences the
-slower one off (`journal.Journal.take_over`).
+Leases are numbered objects, `driver/NNNNNNNN.json`, and the highest number is the one that counts. A driver takes over
+by creating the next number, which of several exactly one can, and nobody deletes a lease that another may have taken
+meanwhile; a driver that ends leaves its lease as released. A holder that was killed on this machine is recognised by
+its process; one on another machine by a lease that does not change while it is watched. A driver that takes over from
+one that is only slow is safe too: the journal fences the slower one off (`journal.Journal.take_over`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from orchestrator.errors import NotFoundError, StorageError
 from orchestrator.storage import Store
 
 _log = logging.getLogger(__name__)
-_KEY = "driver.json"
+_FOLDER = "driver"
 RENEW_S = 5.0
 WATCH_S = 3 * RENEW_S
 
@@ -36,35 +38,33 @@ def driver_lease(store: Store, *, renew_s: float = RENEW_S, watch_s: float = WAT
         StorageError: Another driver holds it and is alive.
     """
     token = secrets.token_hex(8)
-    for _ in range(2):
-        if store.create(_KEY, _content(token, 0)):
-            break
-        holder = _read(store)
-        if holder is not None and _is_alive(store, holder, watch_s):
-            raise StorageError(
-                f"{store.uri}: a driver runs this sweep already, process {holder['pid']} on {holder['host']}; "
-                "wait for it, or end it first"
-            )
-        store.delete(_KEY)
-    else:
+    number, holder = _latest(store)
+    if holder is not None and _is_alive(store, number, holder, watch_s):
+        raise StorageError(
+            f"{store.uri}: a driver runs this sweep already, process {holder['pid']} on {holder['host']}; "
+            "wait for it, or end it first"
+        )
+    number += 1
+    if not store.create(_key(number), _content(token, 0)):
         raise StorageError(f"{store.uri}: another driver has just taken this sweep over")
     done = threading.Event()
     renewing = threading.Thread(
-        target=_renew, args=(store, token, renew_s, done), name="driver-lease", daemon=True
+        target=_renew, args=(store, number, token, renew_s, done), name="driver-lease", daemon=True
     )
     renewing.start()
     try:
+        _delete_before(store, number)
         yield
     finally:
         done.set()
         renewing.join()
-        if (held := _read(store)) is not None and held["token"] == token:
-            store.delete(_KEY)
+        if _latest(store)[0] == number:
+            store.write(_key(number), _content(token, -1))
 
 
 def driver_text(store: Store) -> str:
     """Who drives the sweep whose folder is `store`, in words; empty when nobody does, as far as can be told."""
-    holder = _read(store)
+    holder = _latest(store)[1]
     if holder is None:
         return ""
     if holder["host"] == socket.gethostname() and holder["process_started"]:
@@ -73,21 +73,25 @@ def driver_text(store: Store) -> str:
     return f"process {holder['pid']} on {holder['host']}"
 
 
-def _renew(store: Store, token: str, renew_s: float, done: threading.Event) -> None:
+def _renew(store: Store, number: int, token: str, renew_s: float, done: threading.Event) -> None:
     count = 0
     while not done.wait(renew_s):
         count += 1
         try:
-            held = _read(store)
-            if held is not None and held["token"] != token:
+            if _latest(store)[0] > number:
                 _log.error("%s: another driver has taken this sweep over", store.uri)
                 return
-            store.write(_KEY, _content(token, count))
+            store.write(_key(number), _content(token, count))
         except StorageError as err:
             _log.warning("the lease cannot be renewed now: %s", err)
 
 
+def _key(number: int) -> str:
+    return f"{_FOLDER}/{number:08d}.json"
+
+
 def _content(token: str, count: int) -> bytes:
+    """A lease; a negative `count` says that it was released."""
     pid = os.getpid()
     holder = {
         "token": token,
@@ -99,22 +103,38 @@ def _content(token: str, count: int) -> bytes:
     return json.dumps(holder).encode()
 
 
-def _read(store: Store) -> dict[str, Any] | None:
+def _latest(store: Store) -> tuple[int, dict[str, Any] | None]:
+    """The number of the newest lease, 0 if there is none, and its holder; None when it was released."""
+    keys = [info.key for info in store.list(f"{_FOLDER}/")]
+    if not keys:
+        return 0, None
+    number = int(keys[-1].removeprefix(f"{_FOLDER}/").removesuffix(".json"))
+    return number, _read(store, number)
+
+
+def _read(store: Store, number: int) -> dict[str, Any] | None:
     try:
-        holder: dict[str, Any] = json.loads(store.read(_KEY))
-    except NotFoundError:
+        holder: dict[str, Any] = json.loads(store.read(_key(number)))
+    except NotFoundError:  # a newer one was taken meanwhile
         return None
-    return holder
+    return holder if holder["count"] >= 0 else None
 
 
-def _is_alive(store: Store, holder: dict[str, Any], watch_s: float) -> bool:
+def _delete_before(store: Store, number: int) -> None:
+    for info in store.list(f"{_FOLDER}/"):
+        if info.key < _key(number):
+            store.delete(info.key)
+
+
+def _is_alive(store: Store, number: int, holder: dict[str, Any], watch_s: float) -> bool:
     if holder["host"] == socket.gethostname() and holder["process_started"]:
         return bool(_process_started(holder["pid"]) == holder["process_started"])
     until_s = time.monotonic() + watch_s
     while time.monotonic() < until_s:
         time.sleep(min(1.0, watch_s / 10))
-        if _read(store) != holder:
-            return True
+        found = _read(store, number)
+        if found != holder:
+            return found is not None
     return False
 
 

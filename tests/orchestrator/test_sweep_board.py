@@ -8,6 +8,7 @@ from orchestrator.config.models import AshaConfig, RunConfig, StorageConfig, Swe
 from orchestrator.errors import StorageError
 from orchestrator.storage import MemoryStore, open_store
 from orchestrator.sweep.board import Board
+from orchestrator.sweep.clock import SteadyClock
 from orchestrator.sweep.journal import Journal, read_events
 from orchestrator.sweep.record import fold
 from orchestrator.train.reporting import Row, TrialReport
@@ -18,6 +19,19 @@ CONFIG = RunConfig(
     train=TrainConfig(images=6400, batch_size=64),
     sweep=SweepConfig(metric=METRIC, asha=AshaConfig(first_rung_images=640, reduction_factor=2)),
 )
+
+
+class LosingAnswers(MemoryStore):
+    """Stores what it is given and, once, says that it did not."""
+
+    lost = ""
+
+    def create(self, key: str, data: bytes) -> bool:
+        created = super().create(key, data)
+        if self.lost and self.lost.encode() in data:
+            self.lost = ""
+            raise StorageError(f"{key}: connection reset")
+        return created
 
 
 class FailingStore(MemoryStore):
@@ -138,6 +152,20 @@ def test_an_attempt_that_could_not_be_journaled_has_not_begun() -> None:
     assert fold(read_events(store)).trials["a"].state == "running"
 
 
+def test_an_event_whose_answer_was_lost_is_recognised_and_not_taken_for_another_drivers() -> None:
+    store = LosingAnswers()
+    board = Board("memory", CONFIG, store=store)
+    board.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    board.next_trial("slot-0")
+    store.lost = '"images": 64'
+    with pytest.raises(StorageError, match="reset"):
+        board.report(_report("a", 64, 1.0), _attempt(board, "a"))
+    assert board.report(_report("a", 128, 2.0), _attempt(board, "a")).action == "continue"
+    assert board.record().trials["a"].history == {64: {METRIC: 1.0}, 128: {METRIC: 2.0}}
+    assert board.events() == read_events(store)
+    assert [event["sequence"] for event in board.events()] == list(range(len(board.events())))
+
+
 def test_a_slot_whose_start_could_not_be_journaled_may_end() -> None:
     store = FailingStore()
     board = Board("memory", CONFIG, store=store)
@@ -204,6 +232,50 @@ def test_the_search_hears_of_a_failed_trial_as_of_the_worst(tmp_path: Path) -> N
     assert board.outcome("b") == 2.0
 
 
+def test_a_slot_is_resized_at_its_next_report_and_its_trial_goes_first(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    board.slot_started("slot-a", None)  # its trial is lost with the workers, and taken again
+    board.next_trial("slot-a")
+    board.report(_report("a", 64, 1.0), _attempt(board, "a"))
+    assert board.resize("slot-a", 2)
+    assert board.report(_report("a", 128, 1.0), _attempt(board, "a")).action == "stop"
+    board.attempt_ended("a", _attempt(board, "a"), Outcome())
+    assert board.next_trial("slot-a").kind == "end"
+    assert board.slot_closed("slot-a") == (True, [])
+    assert board.starts_again("slot-a")
+    board.slot_opened("slot-a", 0.0, 2.0, num_workers=2)
+    board.slot_started("slot-a", None)
+    job = board.next_trial("slot-a").job
+    assert job is not None
+    assert job.trial_id == "a"
+    assert board.report(_report("a", 192, 1.0), _attempt(board, "a")).action == "continue"
+
+
+def test_a_slot_is_not_resized_before_it_has_reported_nor_while_another_is(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a", "b")
+    assert not board.resize("slot-a", 2)
+    for trial in ("a", "b"):
+        board.report(_report(trial, 64, 1.0), _attempt(board, trial))
+    assert board.resize("slot-a", 2)
+    assert not board.resize("slot-b", 2)
+    board.slot_closed("slot-a", "its node is gone")
+    assert not board.starts_again("slot-a")
+    assert board.resize("slot-b", 2)
+
+
+def test_a_slot_that_is_resized_when_nothing_is_left_to_run_ends(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.expect(0)
+    board.report(_report("a", 64, 1.0), _attempt(board, "a"))
+    assert board.resize("slot-a", 2)
+    assert board.report(_report("a", 6400, 2.0, final=True), _attempt(board, "a")).action == "continue"
+    board.attempt_ended("a", _attempt(board, "a"), Outcome())
+    board.slot_closed("slot-a")
+    assert board.record().trials["a"].state == "finished"
+    assert not board.starts_again("slot-a")
+
+
 def test_an_interrupted_sweep_sends_its_slots_home(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
     board.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
@@ -221,6 +293,23 @@ def test_slot_time_without_a_trial_is_counted(tmp_path: Path) -> None:
         {"kind": "driver_started", "time_ms": 900_000},
     ]
     assert fold(events).slots["l"].seconds == pytest.approx(60.0)
+
+
+def test_a_clock_that_is_set_an_hour_on_or_back_adds_nothing_to_the_ledger() -> None:
+    wall, steady = [1_000_000.0], [50.0]
+    clock = SteadyClock(lambda: wall[0], lambda: steady[0])
+    board = Board("memory", CONFIG, store=MemoryStore(), clock=clock)
+    board.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    board.slot_opened("slot-0", 0.0, 1.0)
+    board.next_trial("slot-0")
+    for images, jump_s in ((64, 0.0), (128, 3600.0), (192, -7200.0)):
+        steady[0] += 10.0
+        wall[0] += 10.0 + jump_s
+        board.report(_report("a", images, 1.0), _attempt(board, "a"))
+    trial, slot = board.record().trials["a"], board.record().slots["slot-0"]
+    assert slot.seconds == pytest.approx(30.0)
+    assert next(iter(trial.attempts.values())).seconds == pytest.approx(30.0)
+    assert trial.longest_gap_s == pytest.approx(10.0)
 
 
 def test_core_hours_count_every_attempt() -> None:

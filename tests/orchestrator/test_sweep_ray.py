@@ -18,6 +18,7 @@ from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
 from orchestrator.sweep.cluster import ray_cluster
 from orchestrator.sweep.control import leave_request
+from orchestrator.sweep.processes import descendants
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 from orchestrator.sweep.space import plan_sweep
@@ -162,25 +163,9 @@ def _kill_the_workers() -> int:
     All of them, since one of an earlier test may be ending still.
     """
     num_killed = 0
-    for pid in _descendants(os.getpid()):
+    for pid in descendants([os.getpid()]):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if b"TrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
                 num_killed += 1
     return num_killed
-
-
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
-    found, frontier = [], [root]
-    while frontier:
-        below = [child for pid in frontier for child in children.get(pid, [])]
-        found += below
-        frontier = below
-    return found

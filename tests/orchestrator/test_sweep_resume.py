@@ -1,5 +1,6 @@
 """One driver at a time, and the same sweep when it goes on."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.control import leave_request, take_request
 from orchestrator.sweep.journal import Journal
-from orchestrator.sweep.lease import driver_lease
+from orchestrator.sweep.lease import driver_lease, driver_text
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.resume import check_same_sweep, read_sweep
 
@@ -60,9 +61,28 @@ def test_a_killed_driver_of_this_machine_is_followed_at_once(store: Store) -> No
 
 def test_a_driver_elsewhere_is_dead_when_its_lease_stands_still(store: Store) -> None:
     holder = {"token": "x", "count": 3, "host": "elsewhere", "pid": 1, "process_started": "7"}
-    store.write("driver.json", json.dumps(holder).encode())
+    store.write("driver/00000003.json", json.dumps(holder).encode())
     with driver_lease(store, watch_s=0.2):
         pass
+
+
+def test_of_two_drivers_that_take_over_at_once_one_is_refused(tmp_path: Path) -> None:
+    class Slow(type(open_store(str(tmp_path)))):  # type: ignore[misc]
+        """A driver that is overtaken between finding the holder dead and taking over."""
+
+        def create(self, key: str, data: bytes) -> bool:
+            stack.enter_context(driver_lease(store, watch_s=0.2))
+            return bool(super().create(key, data))
+
+    holder = {"token": "x", "count": 3, "host": "elsewhere", "pid": 1, "process_started": "7"}
+    store = open_store(str(tmp_path))
+    store.write("driver/00000003.json", json.dumps(holder).encode())
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(StorageError, match="just taken"), driver_lease(Slow(str(tmp_path)), watch_s=0.2):
+            pass
+        assert [info.key for info in store.list("driver/")] == ["driver/00000004.json"]
+        assert driver_text(store) == f"process {os.getpid()}"
+    assert driver_text(store) == ""
 
 
 def test_a_driver_elsewhere_that_renews_its_lease_is_alive(tmp_path: Path) -> None:
@@ -74,7 +94,7 @@ def test_a_driver_elsewhere_that_renews_its_lease_is_alive(tmp_path: Path) -> No
 
     Elsewhere.count = 0
     store = Elsewhere(str(tmp_path))
-    store.write("driver.json", b"{}")
+    store.write("driver/00000001.json", b"{}")
     with pytest.raises(StorageError, match="on far"), driver_lease(store, watch_s=5.0):
         pass
 

@@ -95,11 +95,11 @@ def test_a_driver_ends_with_7_when_its_raylet_or_gcs_is_killed(
     children = ray_processes(driver)
     pid = next(child.pid for child in children if child.name() == victim)
     os.kill(pid, signal.SIGKILL)
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 7
     assert "the cluster is lost" in errors
     assert "--resume" in errors
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []
 
 

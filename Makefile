@@ -58,8 +58,9 @@ gpu: ## GPU tests and benchmarks of jepa_core; installs nothing (PYTHON needs to
 	@for name in step ema optimizer masks; do echo "== $$name"; PYTHONPATH=. $(PYTHON) benchmarks/$$name.py || exit 1; done
 
 .PHONY: chaos
-chaos: $(STAMP) ## Two Ray nodes, one of them killed; then 30 random kills over one sweep, checked (as root, about 20 minutes)
+chaos: $(STAMP) ## Nodes, heads and 30 random processes of a sweep killed, and what is left checked (as root, about 20 minutes)
 	$(BIN)/python tests/chaos/two_nodes.py
+	$(BIN)/python tests/chaos/lost_head.py
 	$(BIN)/python tests/chaos/kills.py
 
 .PHONY: clean

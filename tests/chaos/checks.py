@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.data.order import GlobalOrder
 from orchestrator.storage import open_store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.space import plan_sweep
@@ -43,6 +45,7 @@ def compare(config_file: Path, sweep_id: str, folder: Path, environment: Mapping
             "every trial finished, once": sorted(e["trial_id"] for e in ended) == sorted(plan)
             and all(event["state"] == "finished" for event in ended),
             "no trial ran after its end": not ran_after_end(events),
+            "no sample is repeated within an epoch": not repeated_samples(reference),
             "final weights equal those of undisturbed trials, bit for bit": all(equal),
             "one MLflow run for each trial": tracked["runs"] == len(plan),
             "no MLflow point is doubled": tracked["doubled"] == 0,
@@ -68,6 +71,19 @@ def ran_after_end(events: list[Mapping[str, Any]]) -> list[str]:
         if event["kind"] == "attempt_started" and event["trial_id"] in done:
             found.append(event["trial_id"])
     return found
+
+
+def repeated_samples(config: RunConfig) -> int:
+    """How often a sample comes twice in an epoch of the undisturbed order, which equal weights say was kept."""
+    infos, first_id = prepare_data(config).split(config.data.train_split)
+    order = GlobalOrder(
+        [info.num_samples for info in infos],
+        seed=config.train.seed,
+        window_shards=config.data.shuffle_shards,
+        first_id=first_id,
+    )
+    epochs, ids = order.locate(np.arange(config.train.images, dtype=np.int64))
+    return len(epochs) - len(set(zip(epochs.tolist(), ids.tolist(), strict=True)))
 
 
 def weights_equal(config: RunConfig, reference: RunConfig, uri: str, trial_id: str, trial: Any) -> bool:

@@ -5,9 +5,10 @@
 
 A sweep runs on a local Ray, with its checkpoints in a real S3 server and its metrics in a real MLflow server. At random
 moments one of these is killed: a training worker, any other Ray actor, the driver, the raylet, the GCS, the MLflow
-server, the S3 server. The servers are started again; so is the driver, as a keeper or an operator would. The next kill
-waits until some worker is there again. When the kills are spent the sweep is left to end, and is then compared with the
-same trials run undisturbed in one process.
+server, the S3 server. The servers are started again; so is the driver, as a keeper or an operator would. Each kill
+waits until trials have reported one to three times since the last one, so that it hits training and not a start, and
+then for a random part of a report. When the kills are spent the sweep is left to end, and is then compared with the
+same trials run undisturbed in one process. Trials that do not report for ten minutes end it with an error.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from tiny_sweeps import TINY  # noqa: E402
 
 SWEEP = "chaos"
 KINDS = ("worker", "worker", "actor", "driver", "raylet", "gcs", "mlflow", "s3")
-GAP_S = (2.0, 10.0)
+GAP_REPORTS = (1, 3)
+JITTER_S = 0.5
 START_LIMIT_S = 90.0
+SILENCE_LIMIT_S = 600.0
 
 
 def main() -> None:
@@ -45,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--seconds", type=float, default=3600.0)
@@ -79,6 +82,8 @@ class Chaos:
         self.state: dict[str, Any] = {"kills": [], "exits": [], "seconds": 0.0, "ports": ports, **known}
         self.random = random.Random(f"{arguments.seed}-{len(self.state['kills'])}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.kinds: dict[str, str] = {}
+        self.due_reports, self.heard_s = 1, time.monotonic()
         (folder / "s3").mkdir(exist_ok=True)
         self.s3 = s3_server.S3Server(
             endpoint_url=f"http://127.0.0.1:{self.state['ports'][0]}", log=folder / "s3.log"
@@ -102,18 +107,14 @@ class Chaos:
         self._start("s3")
         self._start("mlflow")
         self._start("driver")
-        next_kill_s = time.monotonic() + 10.0
         ended = False
         while time.monotonic() < until_s and not ended:
-            time.sleep(0.2)
+            time.sleep(0.1)
             ended = self._tend()
-            if (
-                time.monotonic() > next_kill_s
-                and len(self.state["kills"]) < self.arguments.kills
-                and not ended
-            ):
+            if not ended and len(self.state["kills"]) < self.arguments.kills and self._is_due():
+                time.sleep(self.random.uniform(0, JITTER_S))
                 self._kill(self.random.choice(KINDS))
-                next_kill_s = time.monotonic() + self.random.uniform(*GAP_S)
+                self.due_reports = self._count_reports() + self.random.randint(*GAP_REPORTS)
         self.state["seconds"] += time.monotonic() - started_s
         self._remember()
         return ended
@@ -128,6 +129,7 @@ class Chaos:
         while (orphans := self._ours()) and time.monotonic() < deadline:
             time.sleep(1)
         figures["claims"]["no process is left"] = not orphans
+        figures["claims"]["every kill was carried out"] = len(self.state["kills"]) >= self.arguments.kills
         figures["kills"] = dict(Counter(kill["kind"] for kill in self.state["kills"]))
         figures["kills_total"] = len(self.state["kills"])
         figures["driver_exit_codes"] = dict(Counter(str(code) for code in self.state["exits"]))
@@ -242,6 +244,32 @@ class Chaos:
         self._start("driver")
         return False
 
+    def _is_due(self) -> bool:
+        """Whether the trials have reported often enough since the last kill."""
+        before = len(self.kinds)
+        is_due = self._count_reports() >= self.due_reports
+        if len(self.kinds) > before:
+            self.heard_s = time.monotonic()
+        elif time.monotonic() - self.heard_s > SILENCE_LIMIT_S:
+            log = (self.folder / "driver.log").read_text(errors="replace")[-3000:]
+            raise SystemExit(
+                f"nothing was journaled for {SILENCE_LIMIT_S:.0f} s; the driver's log ends:\n{log}"
+            )
+        return is_due
+
+    def _count_reports(self) -> int:
+        """Reports in the journal, as far as the S3 server answers now."""
+        with contextlib.suppress(Exception):
+            client = self.s3.client()
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket="chaos", Prefix=f"runs/{SWEEP}/journal/"
+            )
+            for item in (item for page in pages for item in page.get("Contents", [])):
+                if item["Key"] not in self.kinds:
+                    body = client.get_object(Bucket="chaos", Key=item["Key"])["Body"].read()
+                    self.kinds[item["Key"]] = json.loads(body)["kind"]
+        return sum(kind == "report" for kind in self.kinds.values())
+
     def _kill(self, kind: str) -> None:
         if kind in ("driver", "mlflow", "s3"):
             victim = self.processes[kind].pid
@@ -257,11 +285,11 @@ class Chaos:
             victim = self.random.choice(candidates).pid
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
-        self.state["kills"].append({"kind": kind, "at": time.time()})
+        reports = sum(known == "report" for known in self.kinds.values())
+        self.state["kills"].append({"kind": kind, "at": time.time(), "reports": reports})
         self._remember()
-        print(
-            f"{time.strftime('%H:%M:%S')} {len(self.state['kills']):3d} {kind}", file=sys.stderr, flush=True
-        )
+        text = f"{time.strftime('%H:%M:%S')} {len(self.state['kills']):3d} {kind} after {reports} reports"
+        print(text, file=sys.stderr, flush=True)
 
     def _children(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -169,7 +169,7 @@ def _measured_device_seconds(trial: TrialRecord, devices: Any) -> dict[str, floa
     before = 0
     last = list(trial.attempts.values())[-1]
     for images, metrics in sorted(trial.history.items()):
-        count = devices(trial.attempts.get(trial.reported_by[images], last))
+        count = devices(trial.attempts.get(trial.reported_by.get(images, ""), last))
         rate = metrics.get("train/images_per_s", 0.0)
         if rate > 0:
             took = (images - before) / rate

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import ray
+from ray.exceptions import RayActorError, RaySystemError
 
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ClusterError
@@ -18,6 +19,7 @@ from orchestrator.sweep.loopback import loopback_only
 from orchestrator.sweep.processes import kill_own_processes
 from orchestrator.sweep.watchdog import JOINED_LIMITS_S, LOCAL_LIMITS_S, watchdog
 from orchestrator.train.launch import ACCELERATOR_PREFIX, HEALTH_CHECK_INTERVAL_S, TrialResources
+from orchestrator.train.slot import error_text
 
 DRIVER_RESOURCE = "orchestrator_driver"
 """Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""
@@ -81,7 +83,7 @@ def ray_cluster(
             _join(address)
     except (KeyboardInterrupt, SystemExit):  # Ray's own answer to SIGTERM while it starts is to exit
         if address is None:
-            _kill_own_processes()
+            kill_own_processes()
         ray.shutdown()
         raise KeyboardInterrupt from None
     except Exception as err:  # Ray raises a bare Exception when one of its processes dies while it starts
@@ -98,6 +100,11 @@ def ray_cluster(
     try:
         with nullcontext() if on_lost is None else watchdog(limits_s, lost):
             yield _describe()
+    except (RayActorError, RaySystemError) as err:  # often known before the watchdog is sure
+        raise ClusterError(
+            f"the cluster is lost, or the sweep's board on it ({error_text(err)}); the journal and every checkpoint "
+            "are safe: go on with the same command and --resume, or submit it again"
+        ) from err
     finally:
         ray.shutdown()
 

@@ -156,6 +156,7 @@ def lose_head(sweep: Sweep, head: RayHead, figures: dict[str, Any], *, name: str
     figures[f"head {name}"] = {
         "driver_exit_code": sweep.driver.returncode,
         "s_to_its_end": round(time.monotonic() - started_s, 1),
+        "driver_said": sweep.log.read_text(errors="replace").strip().splitlines()[-1][-300:],
     }
     figures["claims"][f"the driver of a lost head ends with 7, {name}"] = sweep.driver.returncode == 7
 

@@ -14,7 +14,15 @@ from orchestrator.config.load import (
 )
 from orchestrator.config.models import RunConfig
 from orchestrator.config.schema import explain, json_schema, reference_markdown
-from orchestrator.config.space import axis_value, grid_points, grid_size, pair_around, searched_keys
+from orchestrator.config.space import (
+    axis_value,
+    first_seeds,
+    grid_points,
+    grid_size,
+    most_seeds,
+    pair_around,
+    searched_keys,
+)
 
 __all__ = [
     "RunConfig",
@@ -23,11 +31,13 @@ __all__ = [
     "default_config",
     "dump",
     "explain",
+    "first_seeds",
     "flatten",
     "grid_points",
     "grid_size",
     "json_schema",
     "load_config",
+    "most_seeds",
     "pair_around",
     "parse_config",
     "reference_markdown",

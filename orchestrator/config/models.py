@@ -87,6 +87,14 @@ Area = Annotated[float, Field(gt=0, le=1)]
 StoreUri = Annotated[str, AfterValidator(check_store_uri)]
 
 
+Seeds = Annotated[
+    tuple[Seed, ...],
+    Field(min_length=1, max_length=100),
+    AfterValidator(_distinct),
+    BeforeValidator(_first_seeds, json_schema_input_type=int | tuple[Seed, ...]),
+]
+
+
 class Section(BaseModel):
     """Base of every section: frozen, no unknown keys, no NaN or infinity."""
 
@@ -364,13 +372,11 @@ class SweepConfig(Section):
     """How points are chosen; a grid takes every combination of `choices`."""
     num_trials: int | None = Field(default=None, ge=1, le=100_000)
     """Points to draw for every search but grid, and a cap on grid."""
-    seeds: Annotated[
-        tuple[Seed, ...],
-        Field(min_length=1, max_length=100),
-        AfterValidator(_distinct),
-        BeforeValidator(_first_seeds, json_schema_input_type=int | tuple[Seed, ...]),
-    ] = (0,)
-    """Run seeds; every geometry is trained once with each. A number n stands for the seeds 0 to n - 1."""
+    seeds: Seeds | Literal["auto"] = (0,)
+    """Run seeds; every geometry is trained once with each. A number n stands for the seeds 0 to n - 1. `auto` is seed
+    0 for all, then one more at a time for those that cannot be told from the best, up to `max_seeds`."""
+    max_seeds: int = Field(default=5, ge=2, le=100)
+    """Most seeds of a geometry when `seeds` is `auto`."""
     metric: str = "probe/linear/mean"
     """Metric that ranks trials; higher is better."""
     asha: AshaConfig | None = None

@@ -34,6 +34,16 @@ def grid_size(sweep: SweepConfig) -> int:
     return math.prod(len(_choices(key, axis)) for key, axis in sweep.space.items())
 
 
+def first_seeds(sweep: SweepConfig) -> tuple[int, ...]:
+    """The seeds under which every geometry is trained."""
+    return (0,) if sweep.seeds == "auto" else sweep.seeds
+
+
+def most_seeds(sweep: SweepConfig) -> tuple[int, ...]:
+    """The seeds under which a geometry may be trained at most."""
+    return tuple(range(sweep.max_seeds)) if sweep.seeds == "auto" else sweep.seeds
+
+
 def searched_keys(sweep: SweepConfig) -> tuple[str, ...]:
     """The dotted keys that a sweep varies: its axes, or what its listed points set."""
     return tuple(sweep.space) or tuple(dict.fromkeys(key for point in sweep.points for key in point.set))

@@ -40,9 +40,24 @@ _SINGLE_KEYS = (
     "data.crop_aspect_ratio",
     "train.images",
     "train.batch_size",
-    "train.num_workers",
     "train.precision",
 )
+_ELSEWHERE = {
+    "train.seed": ("is not an axis", "list the seeds in `sweep.seeds`"),
+    "train.num_workers": (
+        "is not an axis",
+        "a sweep's worker groups are all of one size and results do not depend on it; set it outside the space",
+    ),
+}
+_IDLE_SECTIONS = {
+    "mae": ("masks", "predictor", "ema"),
+    "cae": ("masks", "predictor", "ema"),
+    "vicreg": ("masks", "predictor", "ema"),
+    "data2vec": ("masks", "predictor"),
+    "data2vec2": ("masks", "predictor"),
+    "dino": ("masks", "predictor"),
+}
+"""Sections that a method does not read; a method that is not here reads all."""
 Values = Mapping[str, Sequence[Any]]
 
 
@@ -60,7 +75,7 @@ def check_search(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
     """Every rule of the search that a configuration with sound sections breaks."""
     sweep = config.sweep
     is_grid = sweep.search == "grid"
-    found = _check_counts(config, faulty)
+    found = [*_check_counts(config, faulty), *_check_idle(config, faulty)]
     axes = {key: axis for key, axis in sweep.space.items() if is_sweepable(key)}
     unfit = {key: bad for key, axis in axes.items() if (bad := _check_kind(key, axis, is_grid=is_grid))}
     values = {key: _values(axis) for key, axis in axes.items() if key not in unfit}
@@ -82,10 +97,9 @@ def check_searched_key(key: str, path: KeyPath) -> Problem | None:
         return Problem(path=path, rule="is not a known key", remedy=remedy, is_key=True)
     if is_sweepable(key):
         return None
-    if key == "train.seed":
-        return Problem(
-            path=path, rule="is not an axis", remedy="list the seeds in `sweep.seeds`", is_key=True
-        )
+    if key in _ELSEWHERE:
+        rule, remedy = _ELSEWHERE[key]
+        return Problem(path=path, rule=rule, remedy=remedy, is_key=True)
     remedy = f"an axis is a key of {', '.join(_WHOLE_SECTIONS)}, or {', '.join(_SINGLE_KEYS)}"
     return Problem(path=path, rule="cannot be searched", remedy=remedy, is_key=True)
 
@@ -107,6 +121,25 @@ def _check_counts(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]
         f"must make at most {MAX_GRID_POINTS} points, not {size}; set sweep.num_trials or search: random"
     )
     return [problem(("sweep", "space"), message)]
+
+
+def _check_idle(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
+    """Every axis is read by a method of the sweep."""
+    if any(path[0] == "objective" for path in faulty):
+        return []
+    names = _values(config.sweep.space.get("objective.name", Choice(choices=(config.objective.name,))))
+    idle = set.intersection(*(set(_IDLE_SECTIONS.get(str(name), ())) for name in names))
+    methods = ", ".join(str(name) for name in names)
+    return [
+        Problem(
+            path=("sweep", "space", key),
+            rule=f"does nothing as an axis: {methods} {'reads' if len(names) == 1 else 'read'} no {section}.* settings",
+            remedy="remove it",
+            is_key=True,
+        )
+        for key in config.sweep.space
+        if (section := key.partition(".")[0]) in idle
+    ]
 
 
 def _check_kind(key: str, axis: Axis, *, is_grid: bool) -> Problem | None:

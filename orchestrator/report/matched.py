@@ -14,14 +14,13 @@ from itertools import combinations
 from typing import Literal
 
 from orchestrator.report.noise import (
-    CONFIDENCE,
     Noise,
-    critical_range,
     difference_error,
     paired_variance,
     pool_differences,
 )
 from orchestrator.report.trials import Geometry, TrialSummary
+from orchestrator.sweep.noise import CONFIDENCE, critical_range
 
 Budget = Literal["images", "FLOPs", "device hours"]
 BUDGETS: tuple[Budget, ...] = ("images", "FLOPs", "device hours")

@@ -12,22 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
 from orchestrator.report.trials import Geometry, TrialSummary
+from orchestrator.sweep.noise import ASSUMED_SEED_SD_POINTS, CONFIDENCE
 
-ASSUMED_SEED_SD_POINTS = 2.8
-"""Assumed spread of one run over seeds when no geometry has two: two runs then differ by 4 points (one sd).
-
-Measured on `sweeps/masks.yaml`: its six trials, run under one seed by two versions whose losses after 4,800 images
-differed by 0.1 % at most, ended 4.0 points apart (root mean square). Longer runs vary less; only seeds can show by
-how much.
-"""
-
-CONFIDENCE = 0.95
 _LEAST_PAIRED_FREEDOM = 4
 DEFAULT_TEST_IMAGES = 1000
 """Taken for the test set's size where no trial says which images it got right."""
@@ -111,18 +102,6 @@ def paired_variance(first: Geometry, second: Geometry, metric: str) -> float | N
     if ours is None or theirs is None or len(ours) != len(theirs):
         return None
     return float(np.var(100 * (ours - theirs), ddof=1) / len(ours))
-
-
-def critical_range(num_geometries: int, freedom: float, *, confidence: float = CONFIDENCE) -> float:
-    """How many standard errors of a difference are needed to tell two of so many geometries apart."""
-    return _critical(num_geometries, min(freedom, 10_000.0), confidence)
-
-
-@lru_cache(maxsize=1024)
-def _critical(num_geometries: int, freedom: float, confidence: float) -> float:
-    if num_geometries <= 2:
-        return float(stats.t.ppf(0.5 + confidence / 2, freedom))
-    return float(stats.studentized_range.ppf(confidence, num_geometries, freedom)) / math.sqrt(2)
 
 
 def interval_factor(freedom: float, *, num_intervals: int = 1) -> float:

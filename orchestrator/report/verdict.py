@@ -15,7 +15,6 @@ from typing import Any, Literal
 from orchestrator.report.noise import (
     DEFAULT_TEST_IMAGES,
     Noise,
-    critical_range,
     difference_error,
     difference_noise,
     estimate_noise,
@@ -24,6 +23,7 @@ from orchestrator.report.noise import (
     pool_noise,
 )
 from orchestrator.report.trials import Geometry, TrialSummary, group_geometries
+from orchestrator.sweep.noise import critical_range
 
 _NOTABLE_SAVING = 0.1
 

@@ -32,7 +32,7 @@ from orchestrator.sweep.health import judge
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
-from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, rungs_images
+from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, trial_rungs
 from orchestrator.sweep.space import make_trial
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
@@ -88,6 +88,10 @@ class Board:
     def stop_all(self, reason: str) -> None:
         """Ask every trial to checkpoint and return at its next report, and every slot to end."""
         self._stop_reason = reason
+
+    def is_stopping(self) -> bool:
+        """Whether the sweep was asked to stop, or cannot pay for more."""
+        return self._stop_reason is not None
 
     def cancel_rest(self) -> None:
         """End every trial that is not done; their checkpoints stay."""
@@ -364,9 +368,7 @@ class Board:
             self.attempt_ended(held.trial_id, held.attempt_id, Outcome(error=error))
 
     def _rungs(self, trial: TrialRecord) -> tuple[int, ...]:
-        return rungs_images(
-            self._asha, self._config.train.images, bracket=bracket_of(self._asha, trial.index)
-        )
+        return trial_rungs(self._config, index=trial.index, seed=trial.seed)
 
     def _job(self, trial_id: str) -> TrialJob:
         trial = self._record.trials[trial_id]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config import default_config, flatten
+from orchestrator.config import default_config, first_seeds, flatten, most_seeds
 from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.data import Survey, survey_source
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
@@ -39,19 +39,23 @@ _MAX_NOTES = 10
 class CostEstimate:
     """Floating-point operations of training, counted from the tokens that the masks come to.
 
-    `flops` is the sum over every trial to its end; `least_flops` what successive halving comes to at best, when each
-    rung lets through just its share (the same as `flops` without halving). Probes, loading and start-up are not in it.
+    `flops` is the sum over every trial to its end, `seeds: auto` taken at its most; `least_flops` what the sweep comes
+    to at best, when each rung lets through just its share and no further seed is asked for (the same as `flops` where
+    nothing is halved and the seeds are given). Probes, loading and start-up are not in it.
     """
 
     flops: float
     least_flops: float
     flops_of_trial: Mapping[str, float]
+    ends: tuple[str, str] = ("halved as planned", "nothing stopped")
+    """What the least and the most stand for."""
 
     def text(self) -> str:
         """In one line."""
         span = with_prefix(self.flops, "FLOP")
         if self.least_flops < self.flops:
-            span = f"{with_prefix(self.least_flops, 'FLOP')} (halved as planned) to {span} (nothing stopped)"
+            least, most = self.ends
+            span = f"{with_prefix(self.least_flops, 'FLOP')} ({least}) to {span} ({most})"
         return f"{span} of training; probes, loading and start-up come on top"
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +110,7 @@ class PlanDescription:
             "config": flatten(self.config),
             "search": self.config.sweep.search,
             "num_trials": num_trials(self.config, self.plan),
+            "most_trials": most_trials(self.config, self.plan),
             "trials": [
                 {"trial_id": trial.trial_id, "point": trial.point, "seed": trial.seed}
                 for trial in self.plan.trials
@@ -125,7 +130,7 @@ class PlanDescription:
         sweep, train = self.config.sweep, self.config.train
         rungs = rungs_images(sweep.asha, train.images)
         lines = [
-            f"{self.config.name}: {num_trials(self.config, self.plan)} trials {_searched(self.config)}",
+            f"{self.config.name}: {_counted(self.config, self.plan)} {_searched(self.config)}",
             f"data         {self.data.text()}",
             f"each trial   {self._images():,} images in batches of {train.batch_size}, {_workers(train)}",
             f"ranked by    {sweep.metric}; "
@@ -232,8 +237,13 @@ def quote_cost(config: RunConfig, plan: SweepPlan, cost: CostEstimate, say: Call
 
 
 def num_trials(config: RunConfig, plan: SweepPlan) -> int:
-    """Trials of the sweep, those among them that its search has yet to propose."""
-    return len(plan.trials) or (config.sweep.num_trials or 1) * len(config.sweep.seeds)
+    """Trials of the sweep, those among them that its search has yet to propose; the least under `seeds: auto`."""
+    return len(plan.trials) or (config.sweep.num_trials or 1) * len(first_seeds(config.sweep))
+
+
+def most_trials(config: RunConfig, plan: SweepPlan) -> int:
+    """The most trials that the sweep may come to: under `seeds: auto` every geometry may contend to the last seed."""
+    return num_trials(config, plan) // len(first_seeds(config.sweep)) * len(most_seeds(config.sweep))
 
 
 def estimate_cost(config: RunConfig, plan: SweepPlan, audit: SweepAudit) -> CostEstimate:
@@ -247,7 +257,24 @@ def estimate_cost(config: RunConfig, plan: SweepPlan, audit: SweepAudit) -> Cost
     total = sum(of_trial.values())
     if not plan.trials:
         total = mean_flops * run.images_at(run.total_steps) * num_trials(config, plan)
-    return CostEstimate(flops=total, least_flops=total * _halved_share(config, plan), flops_of_trial=of_trial)
+    share = _halved_share(config, plan)
+    least, most = [], []
+    if share < 1:
+        least, most = ["halved as planned"], ["nothing stopped"]
+    if config.sweep.seeds == "auto":
+        least, most = [*least, "one seed each"], [*most, f"{config.sweep.max_seeds} seeds each"]
+    return CostEstimate(
+        flops=total * most_trials(config, plan) / num_trials(config, plan),
+        least_flops=total * share,
+        flops_of_trial=of_trial,
+        ends=(", ".join(least), ", ".join(most)),
+    )
+
+
+def _counted(config: RunConfig, plan: SweepPlan) -> str:
+    """How many trials, in words."""
+    least, most = num_trials(config, plan), most_trials(config, plan)
+    return f"{least} trials" if least == most else f"{least} to {most} trials (sweep.seeds: auto)"
 
 
 def _halved_share(config: RunConfig, plan: SweepPlan) -> float:
@@ -272,8 +299,11 @@ def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstima
         if model not in models:
             models[model] = checkpoint_bytes(each)
         sizes.append(models[model])
-    kept, repeats = config.train.keep_checkpoints, 1 if plan.trials else num_trials(config, plan)
-    return CheckpointEstimate(one_bytes=max(sizes), all_bytes=sum(sizes) * kept * repeats, num_kept=kept)
+    kept, most = config.train.keep_checkpoints, most_trials(config, plan)
+    repeats = most / (num_trials(config, plan) if plan.trials else 1)
+    return CheckpointEstimate(
+        one_bytes=max(sizes), all_bytes=round(sum(sizes) * kept * repeats), num_kept=kept
+    )
 
 
 def differences(config: RunConfig) -> dict[str, Any]:

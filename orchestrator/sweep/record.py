@@ -136,6 +136,8 @@ class SweepRecord:
     """The values of `train.images` under which trials ran, in order; empty unless the sweep was extended."""
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
+    seed_rounds: list[Mapping[str, Any]] = field(default_factory=list)
+    """What `sweep.seeds: auto` decided, round by round."""
     state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
     started_ms: int = 0
     ended_ms: int | None = None
@@ -187,6 +189,13 @@ class SweepRecord:
 
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = event["state"], event["time_ms"]
+
+    def _on_seeds_added(self, event: Mapping[str, Any]) -> None:
+        self.seed_rounds.append(event)
+        self.notes.append(event["reason"])
+
+    def _on_seeds_settled(self, event: Mapping[str, Any]) -> None:
+        self.notes.append(event["reason"])
 
     def _on_trial_planned(self, event: Mapping[str, Any]) -> None:
         self.trials.setdefault(

@@ -132,22 +132,19 @@ def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Repla
         cpus_per_slot=last[0].num_cpus,
         start_s=0.0,
     )
-    record = simulate(config, known, RecordedCurves(recorded), cluster)
-    short = [
-        trial
-        for trial in known
-        if recorded.trials[trial.trial_id].images < recorded.trials[trial.trial_id].total_images
-    ]
+    measured = {trial_id for trial_id, trial in recorded.trials.items() if trial.images}
+    record = simulate(config, known, RecordedCurves(recorded), cluster, recorded=measured)
+    ran = [recorded.trials[trial_id] for trial_id in record.trials]
     replayed, spent = account(record, config.budget), account(recorded, config.budget)
     return Replay(
         record=record,
         recorded=recorded,
         metric=config.sweep.metric,
         hours=replayed.total.total - replayed.idle,
-        recorded_hours=sum(spent.trials[trial.trial_id].total for trial in known),
+        recorded_hours=sum(spent.trials[trial.trial_id].total for trial in ran),
         device=spent.device,
         num_missing=len(planned) - len(known),
-        num_short=len(short),
+        num_short=sum(trial.images < trial.total_images for trial in ran),
     )
 
 

@@ -31,6 +31,7 @@ _MAY_CHANGE = (
     "train.report_every_images",
     "sweep.max_concurrent_trials",
     "sweep.num_trials",
+    "sweep.max_seeds",
 )
 """Keys that say where and how a sweep runs, or how long, and not what its trials are."""
 
@@ -104,7 +105,12 @@ def _shortened(config: RunConfig, record: SweepRecord) -> list[Fault]:
 
 
 def _is_wider(key: str, before: Any, now: Any) -> bool:
-    """Whether a list of seeds or of an axis' choices holds everything that it held, and more."""
+    """Whether a list of seeds or of an axis' choices holds everything that it held, and more.
+
+    One seed, 0, is how `auto` begins.
+    """
+    if key == "sweep.seeds" and now == "auto":
+        return bool(before == (0,))
     is_list = key in ("sweep.seeds", "sweep.points") or (
         key.startswith("sweep.space.") and key.endswith(".choices")
     )

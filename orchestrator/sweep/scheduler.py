@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.config.models import AshaConfig
+from orchestrator.config import first_seeds
+from orchestrator.config.models import AshaConfig, RunConfig
 from orchestrator.train.reporting import Decision
 
 
@@ -25,6 +26,18 @@ def rungs_images(asha: AshaConfig | None, total_images: int, *, bracket: int = 0
         rungs.append(rung)
         rung *= asha.reduction_factor
     return tuple(rungs[bracket:])
+
+
+def trial_rungs(config: RunConfig, *, index: int, seed: int) -> tuple[int, ...]:
+    """The rungs of a trial by its number and seed.
+
+    What `sweep.seeds: auto` repeats has none: it measures how much seeds matter, and stopping the unlucky
+    would bend that.
+    """
+    asha = config.sweep.asha
+    if seed not in first_seeds(config.sweep):
+        return ()
+    return rungs_images(asha, config.train.images, bracket=bracket_of(asha, index))
 
 
 def bracket_of(asha: AshaConfig | None, index: int) -> int:

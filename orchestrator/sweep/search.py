@@ -6,6 +6,7 @@ on proposes anew, and the board answers at once for every trial that is done.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search.optuna import OptunaSearch
 
+from orchestrator.config import first_seeds
 from orchestrator.config.models import Choice, RunConfig
+from orchestrator.sweep.contenders import next_seeds
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial
 from orchestrator.sweep.trial import METRIC, run_trial
@@ -41,18 +44,48 @@ class Search:
 
     def run(self) -> None:
         """Propose every trial and wait until the board has answered for all of them."""
-        if self.plan.trials:
-            self._listed(self.plan.trials)
-            return
         sweep = self.config.sweep
-        self._propose(sweep.num_trials or 1, is_last=len(sweep.seeds) == 1)
-        repeats = self._repeats(ray.get(self.board.record.remote()))
-        if repeats:
-            self._listed(repeats)
+        is_auto = sweep.seeds == "auto"
+        if self.plan.trials:
+            self._listed(self.plan.trials, is_last=not is_auto)
+        else:
+            self._propose(sweep.num_trials or 1, is_last=not is_auto and len(sweep.seeds) == 1)
+            repeats = [] if is_auto else self._repeats(self._record())
+            if repeats:
+                self._listed(repeats, is_last=True)
+        if is_auto:
+            self._add_seeds()
         ray.get(self.board.expect.remote(0))
 
-    def _listed(self, trials: Sequence[TrialPlan]) -> None:
-        """Trials that are known beforehand, and the last of the sweep.
+    def _record(self) -> SweepRecord:
+        record: SweepRecord = ray.get(self.board.record.remote())
+        return record
+
+    def _add_seeds(self) -> None:
+        """Run the contenders under further seeds, round by round; rounds that are journalled are not decided again."""
+        for number in itertools.count():
+            record = self._record()
+            if number == len(record.seed_rounds):
+                if ray.get(self.board.is_stopping.remote()):
+                    return  # not every trial has been heard
+                decision = next_seeds(self.config, record)
+                if not decision.trials:
+                    if decision.reason not in record.notes:
+                        ray.get(self.board.append.remote("seeds_settled", reason=decision.reason))
+                    return
+                ray.get(self.board.append.remote("seeds_added", **decision.to_json()))
+                record = self._record()
+            trials = record.seed_rounds[number]["trials"]
+            self._listed(
+                [
+                    make_trial(self.config, each["point"], each["seed"], len(record.trials) + place)
+                    for place, each in enumerate(trials)
+                ],
+                is_last=False,
+            )
+
+    def _listed(self, trials: Sequence[TrialPlan], *, is_last: bool) -> None:
+        """Trials that are known beforehand; `is_last` says that no others follow.
 
         The board queues them in their order before Tune asks for any, so that a sweep that goes on takes the same
         decisions in the same order, and no slot waits for Tune.
@@ -61,7 +94,7 @@ class Search:
             ray.get(
                 self.board.submit.remote(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
             )
-        ray.get(self.board.expect.remote(0))
+        ray.get(self.board.expect.remote(0 if is_last else None))
         listed = [
             json.dumps({"point": trial.point, "seed": trial.seed, "index": trial.index}) for trial in trials
         ]
@@ -80,7 +113,7 @@ class Search:
 
     def _repeats(self, record: SweepRecord) -> list[TrialPlan]:
         """What the other seeds repeat: every finished trial of the first."""
-        first, *others = self.config.sweep.seeds
+        first, *others = first_seeds(self.config.sweep)
         found = [trial for trial in record.in_order() if trial.seed == first and trial.state == "finished"]
         return [
             make_trial(self.config, trial.point, seed, len(record.trials) + number)

@@ -7,7 +7,7 @@ scheduler and budget before it spends anything, and so that the rules are tested
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,9 +15,10 @@ from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.board import Board
+from orchestrator.sweep.contenders import next_seeds
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.scheduler import bracket_of, rungs_images
-from orchestrator.sweep.space import TrialPlan
+from orchestrator.sweep.scheduler import trial_rungs
+from orchestrator.sweep.space import TrialPlan, make_trial
 from orchestrator.train.plan import RunPlan, plan_run
 from orchestrator.train.reporting import Row, TrialReport
 from orchestrator.train.slot import Outcome
@@ -66,10 +67,12 @@ class _Clock:
 @dataclass
 class _Simulation:
     config: RunConfig
-    trials: Mapping[str, TrialPlan]
+    trials: dict[str, TrialPlan]
     curves: Curves
     board: Board
     clock: _Clock
+    recorded: Container[str] | None = None
+    num_running: int = 0
     queue: list[tuple[float, int, _Slot]] = field(default_factory=list)
     plans: dict[str, RunPlan] = field(default_factory=dict)
 
@@ -89,13 +92,35 @@ class _Simulation:
         if assignment.kind == "end":
             self.board.slot_closed(slot.slot_id)
         elif assignment.job is None:
+            if not self.num_running:
+                self._add_seeds()
             self.later(_WAIT_S, slot)
         else:
             slot.trial = self.trials[assignment.job.trial_id]
             slot.attempt_id = assignment.attempt_id
+            self.num_running += 1
             plan = self._plan(slot.trial)
             slot.step = self.board.record().trials[slot.trial.trial_id].images // plan.batch_size
             self._advance(slot, slot.trial)
+
+    def _add_seeds(self) -> None:
+        """What the driver does under `sweep.seeds: auto` once every trial has ended."""
+        decision = next_seeds(self.config, self.board.record())
+        first = len(self.board.record().trials)
+        asked = [
+            make_trial(self.config, point, seed, first + place)
+            for place, (point, seed) in enumerate(decision.trials)
+        ]
+        trials = [trial for trial in asked if self.recorded is None or trial.trial_id in self.recorded]
+        if not trials:
+            missing = f"; {len(asked)} trials were never recorded" if asked else ""
+            self.board.append("seeds_settled", reason=decision.reason + missing)
+            self.board.expect(0)
+            return
+        self.board.append("seeds_added", **decision.to_json())
+        for trial in trials:
+            self.trials[trial.trial_id] = trial
+            self.board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
 
     def _advance(self, slot: _Slot, trial: TrialPlan) -> None:
         plan = self._plan(trial)
@@ -122,12 +147,13 @@ class _Simulation:
             return
         self.board.attempt_ended(trial.trial_id, slot.attempt_id, Outcome())
         slot.trial = None
+        self.num_running -= 1
         self.later(0.0, slot)
 
     def _plan(self, trial: TrialPlan) -> RunPlan:
         if trial.trial_id not in self.plans:
-            asha, recorded = self.config.sweep.asha, self.board.record().trials[trial.trial_id]
-            rungs = rungs_images(asha, self.config.train.images, bracket=bracket_of(asha, recorded.index))
+            recorded = self.board.record().trials[trial.trial_id]
+            rungs = trial_rungs(self.config, index=recorded.index, seed=trial.seed)
             self.plans[trial.trial_id] = plan_run(trial.config, rungs)
         return self.plans[trial.trial_id]
 
@@ -139,10 +165,12 @@ def simulate(
     cluster: SimulatedCluster,
     *,
     store: Store | None = None,
+    recorded: Container[str] | None = None,
 ) -> SweepRecord:
     """Run trials, in their order, through the rungs, health rules and budget of a configuration.
 
-    The journal goes to `store`, or to memory.
+    The journal goes to `store`, or to memory. `recorded` holds the ids of the trials that `curves` knows, where it does
+    not know all that `sweep.seeds: auto` may ask for.
     """
     clock = _Clock()
     board = Board("memory", config, store=store if store is not None else MemoryStore(), clock=clock)
@@ -155,10 +183,11 @@ def simulate(
         data={},
         notes=[],
     )
-    board.expect(len(trials))
+    board.expect(None if config.sweep.seeds == "auto" else len(trials))
     for trial in trials:
         board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
-    run = _Simulation(config, {trial.trial_id: trial for trial in trials}, curves, board, clock)
+    known = {trial.trial_id: trial for trial in trials}
+    run = _Simulation(config, known, curves, board, clock, recorded)
     for number in range(cluster.num_slots):
         slot = _Slot(f"slot-{number}")
         board.slot_opened(slot.slot_id, cluster.gpus_per_slot, cluster.cpus_per_slot)

@@ -17,7 +17,7 @@ import torch
 from torch.quasirandom import SobolEngine
 
 from jepa_core.masks import PatchGrid, geometry_key
-from orchestrator.config import apply_overrides, axis_value, flatten, grid_points, searched_keys
+from orchestrator.config import apply_overrides, axis_value, first_seeds, flatten, grid_points, searched_keys
 from orchestrator.config.models import Choice, ListedPoint, RunConfig
 from orchestrator.sweep.model_costs import reads_masks
 
@@ -62,7 +62,7 @@ def plan_sweep(config: RunConfig) -> SweepPlan:
     trials = [
         make_trial(config, point, seed, index)
         for index, (point, seed) in enumerate(
-            (point, seed) for point in points for seed in config.sweep.seeds
+            (point, seed) for point in points for seed in first_seeds(config.sweep)
         )
     ]
     return SweepPlan(trials=tuple(trials), notes=tuple(notes))

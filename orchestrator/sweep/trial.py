@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.space import TrialPlan, make_trial, point_from_units
 
@@ -42,4 +43,4 @@ def _plan(config: RunConfig, arguments: Mapping[str, Any]) -> TrialPlan:
     if "trial" in arguments:
         known = json.loads(arguments["trial"])
         return make_trial(config, known["point"], known["seed"], known["index"])
-    return make_trial(config, point_from_units(config, arguments), config.sweep.seeds[0], -1)
+    return make_trial(config, point_from_units(config, arguments), first_seeds(config.sweep)[0], -1)

@@ -63,6 +63,7 @@ def test_a_rule_between_settings_is_explained(text, key, words):
             "did you mean `masks.target_scale`?",
         ),
         ("space: {train.seed: {choices: [1, 2]}}", "train.seed", "list the seeds in `sweep.seeds`"),
+        ("space: {train.num_workers: {choices: [1, 2]}}", "train.num_workers", "set it outside the space"),
         ("space: {storage.uri: {choices: [a, b]}}", "storage.uri", "cannot be searched"),
         ("space: {sweep.seeds: {choices: [[1]]}}", "sweep.seeds", "cannot be searched"),
         ("space: {probe.knn_neighbors: {choices: [1]}}", "probe.knn_neighbors", "cannot be searched"),
@@ -143,11 +144,22 @@ def test_a_rule_of_the_search_is_explained(sweep, key, words):
     assert words in faults_of(f"sweep: {body}")[prefix + key]
 
 
+def test_an_axis_that_no_method_of_the_sweep_reads_is_refused():
+    axes = "ema.start_momentum: {choices: [0.9, 0.99]}, optimizer.learning_rate: {choices: [0.1]}"
+    text = "objective: {name: mae}\nsweep: {space: {" + axes + "}}"
+    (key, words), *others = faults_of(text).items()
+    assert (key, others) == ("sweep.space.ema.start_momentum", [])
+    assert "does nothing as an axis: mae reads no ema.* settings" in words
+    methods = "objective.name: {choices: [mae, dino]}"
+    axes = "sweep: {space: {ema.start_momentum: {choices: [0.9, 0.99]}, " + methods + "}}"
+    assert parse_config(axes).sweep.space
+
+
 def test_every_point_of_a_grid_is_checked_over_the_axes_that_a_rule_reads():
-    text = "sweep:\n  space:\n    train.batch_size: {choices: [8, 12]}\n    train.num_workers: {choices: [1, 3]}\n"
+    text = "sweep:\n  space:\n    predictor.width: {choices: [48, 54]}\n    predictor.num_heads: {choices: [3, 4]}\n"
     found = faults_of(text)
-    assert list(found) == ["sweep.space.train.batch_size.choices[0]"]
-    assert "with train.num_workers = 3" in found["sweep.space.train.batch_size.choices[0]"]
+    assert list(found) == ["sweep.space.predictor.width.choices[1]"]
+    assert "with predictor.num_heads = 4" in found["sweep.space.predictor.width.choices[1]"]
 
 
 def test_a_written_base_value_is_checked_although_an_axis_replaces_it():
@@ -174,7 +186,7 @@ def test_a_grid_of_a_billion_points_is_refused_at_once():
 
 BIG_AXES = [
     "train.batch_size",
-    "train.num_workers",
+    "masks.min_context_patches",
     "masks.num_target_blocks",
     "encoder.depth",
     "predictor.depth",

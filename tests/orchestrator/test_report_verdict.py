@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.report.noise import critical_range, difference_error, pool_noise
+from orchestrator.report.noise import difference_error, pool_noise
 from orchestrator.report.trials import TrialSummary, group_geometries
 from orchestrator.report.verdict import judge
+from orchestrator.sweep.noise import critical_range
 
 METRIC = "probe/linear/mean"
 

@@ -113,7 +113,8 @@ def test_methods_that_draw_their_own_masks_are_costed_and_not_audited():
 
 
 def test_points_that_differ_in_masks_alone_are_one_run_of_a_method_that_reads_none():
-    _, plan, audit = swept({"masks.target_scale": {"choices": SCALES}}, objective__name="mae")
+    points = [{"name": str(scale), "set": {"masks.target_scale": scale}} for scale in SCALES]
+    _, plan, audit = swept({}, objective__name="mae", sweep__points=points)
     assert len(plan.trials) == 1
     assert "reads no masks, so it is the same run as" in plan.notes[0]
     assert "axis masks.target_scale does nothing: no method of the sweep reads it" in audit.notes

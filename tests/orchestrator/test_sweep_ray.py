@@ -133,6 +133,26 @@ def test_a_proposing_search_runs_what_it_proposes_and_repeats_it_under_the_other
 
 
 @pytest.mark.usefixtures("cluster")
+def test_contenders_run_under_further_seeds_in_rounds_that_a_resumed_sweep_keeps(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        train__images=64,
+        sweep__seeds="auto",
+        sweep__max_seeds=2,
+        # Rates that move nothing: both end where they began, and no seed can tell them apart.
+        sweep__space={"optimizer.learning_rate": {"choices": [1e-12, 2e-12]}},
+        optimizer__start_learning_rate=1e-12,
+        optimizer__final_learning_rate=1e-12,
+    )
+    record = _run(config)
+    assert [trial.seed for trial in record.in_order()] == [0, 0, 1, 1]
+    assert len(record.seed_rounds) == 1
+    again = run_sweep(SweepRequest(config=config, observer=Remembering(), sweep_id="s", resume=True))
+    assert (again.seed_rounds, list(again.trials)) == (record.seed_rounds, list(record.trials))
+    assert {len(trial.attempts) for trial in again.trials.values()} == {1}
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     def pause_once(event: Any, record: SweepRecord) -> None:
         if event["kind"] == "report" and event["images"] >= 160 and not asked:

@@ -99,7 +99,10 @@ def path_in_data(error: ErrorDetails, data: Any) -> KeyPath:
     """The part of a location that exists in the data; pydantic adds the branches of unions to it."""
     path: list[str | int] = []
     here = data
-    for part in error["loc"]:
+    parts = error["loc"]
+    if parts[:2] == ("sweep", "space") and len(parts) > 3 and parts[3] in AXIS_KINDS:
+        parts = (*parts[:3], *parts[4:])  # the axis' kind, which is also the name of one of its keys
+    for part in parts:
         inside = isinstance(here, dict) and part in here
         if not inside and not (isinstance(here, list) and isinstance(part, int) and part < len(here)):
             continue

@@ -210,7 +210,7 @@ def _unwritten(config: RunConfig, document: Document) -> frozenset[str]:
     """
     return frozenset(
         key
-        for key in config.sweep.space
+        for key in searched_keys(config.sweep)
         if key not in settings()
         or not is_set(document.data, key_path(key))
         or flatten(config).get(key) == _freeze(settings()[key].default)
@@ -219,7 +219,7 @@ def _unwritten(config: RunConfig, document: Document) -> frozenset[str]:
 
 def _of_base(bad: Problem, config: RunConfig) -> Problem:
     """Says of a broken base value that its axis, which replaces it in the sweep, does not excuse it."""
-    if key_text(bad.path) not in config.sweep.space:
+    if key_text(bad.path) not in searched_keys(config.sweep):
         return bad
     remedy = "its axis replaces it in the sweep, but `orchestrator train` uses it: correct it or leave it out"
     return replace(bad, remedy="; ".join(part for part in (bad.remedy, remedy) if part))

@@ -83,6 +83,13 @@ Positive = Annotated[float, Field(gt=0)]
 Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
 PositiveBounds = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 IntBounds = Annotated[tuple[int, int], AfterValidator(_ordered)]
+WidthBounds = Annotated[
+    tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], AfterValidator(_ordered)
+]
+SpreadBounds = Annotated[
+    tuple[Annotated[float, Field(ge=1.0, le=1000.0)], Annotated[float, Field(ge=1.0, le=1000.0)]],
+    AfterValidator(_ordered),
+]
 Area = Annotated[float, Field(gt=0, le=1)]
 StoreUri = Annotated[str, AfterValidator(check_store_uri)]
 
@@ -242,7 +249,43 @@ class StorageConfig(Section):
     """Agree to pay for requests to buckets whose owner does not."""
 
 
-class Choice(Section):
+def _is_empty(value: Any) -> bool:
+    """Whether a mapping that is seldom used need not be written out."""
+    return not value
+
+
+def _listed(value: Any) -> Any:
+    """One value as a list of it."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+class Times(Section):
+    """A tied value: the axis' value, or both of a pair, times a factor."""
+
+    times: float
+    """The factor."""
+
+
+Given = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    AfterValidator(_freeze),
+    AfterValidator(_distinct),
+]
+Tie = Literal["same"] | Times | Annotated[tuple[Any, ...], AfterValidator(_freeze)]
+
+
+class AxisSection(Section):
+    """What an axis of any kind may say beside its values."""
+
+    when: dict[str, Given] = Field(default_factory=dict, max_length=8, exclude_if=_is_empty)
+    """Axis -> values: this one exists only at points where each of those axes has one of its values."""
+    also: dict[str, Tie] = Field(default_factory=dict, max_length=8, exclude_if=_is_empty)
+    """Keys that this axis sets too: key -> `same`, `{times: FACTOR}`, or a list with a value for each choice."""
+
+
+class Choice(AxisSection):
     """An axis that takes one of the listed values."""
 
     choices: Annotated[
@@ -251,43 +294,43 @@ class Choice(Section):
     """The values, in the order a grid takes them."""
 
 
-class Uniform(Section):
+class Uniform(AxisSection):
     """An axis drawn evenly between two bounds."""
 
     uniform: Bounds
     """Lowest and highest value."""
 
 
-class LogUniform(Section):
+class LogUniform(AxisSection):
     """An axis drawn evenly in its logarithm between two bounds."""
 
     log_uniform: PositiveBounds
     """Lowest and highest value, both above 0."""
 
 
-class IntUniform(Section):
+class IntUniform(AxisSection):
     """An integer axis, both bounds included."""
 
     int_uniform: IntBounds
     """Lowest and highest value."""
 
 
-class Centered(Section):
+class Centered(AxisSection):
     """A pair `[centre - width / 2, centre + width / 2]` whose centre is drawn evenly between two bounds."""
 
     center: Bounds
     """Lowest and highest centre."""
-    width: float = Field(ge=0)
-    """High minus low of every pair."""
+    width: Annotated[float, Field(ge=0)] | WidthBounds
+    """High minus low of every pair; `[low, high]` draws it evenly too."""
 
 
-class CenteredRatio(Section):
+class CenteredRatio(AxisSection):
     """A pair `[centre / spread, centre * spread]` whose centre is drawn log-evenly between two bounds."""
 
     center_ratio: PositiveBounds
     """Lowest and highest centre, both above 0."""
-    spread: float = Field(default=1.0, ge=1.0, le=1000.0)
-    """High over centre, and centre over low, of every pair."""
+    spread: Annotated[float, Field(ge=1.0, le=1000.0)] | SpreadBounds = 1.0
+    """High over centre, and centre over low, of every pair; `[low, high]` draws it log-evenly too."""
 
 
 AXIS_KINDS = ("choices", "uniform", "log_uniform", "int_uniform", "center", "center_ratio")
@@ -379,6 +422,12 @@ class SweepConfig(Section):
     """Most seeds of a geometry when `seeds` is `auto`."""
     metric: str = "probe/linear/mean"
     """Metric that ranks trials; higher is better."""
+    trade_off: Literal["gpu_hours"] | None = None
+    """Search by `optuna` or `gp` for what nothing beats on both `metric` and a trial's GPU hours (CPU core hours
+    without a GPU); null searches for the highest `metric`."""
+    warm_start: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
+    """Earlier sweep, an id in `storage.uri` or a sweep's folder, of whose finished trials an `optuna` or `gp` search is
+    told beforehand; null starts from nothing."""
     asha: AshaConfig | None = None
     """Early stopping by successive halving; null trains every trial to its end."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -209,6 +209,30 @@ def _check_first_rung(config: RunConfig) -> list[Problem]:
     return _broken("sweep.asha.first_rung_images", message)
 
 
+@rule("sweep.trade_off", "sweep.search", "sweep.asha")
+def _check_trade_off(config: RunConfig) -> list[Problem]:
+    """`sweep.trade_off` needs a search that proposes (`optuna` or `gp`), and no `sweep.asha`."""
+    sweep = config.sweep
+    if sweep.trade_off is None:
+        return []
+    if sweep.search not in ("optuna", "gp"):
+        message = f"needs a search that proposes, not {sweep.search}; set sweep.search to optuna or gp"
+        return _broken("sweep.trade_off", message)
+    if sweep.asha is not None:
+        message = "cannot stand beside sweep.asha, which stops what is cheap and less accurate; remove one"
+        return _broken("sweep.trade_off", message)
+    return []
+
+
+@rule("sweep.warm_start", "sweep.search")
+def _check_warm_start(config: RunConfig) -> list[Problem]:
+    """`sweep.warm_start` needs a search that proposes (`optuna` or `gp`)."""
+    if config.sweep.warm_start is None or config.sweep.search in ("optuna", "gp"):
+        return []
+    message = f"needs a search that proposes, not {config.sweep.search}; set sweep.search to optuna or gp"
+    return _broken("sweep.warm_start", message)
+
+
 @rule("sweep.metric", "probe.labels")
 def _check_metric(config: RunConfig) -> list[Problem]:
     """`sweep.metric` is a probe accuracy, of one of `probe.labels` where they are given."""

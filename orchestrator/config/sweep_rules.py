@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args, get_origin
 
+from orchestrator.config.axis_rules import axis_values, check_conditions, check_ties
 from orchestrator.config.faults import Problem, key_path, problem
 from orchestrator.config.fields import nearest_key, settings, with_values
 from orchestrator.config.models import (
@@ -27,7 +28,7 @@ from orchestrator.config.models import (
 )
 from orchestrator.config.rules import RULES, touches
 from orchestrator.config.settle import validate_section
-from orchestrator.config.space import axis_value, grid_size
+from orchestrator.config.space import build_point, grid_size
 from orchestrator.config.yaml12 import KeyPath
 
 MAX_GRID_POINTS = 10_000
@@ -46,7 +47,7 @@ _ELSEWHERE = {
     "train.seed": ("is not an axis", "list the seeds in `sweep.seeds`"),
     "train.num_workers": (
         "is not an axis",
-        "a sweep's worker groups are all of one size and results do not depend on it; set it outside the space",
+        "the worker groups of a sweep are all of one size; set it outside the space, and run a sweep for each size",
     ),
 }
 _IDLE_SECTIONS = {
@@ -77,8 +78,11 @@ def check_search(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
     is_grid = sweep.search == "grid"
     found = [*_check_counts(config, faulty), *_check_idle(config, faulty)]
     axes = {key: axis for key, axis in sweep.space.items() if is_sweepable(key)}
+    structural = _check_structure(config)
+    if structural:
+        return [*found, *structural]  # which points there are is not known
     unfit = {key: bad for key, axis in axes.items() if (bad := _check_kind(key, axis, is_grid=is_grid))}
-    values = {key: _values(axis) for key, axis in axes.items() if key not in unfit}
+    values = {key: axis_values(axis) for key, axis in axes.items() if key not in unfit}
     found += [*unfit.values(), *_check_sections(config, values, is_grid=is_grid)]
     if found and not is_grid:
         return found  # a section has refused an end of a range: what the rules say of it is no news
@@ -113,6 +117,8 @@ def _check_counts(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]
         if not sweep.space and not any(path[:2] == ("sweep", "space") for path in faulty):
             return [problem(("sweep", "space"), f"must hold an axis when sweep.search is {sweep.search}")]
         return []
+    if _check_structure(config):
+        return []
     choices = {key: axis for key, axis in sweep.space.items() if isinstance(axis, Choice)}
     size = grid_size(sweep.model_copy(update={"space": choices}))
     if min(size, sweep.num_trials or size) <= MAX_GRID_POINTS:
@@ -125,9 +131,9 @@ def _check_counts(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]
 
 def _check_idle(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
     """Every axis is read by a method of the sweep."""
-    if any(path[0] == "objective" for path in faulty):
+    if any(path[:1] in ((), ("objective",)) for path in faulty):
         return []
-    names = _values(config.sweep.space.get("objective.name", Choice(choices=(config.objective.name,))))
+    names = axis_values(config.sweep.space.get("objective.name", Choice(choices=(config.objective.name,))))
     idle = set.intersection(*(set(_IDLE_SECTIONS.get(str(name), ())) for name in names))
     methods = ", ".join(str(name) for name in names)
     return [
@@ -178,17 +184,32 @@ def _types(annotation: Any) -> set[Any]:
     return {annotation, *get_args(annotation)}
 
 
-def _values(axis: Axis) -> tuple[Any, ...]:
-    """What an axis is checked at: every choice, or the middle and the ends of a range."""
-    return axis.choices if isinstance(axis, Choice) else tuple(axis_value(axis, at) for at in (0.5, 0.0, 1.0))
+def _check_structure(config: RunConfig) -> list[Problem]:
+    """What axes wait for is there, and what they set beside their own key may be searched."""
+    space = config.sweep.space
+    unknown = [
+        bad
+        for key, axis in space.items()
+        for other in axis.also
+        if (bad := check_searched_key(other, ("sweep", "space", key, "also", other)))
+    ]
+    return [*unknown, *check_conditions(space), *check_ties(space)]
 
 
 def _check_sections(config: RunConfig, values: Values, *, is_grid: bool) -> list[Problem]:
     """What each section says to the values of its own axes."""
     found: list[Problem] = []
-    for section in dict.fromkeys(settings()[key].section for key in values):
-        axes = {key: options for key, options in values.items() if settings()[key].section == section}
-        for point, bad in _check_points(axes, partial(_section_problems, config), is_grid=is_grid):
+    space = config.sweep.space
+    for section in dict.fromkeys(settings()[key].section for own in values for key in _sets(space, own)):
+        axes = {
+            key: options
+            for key, options in values.items()
+            if any(settings()[each].section == section for each in _sets(space, key))
+        }
+        axes = _with_parents(space, axes, values)
+        for point, bad in _check_points(space, axes, partial(_section_problems, config), is_grid=is_grid):
+            if bad.path[0] != section:
+                continue  # of an axis that another one waits for: said where that one's section is checked
             others = [key for key in point if key.rpartition(".")[2] in bad.rule]
             found.append(_placed(bad, point, config.sweep.space, others))
     return found
@@ -200,20 +221,44 @@ def _check_rules_at_points(
     """The rules between sections: on a grid over the product of the axes that each reads, else an axis at a time."""
     found: list[Problem] = []
     for item in RULES:
-        axes = {key: options for key, options in values.items() if key in item.reads}
+        space = config.sweep.space
+        axes = {key: options for key, options in values.items() if item.reads.intersection(_sets(space, key))}
+        axes = _with_parents(space, axes, values)
         if not axes or any(touches(path, item.reads) for path in unsound):
             continue
-        for point, bad in _check_points(axes, partial(_rule_problems, config, item.check), is_grid=is_grid):
+        for point, bad in _check_points(
+            space, axes, partial(_rule_problems, config, item.check), is_grid=is_grid
+        ):
             found.append(_placed(bad, point, config.sweep.space, list(point)))
     return found
 
 
+def _sets(space: Mapping[str, Axis], key: str) -> tuple[str, ...]:
+    """The keys that an axis sets: its own, and those that are tied to it."""
+    return (key, *space[key].also)
+
+
+def _with_parents(space: Mapping[str, Axis], axes: Values, values: Values) -> dict[str, Sequence[Any]]:
+    """Axes with those that they wait for, which decide whether they exist."""
+    found, left = dict(axes), list(axes)
+    while left:
+        for parent in space[left.pop()].when:
+            if parent in values and parent not in found:
+                found[parent] = values[parent]
+                left.append(parent)
+    return found
+
+
 def _check_points(
-    values: Values, check: Callable[[dict[str, Any]], list[Problem]], *, is_grid: bool
+    space: Mapping[str, Axis],
+    values: Values,
+    check: Callable[[dict[str, Any]], list[Problem]],
+    *,
+    is_grid: bool,
 ) -> list[tuple[dict[str, Any], Problem]]:
     """Points with what is wrong at them, one for each value and rule, and a few at most."""
     found: dict[str, tuple[dict[str, Any], Problem]] = {}
-    for point in _points(values, is_grid=is_grid):
+    for point in _points(space, values, is_grid=is_grid):
         for bad in check(point):
             at = point.get(".".join(str(part) for part in bad.path[:2]))
             found.setdefault(f"{bad.path}{at!r}{bad.rule}", (point, bad))
@@ -222,14 +267,27 @@ def _check_points(
     return list(found.values())
 
 
-def _points(values: Values, *, is_grid: bool) -> Iterator[dict[str, Any]]:
+def _points(space: Mapping[str, Axis], values: Values, *, is_grid: bool) -> Iterator[dict[str, Any]]:
     first = {key: options[0] for key, options in values.items()}
     for key, options in values.items():
         for option in options:
-            yield {**first, key: option}
+            yield _point(space, {**first, **_conditions(space, key), key: option})
     if is_grid and len(values) > 1:
         for combination in itertools.islice(itertools.product(*values.values()), MAX_COMBINATIONS):
-            yield dict(zip(values, combination, strict=True))
+            yield _point(space, dict(zip(values, combination, strict=True)))
+
+
+def _point(space: Mapping[str, Axis], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """The point of values for some of the axes, which hold all that they wait for."""
+    return build_point({key: space[key] for key in drawn}, lambda key, _: drawn[key])
+
+
+def _conditions(space: Mapping[str, Axis], key: str) -> dict[str, Any]:
+    """Values of other axes at which an axis exists."""
+    found: dict[str, Any] = {}
+    for parent, given in space[key].when.items():
+        found |= {**_conditions(space, parent), parent: given[0]}
+    return found
 
 
 def _placed(
@@ -238,9 +296,12 @@ def _placed(
     """A problem of a point at the axis it is about, with the values of the other axes that are involved."""
     named = ".".join(str(part) for part in bad.path[:2])
     key = named if named in point else next(iter(point))
-    axis = axes[key]
-    path: KeyPath = ("sweep", "space", key)
-    if isinstance(axis, Choice):
+    owner = next((own for own, axis in axes.items() if key in axis.also), key)
+    axis = axes[owner]
+    path: KeyPath = ("sweep", "space", owner)
+    if owner != key:
+        path = (*path, "also", key)
+    elif isinstance(axis, Choice):
         path = (*path, "choices", axis.choices.index(point[key]))
     others = [name for name in (point if named not in point else involved) if name != key]
     given = ", ".join(f"{name} = {json.dumps(point[name])}" for name in others)

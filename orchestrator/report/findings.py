@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import norm, qmc
 
 from orchestrator.config.models import RunConfig
+from orchestrator.config.space import build_point
 from orchestrator.errors import OrchestratorError
 from orchestrator.report.noise import Noise
 from orchestrator.report.realised import (
@@ -260,7 +261,8 @@ def _suggestion(
 
 def _candidates(config: RunConfig, points: Sequence[Mapping[str, Any]]) -> list[Candidate]:
     """Settings between those that ran and a little beyond, which keep every rule and can be sampled."""
-    keys = [key for key in points[0] if len({str(point.get(key)) for point in points}) > 1]
+    known = dict.fromkeys(key for point in points for key in point)
+    keys = [key for key in known if len({str(point.get(key)) for point in points}) > 1]
     if not keys:
         return []
     draws = qmc.Sobol(len(keys), seed=0).random(1 << (_CANDIDATES - 1).bit_length())[:_CANDIDATES]
@@ -269,18 +271,30 @@ def _candidates(config: RunConfig, points: Sequence[Mapping[str, Any]]) -> list[
     seen: set[str] = set()
     found: list[Candidate] = []
     for row in draws:
-        point = fixed | {key: spans[key].at(float(u)) for key, u in zip(keys, row, strict=True)}
-        name = point_text(point)
-        if name in seen:
+        drawn = fixed | {key: spans[key].at(float(u)) for key, u in zip(keys, row, strict=True)}
+        point = _settled(config, drawn)
+        name = "" if point is None else point_text(point)
+        if point is None or name in seen:
             continue
         seen.add(name)
         try:
             figures = realised_figures(config, point)
         except (OrchestratorError, ValueError):
             continue
-        beyond = tuple(key for key in keys if not spans[key].holds(point[key]))
+        beyond = tuple(key for key in keys if key in point and not spans[key].holds(point[key]))
         found.append((point, figures, beyond))
     return found
+
+
+def _settled(config: RunConfig, drawn: dict[str, Any]) -> dict[str, Any] | None:
+    """A point without axes that do not exist there, with what is tied to the others; None where a tie does not say."""
+    space = config.sweep.space
+    if not any(axis.when or axis.also for axis in space.values()):
+        return drawn
+    try:
+        return build_point(space, lambda key, _: drawn[key])
+    except (KeyError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,14 @@ def _draw_surface(summary: Summary, figure: Figure, tips: Tips) -> bool:
 
 
 def _plotted_axes(summary: Summary) -> list[str]:
-    """Two axes with more than one value, target scale and aspect ratio first."""
-    varied = [key for key in summary.axes() if len(_values(summary.trials, key)) > 1]
+    """Two axes with more than one value, which every trial has, target scale and aspect ratio first."""
+    varied = [
+        key
+        for key in summary.axes()
+        if len(_values(summary.trials, key)) > 1
+        and key not in summary.driven_axes
+        and all(key in trial.point for trial in summary.trials)
+    ]
     preferred = [key for key in _PREFERRED_AXES if key in varied]
     return [*preferred, *(key for key in varied if key not in preferred)][:2]
 

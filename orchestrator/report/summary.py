@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.config.models import RunConfig
+from orchestrator.config.space import driven_keys
 from orchestrator.report.findings import Findings, explore
 from orchestrator.report.matched import MatchedResult, compare
+from orchestrator.report.pareto import pareto_front, pareto_json, pareto_lines
 from orchestrator.report.subject import METHODS, Subject, subject_of
 from orchestrator.report.trials import (
     TrialSummary,
@@ -47,6 +49,10 @@ class Summary:
     matched: tuple[MatchedResult, ...] = ()
     """The best geometry against each other one at equal images, FLOPs and device hours."""
     published_source: str = ""
+    is_trade_off: bool = False
+    """Whether the sweep searched for accuracy against hours."""
+    driven_axes: tuple[str, ...] = ()
+    """Keys that follow another axis, so that their effects are one."""
 
     def lines(self) -> list[str]:
         """The verdict in sentences."""
@@ -63,6 +69,7 @@ class Summary:
             align(self.rows()),
             "",
             *(f"- {line}" for line in self.lines()),
+            *(["", *lines] if (lines := self.front_lines()) else []),
             "",
             self.cost_line(),
             *([f"Published: {self.published_source}"] if self.published_source else []),
@@ -73,6 +80,8 @@ class Summary:
         """The same as Markdown, verdict first: the note on the sweep's MLflow run."""
         lines = [f"# {self.sweep_id}", "", *(f"- {line}" for line in self.lines())]
         source = [f"Published: {self.published_source}", ""] if self.published_source else []
+        front = [f"- {line.strip()}" for line in self.front_lines()]
+        lines += ["", *front] if front else []
         return "\n".join([*lines, "", self.cost_line(), "", *source, *_markdown_table(self.rows()), ""])
 
     def csv(self) -> str:
@@ -119,17 +128,18 @@ class Summary:
             "surface": None if self.findings is None else _surface_json(self.findings),
             "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
             "pareto_front": [result.name for result in self.front()],
+            "pareto_set": pareto_json(self.front()),
         }
         clean: dict[str, Any] = json_able({**head, **figures, "verdict": verdict, **extra, "trials": trials})
         return clean
 
     def front(self) -> list[GeometryResult]:
         """The geometries that no other one equals or beats on both accuracy and device hours, cheapest first."""
-        front: list[GeometryResult] = []
-        for result in sorted(self.verdict.ranking, key=lambda each: (each.device_hours, -each.mean)):
-            if not front or result.mean > front[-1].mean:
-                front.append(result)
-        return front
+        return pareto_front(self.verdict.ranking)
+
+    def front_lines(self) -> list[str]:
+        """The same in words, where the sweep searched for it."""
+        return pareto_lines(self.front(), self.metric) if self.is_trade_off else []
 
     def axes(self) -> list[str]:
         """The dotted keys that the sweep varied."""
@@ -231,6 +241,8 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         findings=findings,
         matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
         published_source=config.sweep.published_source or "",
+        is_trade_off=config.sweep.trade_off is not None,
+        driven_axes=driven_keys(config.sweep),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
+from orchestrator.report.pareto import pareto_json, pareto_lines
 from orchestrator.report.summary import Summary
 from orchestrator.report.trials import TrialSummary
 from orchestrator.report.verdict import GeometryResult, Verdict
@@ -36,6 +37,10 @@ class Recommendation:
     trial: TrialSummary
     reason: str
     metric: str
+    front: tuple[GeometryResult, ...] = ()
+    """What nothing beats on both accuracy and hours, cheapest first."""
+    is_trade_off: bool = False
+    """Whether the sweep searched for that."""
 
     def text(self) -> str:
         """In words, with its settings as a sweep file writes them."""
@@ -47,6 +52,7 @@ class Recommendation:
             "settings:",
             *(f"  {key}: {setting_text(value)}" for key, value in self.result.point.items()),
             f"trials: {', '.join(self.result.trial_ids)} (highest: {self.trial.trial_id})",
+            *(pareto_lines(self.front, self.metric) if self.is_trade_off else []),
         ]
         return "\n".join(lines)
 
@@ -66,6 +72,7 @@ class Recommendation:
             "trial_ids": list(self.result.trial_ids),
             "trial_id": self.trial.trial_id,
             "reason": self.reason,
+            "pareto_set": pareto_json(self.front),
         }
 
 
@@ -102,6 +109,8 @@ def recommend(summary: Summary, pick: Pick = "recommended") -> Recommendation:
         trial=max(trials, key=lambda trial: trial.value),
         reason=reason,
         metric=summary.metric,
+        front=tuple(summary.front()),
+        is_trade_off=summary.is_trade_off,
     )
 
 
@@ -137,6 +146,8 @@ def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunC
         "sweep.num_trials": None,
         "sweep.seeds": (seed,),
         "sweep.asha": None,
+        "sweep.trade_off": None,
+        "sweep.warm_start": None,
     }
     return apply_overrides(config, {**point, "train.seed": seed, **alone})
 

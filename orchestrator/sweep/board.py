@@ -29,6 +29,7 @@ from orchestrator.sweep.budget import (
 )
 from orchestrator.sweep.clock import SteadyClock
 from orchestrator.sweep.health import judge
+from orchestrator.sweep.hours import full_length_hours
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
@@ -174,6 +175,14 @@ class Board:
             return value
         values = [other.metrics.get(self._metric, math.nan) for other in self._record.trials.values()]
         return min((value for value in values if math.isfinite(value)), default=0.0)
+
+    def hours(self, trial_id: str) -> float:
+        """Device hours of a trial at its full length; for one that never reported, the most that any took."""
+        own = full_length_hours(self._record, self._record.trials[trial_id])
+        if math.isfinite(own):
+            return own
+        known = [full_length_hours(self._record, other) for other in self._record.trials.values()]
+        return max((hours for hours in known if math.isfinite(hours)), default=0.0)
 
     # The slots' side
 

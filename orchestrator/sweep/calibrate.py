@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.config import apply_overrides
+from orchestrator.config import apply_overrides, most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
@@ -74,7 +74,7 @@ class Quote:
     """Device hours of trials and of all of them run to their end; `uncertainty` is relative, for nine cases in ten.
 
     `device` is "GPU" or "CPU core". `baselines_hours` is what the first trial of each seed measures for all;
-    `least_share` what successive halving leaves of the training at best.
+    `least_share` what successive halving and `seeds: auto` leave of the training at best, `least_words` what that is.
     """
 
     device: str
@@ -83,6 +83,7 @@ class Quote:
     baselines_hours: float
     uncertainty: float
     least_share: float = 1.0
+    least_words: str = "halved as planned"
     price: float | None = None
     currency: str = ""
     calibrated_s: float = 0.0
@@ -99,7 +100,7 @@ class Quote:
         money = "" if self.price is None else f", {self.hours * self.price:.2f} {self.currency}"
         text = f"{self.hours:.3g} {self.device} hours ({low:.3g} to {high:.3g}){money}"
         if self.least_share < 1:
-            text += f"; {self.hours * self.least_share:.3g} when halved as planned"
+            text += f"; {self.hours * self.least_share:.3g} when {self.least_words}"
         return f"{text}; starting worker groups comes on top"
 
     def to_json(self) -> dict[str, Any]:
@@ -143,6 +144,7 @@ def calibrate(
     *,
     num_trials: int,
     least_share: float = 1.0,
+    least_words: str = "halved as planned",
     say: Callable[[str], None] = lambda text: None,
 ) -> Quote:
     """Measure and quote; `trials` are those of the plan, or a sample where a search proposes its own.
@@ -168,9 +170,10 @@ def calibrate(
         device=bench.device_name,
         hours_of_trial=hours,
         num_trials=num_trials,
-        baselines_hours=devices * baselines_s * len(config.sweep.seeds) / 3600,
+        baselines_hours=devices * baselines_s * len(most_seeds(config.sweep)) / 3600,
         uncertainty=uncertainty([first.image_s, known[0][1].image_s], [each.spread for _, each in known]),
         least_share=least_share,
+        least_words=least_words,
         price=config.budget.price_per_gpu_hour if bench.device_name == "GPU" else None,
         currency=config.budget.currency,
         calibrated_s=time.monotonic() - begun_s,

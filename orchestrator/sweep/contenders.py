@@ -96,6 +96,13 @@ def fit_effects(values: Sequence[Mapping[int, float]]) -> Effects:
     )
 
 
+def unfinished_round(record: SweepRecord) -> list[tuple[dict[str, Any], int]]:
+    """The trials that journalled rounds asked for and that have not ended: they come before any decision."""
+    ended = {(_key(trial.point), trial.seed) for trial in record.trials.values() if trial.done}
+    asked = [(each["point"], each["seed"]) for round_ in record.seed_rounds for each in round_["trials"]]
+    return [(point, seed) for point, seed in asked if (_key(point), seed) not in ended]
+
+
 def next_seeds(config: RunConfig, record: SweepRecord) -> SeedDecision:
     """Who runs under one more seed, once every trial so far has ended."""
     metric, first = config.sweep.metric, most_seeds(config.sweep)[0]
@@ -166,8 +173,12 @@ def _by_point(record: SweepRecord) -> list[dict[int, TrialRecord]]:
     """The trials of every point by seed, points in the order they were planned."""
     groups: dict[str, dict[int, TrialRecord]] = {}
     for trial in record.in_order():
-        groups.setdefault(json.dumps(trial.point, sort_keys=True), {})[trial.seed] = trial
+        groups.setdefault(_key(trial.point), {})[trial.seed] = trial
     return list(groups.values())
+
+
+def _key(point: Mapping[str, Any]) -> str:
+    return json.dumps(point, sort_keys=True)
 
 
 def _counts(trial: TrialRecord, metric: str) -> bool:

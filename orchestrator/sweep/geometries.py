@@ -25,6 +25,7 @@ from jepa_core.masks import (
 )
 from orchestrator.config import apply_overrides, axis_value, searched_keys
 from orchestrator.config.models import Choice, RunConfig
+from orchestrator.config.space import dimensions, driven_keys
 from orchestrator.errors import ConfigError
 from orchestrator.sweep.model_costs import ModelCosts, reads_masks
 from orchestrator.sweep.space import SweepPlan, patch_grid, point_name, point_of_fractions
@@ -174,7 +175,7 @@ def _variants(config: RunConfig, plan: SweepPlan) -> list[_Variant]:
         ]
     generator = np.random.default_rng(config.sweep.search_seed)
     variants = []
-    for fractions in generator.random((_SAMPLED_POINTS, len(config.sweep.space))).tolist():
+    for fractions in generator.random((_SAMPLED_POINTS, len(dimensions(config.sweep.space)))).tolist():
         point = point_of_fractions(config, fractions)
         try:
             variants.append(_Variant(point=point, config=apply_overrides(config, point)))
@@ -232,7 +233,11 @@ def _axis_notes(config: RunConfig, variants: Sequence[_Variant]) -> list[str]:
         if section != "masks" or not variants:
             continue
         values = axis.choices if isinstance(axis, Choice) else [axis_value(axis, at) for at in _LEVELS]
-        bases = [variant.config for variant in variants[:: max(1, len(variants) // _BASES)]]
+        having = [variant for variant in variants if key in variant.point]
+        if not having:
+            notes.append(f"axis {key} exists at no point of the plan")
+            continue
+        bases = [variant.config for variant in having[:: max(1, len(having) // _BASES)]]
         settings = [(base.masks, patch_grid(base)) for base in bases]
         grids = ", ".join(dict.fromkeys(str(grid) for _, grid in settings))
         listed = _texts(values)
@@ -296,7 +301,10 @@ def _coupling_notes(config: RunConfig, geometries: Sequence[GeometryAudit]) -> l
 def _axis_figures(config: RunConfig, geometries: Sequence[GeometryAudit]) -> dict[str, list[float]]:
     """The axes whose values are numbers or pairs of numbers, one number a geometry: the pair's middle."""
     figures = {}
+    driven = driven_keys(config.sweep)
     for key in searched_keys(config.sweep):
+        if key in driven:
+            continue  # follows its axis by design
         values = [_number(geometry.point.get(key)) for geometry in geometries]
         if all(math.isfinite(value) for value in values):
             figures[key] = values

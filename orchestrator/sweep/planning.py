@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import default_config, first_seeds, flatten, most_seeds
 from orchestrator.config.models import RunConfig, TrainConfig
+from orchestrator.config.space import dimensions, space_text
 from orchestrator.data import Survey, survey_source
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.labels import label_notes
@@ -26,6 +27,7 @@ from orchestrator.sweep.space import (
     point_name,
     point_of_fractions,
 )
+from orchestrator.sweep.warm import WarmStart, warm_start
 from orchestrator.text import align, with_prefix
 from orchestrator.train.plan import plan_run
 
@@ -92,12 +94,14 @@ class PlanDescription:
     cost: CostEstimate
     checkpoints: CheckpointEstimate
     quote: Quote | None = None
+    warm: WarmStart | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was merged or capped, and what the audit warns of."""
         return (
             *label_notes(self.config, self.data),
+            *(() if self.warm is None else self.warm.notes),
             *self.plan.notes,
             *self.audit.notes,
             *self.audit.warnings,
@@ -109,6 +113,7 @@ class PlanDescription:
             "name": self.config.name,
             "config": flatten(self.config),
             "search": self.config.sweep.search,
+            "space": space_text(self.config.sweep),
             "num_trials": num_trials(self.config, self.plan),
             "most_trials": most_trials(self.config, self.plan),
             "trials": [
@@ -201,6 +206,7 @@ def describe_plan(config: RunConfig, say: Callable[[str], None] | None = None) -
     With `say`, which is told what happens meanwhile, short runs on this machine give a quote; that packs the data.
 
     Raises:
+        ConfigError: The sweep that `sweep.warm_start` names is not there.
         DataError, StorageError: The data source is missing, cannot be read or cannot be reached.
     """
     plan = plan_sweep(config)
@@ -214,6 +220,7 @@ def describe_plan(config: RunConfig, say: Callable[[str], None] | None = None) -
         cost=cost,
         checkpoints=estimate_checkpoints(config, plan),
         quote=None if say is None else quote_cost(config, plan, cost, say),
+        warm=warm_start(config),
     )
 
 
@@ -223,15 +230,16 @@ def quote_cost(config: RunConfig, plan: SweepPlan, cost: CostEstimate, say: Call
 
     trials, flops = plan.trials, cost.flops_of_trial
     if not trials:
-        middle = point_of_fractions(config, [0.5] * len(config.sweep.space))
-        trials = (make_trial(config, middle, config.sweep.seeds[0], 0),)
-        flops = {trials[0].trial_id: cost.flops / num_trials(config, plan)}
+        middle = point_of_fractions(config, [0.5] * len(dimensions(config.sweep.space)))
+        trials = (make_trial(config, middle, first_seeds(config.sweep)[0], 0),)
+        flops = {trials[0].trial_id: cost.flops / most_trials(config, plan)}
     return calibrate(
         config,
         trials,
         flops,
-        num_trials=num_trials(config, plan),
-        least_share=_halved_share(config, plan),
+        num_trials=most_trials(config, plan),
+        least_share=cost.least_flops / cost.flops,
+        least_words=cost.ends[0],
         say=say,
     )
 
@@ -328,9 +336,7 @@ def _searched(config: RunConfig) -> str:
     sweep = config.sweep
     if sweep.points:
         return f"at {len(sweep.points)} listed points"
-    return (
-        f"by {sweep.search} search over {', '.join(sweep.space)}" if sweep.space else "of one configuration"
-    )
+    return f"by {sweep.search} search over {space_text(sweep)}" if sweep.space else "of one configuration"
 
 
 def _figures(geometry: GeometryAudit) -> list[str]:

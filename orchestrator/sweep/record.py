@@ -138,6 +138,8 @@ class SweepRecord:
     slots: dict[str, Slot] = field(default_factory=dict)
     seed_rounds: list[Mapping[str, Any]] = field(default_factory=list)
     """What `sweep.seeds: auto` decided, round by round."""
+    warm_start: Mapping[str, Any] | None = None
+    """What was taken from an earlier sweep, when this one started."""
     state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
     started_ms: int = 0
     ended_ms: int | None = None
@@ -189,6 +191,10 @@ class SweepRecord:
 
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = event["state"], event["time_ms"]
+
+    def _on_warm_started(self, event: Mapping[str, Any]) -> None:
+        self.warm_start = event
+        self.notes += event["notes"]
 
     def _on_seeds_added(self, event: Mapping[str, Any]) -> None:
         self.seed_rounds.append(event)

@@ -12,7 +12,7 @@ from orchestrator.storage import Store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
 
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "storage.",
     "tracking.",
     "health.",
@@ -65,7 +65,7 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
         )
         for key in sorted({*started, *given})
         if started.get(key) != given.get(key)
-        and not key.startswith(_MAY_CHANGE)
+        and not key.startswith(MAY_CHANGE)
         and not _is_wider(key, started.get(key), given.get(key))
         and not (key == "train.images" and given[key] >= started[key])
     ]
@@ -112,7 +112,7 @@ def _is_wider(key: str, before: Any, now: Any) -> bool:
     if key == "sweep.seeds" and now == "auto":
         return bool(before == (0,))
     is_list = key in ("sweep.seeds", "sweep.points") or (
-        key.startswith("sweep.space.") and key.endswith(".choices")
+        key.startswith("sweep.space.") and (key.endswith(".choices") or ".also." in key)
     )
     if not is_list or before is None or now is None:
         return False

@@ -21,6 +21,7 @@ import ray
 
 from orchestrator.config import dump, flatten
 from orchestrator.config.models import RunConfig
+from orchestrator.config.space import space_text
 from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.storage import Store, open_store
@@ -35,6 +36,7 @@ from orchestrator.sweep.resume import check_same_sweep, find_trial, read_sweep
 from orchestrator.sweep.search import Search
 from orchestrator.sweep.slots import Slots
 from orchestrator.sweep.space import SweepPlan, plan_sweep
+from orchestrator.sweep.warm import WarmStart, warm_start
 from orchestrator.tracking import RunStatus, Tracker, open_tracker
 
 _log = logging.getLogger(__name__)
@@ -104,11 +106,12 @@ def _run_unleased(request: SweepRequest) -> SweepRecord:
     store = open_store(uri, config.storage)
     if request.resume:
         request = replace(request, revive=check_resume(config, sweep_id, request.revive))
+    warm = _warm_start(config, store, is_new=not request.resume)
     with driver_lease(store), _saying_how_to_go_on(observer, store, sweep_id):
         take_request(store)  # one that an earlier driver did not hear any more; later ones are for this one
         shards = _labelled_shards(config, observer)
         store.write("config.yaml", dump(config).encode())
-        return _run_leased(request, sweep_id, uri, plan, shards)
+        return _run_leased(request, sweep_id, uri, plan, shards, warm)
 
 
 def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
@@ -125,6 +128,15 @@ def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
     return shards
 
 
+def _warm_start(config: RunConfig, store: Store, *, is_new: bool) -> WarmStart | None:
+    """What an earlier sweep tells this one; None where none is named, or the journal holds it already."""
+    if not is_new:
+        record = read_sweep(store)
+        if record.trials or record.warm_start:
+            return None
+    return warm_start(config)
+
+
 def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Whether a sweep can go on under a configuration; returns the ids of the trials to revive.
 
@@ -138,7 +150,12 @@ def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ())
 
 
 def _run_leased(
-    request: SweepRequest, sweep_id: str, uri: str, plan: SweepPlan, shards: ShardSet
+    request: SweepRequest,
+    sweep_id: str,
+    uri: str,
+    plan: SweepPlan,
+    shards: ShardSet,
+    warm: WarmStart | None,
 ) -> SweepRecord:
     config, observer = request.config, request.observer
     observer.on_message("starting Ray")
@@ -149,6 +166,8 @@ def _run_leased(
         _sigterm_as_interrupt(),  # Ray has put a handler of its own in its place
     ):
         board = _start_board(config, uri, sweep_id, plan, shards, cluster)
+        if warm is not None:
+            ray.get(board.append.remote("warm_started", **warm.to_json()))
         for trial_id in request.revive:
             ray.get(board.revive.remote(trial_id))
         if request.on_started is not None:
@@ -316,7 +335,7 @@ def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
                 for key, value in flatten(config).items()
                 if not key.startswith(("sweep.space", "sweep.points"))
             },
-            tags={"orchestrator.sweep": sweep_id},
+            tags={"orchestrator.sweep": sweep_id, "orchestrator.axes": space_text(config.sweep)},
         )
         yield tracker
     except KeyboardInterrupt:

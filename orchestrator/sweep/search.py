@@ -6,25 +6,27 @@ on proposes anew, and the board answers at once for every trial that is done.
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import GPSampler, TPESampler
 from ray import tune
 from ray.tune.execution import class_cache
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from orchestrator.config import first_seeds
-from orchestrator.config.models import Choice, RunConfig
-from orchestrator.sweep.contenders import next_seeds
+from orchestrator.config.models import RunConfig
+from orchestrator.sweep.contenders import next_seeds, unfinished_round
+from orchestrator.sweep.hours import full_length_hours
+from orchestrator.sweep.places import place_of
+from orchestrator.sweep.proposals import Heard, Known, Pending, Proposals
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial
 from orchestrator.sweep.trial import METRIC, run_trial
+from orchestrator.sweep.warm import heard_from_journal
 
 _TRIAL_RESTARTS = 3
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -62,27 +64,27 @@ class Search:
         return record
 
     def _add_seeds(self) -> None:
-        """Run the contenders under further seeds, round by round; rounds that are journalled are not decided again."""
-        for number in itertools.count():
-            record = self._record()
-            if number == len(record.seed_rounds):
-                if ray.get(self.board.is_stopping.remote()):
-                    return  # not every trial has been heard
+        """Run the contenders under further seeds, round by round; a round that is journalled is not decided again."""
+        asked: list[tuple[dict[str, Any], int]] = []
+        while not ray.get(self.board.is_stopping.remote()):
+            record, before = self._record(), asked
+            asked = unfinished_round(record)
+            if asked and asked == before:
+                return  # ran, and could not be brought to an end
+            if not asked:
                 decision = next_seeds(self.config, record)
                 if not decision.trials:
                     if decision.reason not in record.notes:
                         ray.get(self.board.append.remote("seeds_settled", reason=decision.reason))
                     return
                 ray.get(self.board.append.remote("seeds_added", **decision.to_json()))
-                record = self._record()
-            trials = record.seed_rounds[number]["trials"]
-            self._listed(
-                [
-                    make_trial(self.config, each["point"], each["seed"], len(record.trials) + place)
-                    for place, each in enumerate(trials)
-                ],
-                is_last=False,
-            )
+                asked = list(decision.trials)
+            first = len(record.trials)
+            trials = [
+                make_trial(self.config, point, seed, first + place)
+                for place, (point, seed) in enumerate(asked)
+            ]
+            self._listed(trials, is_last=False)
 
     def _listed(self, trials: Sequence[TrialPlan], *, is_last: bool) -> None:
         """Trials that are known beforehand; `is_last` says that no others follow.
@@ -106,10 +108,18 @@ class Search:
         )
 
     def _propose(self, num_trials: int, *, is_last: bool) -> None:
-        """Optuna proposes points under the first seed, as Tune asks for them."""
-        searcher = make_searcher(self.config)
-        ray.get(self.board.expect.remote(num_trials if is_last else None))
-        self._fit({}, num_samples=num_trials, searcher=searcher, concurrency=self.concurrency)
+        """Optuna proposes points under the first seed, as Tune asks for them.
+
+        Where the sweep goes on, it is told of the trials that are done, those that are not come first, and only the
+        rest are new.
+        """
+        known = known_trials(self.config, self._record())
+        num_left = num_trials - known.num_proposed + len(known.pending)
+        if num_left <= 0:
+            return
+        searcher = Proposals(self.config, known)
+        ray.get(self.board.expect.remote(num_left if is_last else None))
+        self._fit({}, num_samples=num_left, searcher=searcher, concurrency=self.concurrency)
 
     def _repeats(self, record: SweepRecord) -> list[TrialPlan]:
         """What the other seeds repeat: every finished trial of the first."""
@@ -121,7 +131,7 @@ class Search:
         ]
 
     def _fit(
-        self, space: dict[str, Any], *, num_samples: int, searcher: OptunaSearch | None, concurrency: int
+        self, space: dict[str, Any], *, num_samples: int, searcher: Searcher | None, concurrency: int
     ) -> None:
         class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
         trainable = tune.with_resources(
@@ -148,18 +158,17 @@ class Search:
         ).fit()
 
 
-def make_searcher(config: RunConfig) -> OptunaSearch:
-    """Optuna behind Tune's interface: a tree-structured Parzen estimator, or a Gaussian process for `gp`.
-
-    A range is searched as a fraction from 0 to 1 and a list of choices by index, so that the axes of a sweep mean the
-    same in every search.
-    """
-    space: dict[str, BaseDistribution] = {
-        key: CategoricalDistribution(list(range(len(axis.choices))))
-        if isinstance(axis, Choice)
-        else FloatDistribution(0.0, 1.0)
-        for key, axis in config.sweep.space.items()
-    }
-    seed = config.sweep.search_seed % 2**32
-    sampler = GPSampler(seed=seed) if config.sweep.search == "gp" else TPESampler(seed=seed)
-    return OptunaSearch(space=space, metric=METRIC, mode="max", sampler=sampler)
+def known_trials(config: RunConfig, record: SweepRecord) -> Known:
+    """What a search is told when it starts: an earlier sweep's trials, and its own where it goes on."""
+    first = first_seeds(config.sweep)[0]
+    heard = [] if record.warm_start is None else heard_from_journal(record.warm_start)
+    pending = []
+    own = [trial for trial in record.in_order() if trial.seed == first]
+    for trial in own:
+        units = place_of(config.sweep.space, trial.point) or {}
+        if not trial.done:
+            pending.append(Pending(units=units, point=trial.point, seed=first, index=trial.index))
+        elif units and trial.state != "failed":
+            value = trial.metrics.get(config.sweep.metric, math.nan)
+            heard.append(Heard(units=units, value=value, hours=full_length_hours(record, trial)))
+    return Known(heard=heard, pending=pending, num_proposed=len(own))

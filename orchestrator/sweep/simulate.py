@@ -9,13 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.board import Board
-from orchestrator.sweep.contenders import next_seeds
+from orchestrator.sweep.contenders import next_seeds, unfinished_round
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.scheduler import trial_rungs
 from orchestrator.sweep.space import TrialPlan, make_trial
@@ -105,22 +105,34 @@ class _Simulation:
 
     def _add_seeds(self) -> None:
         """What the driver does under `sweep.seeds: auto` once every trial has ended."""
-        decision = next_seeds(self.config, self.board.record())
-        first = len(self.board.record().trials)
-        asked = [
-            make_trial(self.config, point, seed, first + place)
-            for place, (point, seed) in enumerate(decision.trials)
-        ]
-        trials = [trial for trial in asked if self.recorded is None or trial.trial_id in self.recorded]
+        record = self.board.record()
+        trials = self._known(unfinished_round(record))
         if not trials:
-            missing = f"; {len(asked)} trials were never recorded" if asked else ""
-            self.board.append("seeds_settled", reason=decision.reason + missing)
-            self.board.expect(0)
-            return
-        self.board.append("seeds_added", **decision.to_json())
+            decision = next_seeds(self.config, record)
+            trials = self._known(decision.trials)
+            missing = len(decision.trials) - len(trials)
+            if not trials:
+                never = f"; {missing} trials were never recorded" if missing else ""
+                self.board.append("seeds_settled", reason=decision.reason + never)
+                self.board.expect(0)
+                return
+            self.board.append("seeds_added", **decision.to_json())
         for trial in trials:
             self.trials[trial.trial_id] = trial
             self.board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+
+    def _known(self, asked: Sequence[tuple[dict[str, Any], int]]) -> list[TrialPlan]:
+        """The trials that are asked for and have curves that can be replayed."""
+        first = len(self.board.record().trials)
+        trials = [
+            make_trial(self.config, point, seed, first + place) for place, (point, seed) in enumerate(asked)
+        ]
+        return [
+            trial
+            for trial in trials
+            if (self.recorded is None or trial.trial_id in self.recorded)
+            and not getattr(self.board.record().trials.get(trial.trial_id), "done", False)
+        ]
 
     def _advance(self, slot: _Slot, trial: TrialPlan) -> None:
         plan = self._plan(trial)

@@ -18,7 +18,8 @@ from torch.quasirandom import SobolEngine
 
 from jepa_core.masks import PatchGrid, geometry_key
 from orchestrator.config import apply_overrides, axis_value, first_seeds, flatten, grid_points, searched_keys
-from orchestrator.config.models import Choice, ListedPoint, RunConfig
+from orchestrator.config.models import Axis, Choice, ListedPoint, RunConfig
+from orchestrator.config.space import build_point, dimensions, second_dimension, space_text
 from orchestrator.sweep.model_costs import reads_masks
 
 PROPOSING = ("optuna", "gp")
@@ -50,8 +51,10 @@ class SweepPlan:
 def plan_sweep(config: RunConfig) -> SweepPlan:
     """The trials of a sweep whose points are known beforehand; none for a search that proposes as it goes."""
     notes: list[str] = []
+    if any(axis.when or axis.also for axis in config.sweep.space.values()):
+        notes.append(f"axes: {space_text(config.sweep)}")
     if config.sweep.search in PROPOSING:
-        return SweepPlan(trials=())
+        return SweepPlan(trials=(), notes=tuple(notes))
     points = _points(config)
     points, merged = _merge_equal_geometries(config, points)
     notes += merged
@@ -142,17 +145,27 @@ def format_value(value: Any) -> str:
 
 
 def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> dict[str, Any]:
-    """The point whose axes stand at these places: a fraction from 0 to 1, or the index of a choice."""
-    return {
-        key: axis.choices[int(units[key])] if isinstance(axis, Choice) else axis_value(axis, units[key])
-        for key, axis in config.sweep.space.items()
-    }
+    """The point whose dimensions stand at these places: a fraction from 0 to 1, or the index of a choice.
+
+    Axes that do not exist at the point need no place.
+    """
+
+    def draw(key: str, axis: Axis) -> Any:
+        if isinstance(axis, Choice):
+            return axis.choices[int(units[key])]
+        return axis_value(axis, units[key], units.get(f"{key}.{second_dimension(axis)}", 0.5))
+
+    return build_point(config.sweep.space, draw)
 
 
 def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> dict[str, Any]:
-    """The point whose axes stand at these fractions of their ranges, in the order of the space."""
-    axes = zip(config.sweep.space.items(), fractions, strict=True)
-    return {key: axis_value(axis, fraction) for (key, axis), fraction in axes}
+    """The point whose dimensions stand at these fractions of their ranges, in the order of `dimensions`."""
+    at = dict(zip(dimensions(config.sweep.space), fractions, strict=True))
+
+    def draw(key: str, axis: Axis) -> Any:
+        return axis_value(axis, at[key], at.get(f"{key}.{second_dimension(axis)}", 0.5))
+
+    return build_point(config.sweep.space, draw)
 
 
 def patch_grid(config: RunConfig) -> PatchGrid:
@@ -162,14 +175,14 @@ def patch_grid(config: RunConfig) -> PatchGrid:
 
 def _random_points(config: RunConfig) -> list[dict[str, Any]]:
     generator = np.random.default_rng(config.sweep.search_seed)
-    draws = generator.random((config.sweep.num_trials or 1, len(config.sweep.space)))
+    draws = generator.random((config.sweep.num_trials or 1, len(dimensions(config.sweep.space))))
     return [point_of_fractions(config, row) for row in draws.tolist()]
 
 
 def _sobol_points(config: RunConfig) -> list[dict[str, Any]]:
     """A scrambled Sobol sequence: more even over the space than independent draws, and longer ones continue it."""
     seed = config.sweep.search_seed % 2**31
-    engine = SobolEngine(len(config.sweep.space), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    engine = SobolEngine(len(dimensions(config.sweep.space)), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     draws = engine.draw(config.sweep.num_trials or 1, dtype=torch.float64).clamp(0.0, 1.0)
     return [point_of_fractions(config, row) for row in draws.tolist()]
 

@@ -21,6 +21,9 @@ from orchestrator.sweep.space import TrialPlan, make_trial, point_from_units
 METRIC = "value"
 """Name under which Tune sees the ranking metric."""
 
+HOURS = "hours"
+"""Name under which Tune sees what the trial costs at its full length."""
+
 _POLL_S = 0.1
 
 
@@ -36,7 +39,8 @@ def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, board: Any) ->
     ray.get(board.submit.remote(plan.trial_id, index, plan.point, plan.seed, plan.name, proposal))
     while (value := ray.get(board.outcome.remote(plan.trial_id))) is None:
         time.sleep(_POLL_S)
-    tune.report({METRIC: value})
+    hours = ray.get(board.hours.remote(plan.trial_id)) if config.sweep.trade_off else 0.0
+    tune.report({METRIC: value, HOURS: hours})
 
 
 def _plan(config: RunConfig, arguments: Mapping[str, Any]) -> TrialPlan:

@@ -156,10 +156,10 @@ def test_an_axis_that_no_method_of_the_sweep_reads_is_refused():
 
 
 def test_every_point_of_a_grid_is_checked_over_the_axes_that_a_rule_reads():
-    text = "sweep:\n  space:\n    predictor.width: {choices: [48, 54]}\n    predictor.num_heads: {choices: [3, 4]}\n"
+    text = "sweep:\n  space:\n    predictor.width: {choices: [36, 48]}\n    encoder.num_heads: {choices: [3, 8]}\n"
     found = faults_of(text)
-    assert list(found) == ["sweep.space.predictor.width.choices[1]"]
-    assert "with predictor.num_heads = 4" in found["sweep.space.predictor.width.choices[1]"]
+    assert list(found) == ["sweep.space.predictor.width.choices[0]"]
+    assert "with encoder.num_heads = 8" in found["sweep.space.predictor.width.choices[0]"]
 
 
 def test_a_written_base_value_is_checked_although_an_axis_replaces_it():

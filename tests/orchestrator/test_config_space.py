@@ -51,7 +51,7 @@ def test_numbers_stay_in_their_bounds_and_grow_with_the_fraction(first, second):
         LogUniform(log_uniform=(1e-4, 1e-1)),
         IntUniform(int_uniform=(1, 6)),
     ):
-        bounds = next(iter(axis.model_dump().values()))
+        (bounds,) = axis.model_dump().values()
         assert bounds[0] <= axis_value(axis, low) <= axis_value(axis, high) <= bounds[1]
 
 

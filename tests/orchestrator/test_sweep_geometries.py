@@ -71,11 +71,11 @@ def test_a_search_that_proposes_its_points_is_described_by_points_of_its_space()
 
 
 def test_the_batch_of_a_device_is_part_of_a_reference_geometry():
-    workers = {"choices": [1, 16]}
-    _, _, audit = swept({"train.num_workers": workers}, masks__sampler="reference", train__batch_size=2048)
+    batches = {"choices": [2048, 128]}
+    _, _, audit = swept({"train.batch_size": batches}, masks__sampler="reference")
     one, many = (geometry.audit.context_fraction.mean for geometry in audit.geometries)
     assert many - one > 0.02
-    _, _, audit = swept({"train.num_workers": workers}, train__batch_size=2048)
+    _, _, audit = swept({"train.batch_size": batches})
     assert len(audit.geometries) == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.search import make_searcher
+from orchestrator.sweep.proposals import Proposals
 from orchestrator.sweep.space import plan_sweep
 from orchestrator.sweep.trial import METRIC
 
@@ -44,7 +44,7 @@ def test_a_longer_sobol_search_continues_a_shorter_one() -> None:
 
 def _search(search: str, rounds: int) -> list[dict[str, Any]]:
     """Propose, and tell the height of a hill at (0.7, 0.2)."""
-    searcher, points = make_searcher(_config(search, rounds)), []
+    searcher, points = Proposals(_config(search, rounds)), []
     for number in range(rounds):
         point = searcher.suggest(str(number))
         x, y = point.values()

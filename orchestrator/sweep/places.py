@@ -1,0 +1,103 @@
+"""From a point back to its place in a search space, so that a search can be told of trials it did not propose."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.config.models import (
+    Axis,
+    Centered,
+    CenteredRatio,
+    Choice,
+    IntUniform,
+    LogUniform,
+    Uniform,
+)
+from orchestrator.config.space import axis_order, is_active, second_dimension, tied_value
+
+_TOLERANCE = 1e-3
+"""Share of a range by which a value, which is rounded to six digits, may lie outside; relative, for widths."""
+
+
+def place_of(space: Mapping[str, Axis], point: Mapping[str, Any]) -> dict[str, float | int] | None:
+    """Where a point lies: a fraction for a range, an index for a choice; None where the space does not hold it.
+
+    Keys of the point that the space knows nothing of are passed over.
+    """
+    units: dict[str, float | int] = {}
+    for key in axis_order(space):
+        axis = space[key]
+        if not is_active(axis, point):
+            continue
+        place = _places(axis, point[key]) if key in point else None
+        if place is None or not _ties_hold(axis, point, key):
+            return None
+        units[key] = place[0]
+        if len(place) > 1:
+            units[f"{key}.{second_dimension(axis)}"] = place[1]
+    return units
+
+
+def _ties_hold(axis: Axis, point: Mapping[str, Any], key: str) -> bool:
+    return all(
+        other in point and _text(tied_value(axis, tie, point[key])) == _text(point[other])
+        for other, tie in axis.also.items()
+    )
+
+
+def _places(axis: Axis, value: Any) -> tuple[float, ...] | None:
+    """One number, or two for a pair whose width or spread is a range too; None when the axis never has the value."""
+    if isinstance(axis, Choice):
+        texts = [_text(choice) for choice in axis.choices]
+        return (texts.index(_text(value)),) if _text(value) in texts else None
+    if isinstance(axis, (Centered, CenteredRatio)):
+        return _pair_places(axis, value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(axis, IntUniform):
+        low, high = axis.int_uniform
+        inside = isinstance(value, int) and low <= value <= high
+        return ((value - low + 0.5) / (high - low + 1),) if inside else None
+    if isinstance(axis, Uniform):
+        return _one(_fraction(axis.uniform, value))
+    assert isinstance(axis, LogUniform)
+    return _one(_log_fraction(axis.log_uniform, value))
+
+
+def _pair_places(axis: Centered | CenteredRatio, value: Any) -> tuple[float, ...] | None:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    low, high = map(float, value)
+    if isinstance(axis, Centered):
+        center, size, given = _fraction(axis.center, (low + high) / 2), high - low, axis.width
+        second = _fraction(given, size) if isinstance(given, tuple) else None
+    else:
+        if min(low, high) <= 0:
+            return None
+        center, size = _log_fraction(axis.center_ratio, math.sqrt(low * high)), math.sqrt(high / low)
+        given = axis.spread
+        second = _log_fraction(given, size) if isinstance(given, tuple) else None
+    if isinstance(given, tuple):
+        return None if center is None or second is None else (center, second)
+    return _one(center) if math.isclose(size, given, rel_tol=_TOLERANCE, abs_tol=1e-6) else None
+
+
+def _one(fraction: float | None) -> tuple[float] | None:
+    return None if fraction is None else (fraction,)
+
+
+def _fraction(bounds: tuple[float, float], value: float) -> float | None:
+    low, high = bounds
+    share = (value - low) / (high - low) if high > low else 0.0 if math.isclose(value, low) else math.inf
+    return min(max(share, 0.0), 1.0) if -_TOLERANCE <= share <= 1 + _TOLERANCE else None
+
+
+def _log_fraction(bounds: tuple[float, float], value: float) -> float | None:
+    return None if value <= 0 else _fraction((math.log(bounds[0]), math.log(bounds[1])), math.log(value))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=str)

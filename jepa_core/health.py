@@ -82,6 +82,22 @@ def position_share(features_BND: Tensor) -> Tensor:
     return (per_position_ND - mean_D).square().mean() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
+def spread_over_images(features_BND: Tensor) -> Tensor:
+    """Variance over images at each place and dimension, averaged: 0 when all agree, at most 1 when layer-normed."""
+    return features_BND.float().var(dim=0, correction=0).mean()
+
+
+def assignment_information(shares_BK: Tensor) -> Tensor:
+    """Mutual information of an image and what it is assigned to, as a share of the most there can be, 0 to 1.
+
+    It is 0 both when all images go to one place and when each goes everywhere alike.
+    """
+    shares = shares_BK.float()
+    information = torch.special.entr(shares.mean(dim=0)).sum() - torch.special.entr(shares).sum(dim=1).mean()
+    share: Tensor = information / math.log(min(shares.shape))
+    return share
+
+
 def lidar(features_BQD: Tensor) -> Tensor:
     """Effective rank of what tells images apart, measured in units of how much the Q views of one image differ.
 

@@ -57,6 +57,14 @@ class Objective(nn.Module, ABC):
     def update_target(self, momentum: float) -> None:
         """Move what follows the trained weights; called after each optimiser step with the scheduled momentum."""
 
+    def target_spread(self, images_BCHW: Tensor) -> Tensor | None:
+        """How far apart different images are where the loss compares features: a scalar, 0 when they are all one.
+
+        A method can collapse there while its encoder's own features still differ. In the method's own unit: compare it
+        with the untrained model's. None where no collapse lowers the loss, since the targets are not the model's own.
+        """
+        return None
+
     def build_sampler(self, masks: MaskSettings) -> Sampler:
         """What draws this method's masks: the sampler of `masks`, but for methods whose settings say what they hide.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jepa_core.ema import update_ema
 from jepa_core.encoder import Encoder, gather_patches
+from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective, Sampler
@@ -82,6 +83,11 @@ class Data2Vec(Objective):
         """The teacher's averaged top layers over the whole image, [B, N, D]."""
         layers = self.target_encoder.layers(images_BCHW)
         return averaged_layers(layers[-self.settings.averaged_layers :], over_patches=False)
+
+    @torch.no_grad()
+    def target_spread(self, images_BCHW: Tensor) -> Tensor:
+        """Variance over images of the targets at every place."""
+        return spread_over_images(self.targets(images_BCHW))
 
     def predictions(self, images_BCHW: Tensor, hidden_BT: Tensor) -> Tensor:
         """Predicted layers at the hidden patches, [B, T, D]."""

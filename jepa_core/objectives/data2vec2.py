@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from jepa_core.ema import update_ema
 from jepa_core.encoder import Encoder, gather_patches
+from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch, MaskSettings, PatchGrid
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective, Sampler
@@ -142,6 +143,11 @@ class Data2Vec2(Objective):
         """The teacher's averaged top layers over the whole image, [B, N, D]: one pass for all views."""
         layers = self.target_encoder.layers(images_BCHW)
         return averaged_layers(layers[-self.settings.averaged_layers :], over_patches=True)
+
+    @torch.no_grad()
+    def target_spread(self, images_BCHW: Tensor) -> Tensor:
+        """Variance over images of the targets at every place."""
+        return spread_over_images(self.targets(images_BCHW))
 
     def update_target(self, momentum: float) -> None:
         """Move the teacher towards the student."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jepa_core.ema import update_ema
 from jepa_core.encoder import Encoder
+from jepa_core.health import assignment_information
 from jepa_core.masks import MaskBatch, MaskSettings, PatchGrid
 from jepa_core.objectives.augment import PixelStatistics, View, make_view
 from jepa_core.objectives.base import Objective, Sampler
@@ -150,11 +151,21 @@ class Dino(Objective):
             student = torch.cat([student, self.head(self._local_features(torch.cat(local_crops)))])
         return self.loss(full_precision(student), teacher)
 
+    @torch.no_grad()
+    def target_spread(self, images_BCHW: Tensor) -> Tensor:
+        """What the teacher's distribution over prototypes says of the image, as a share of the most there can be."""
+        outputs_BK = full_precision(self.target_head(self.target_encoder(images_BCHW).mean(1)))
+        return assignment_information(self._targets(outputs_BK))
+
+    def _targets(self, outputs_BK: Tensor) -> Tensor:
+        """The teacher's distributions over prototypes."""
+        center_K = self.center_K if self.settings.center_targets else torch.zeros_like(self.center_K)
+        return ((outputs_BK - center_K) / self.settings.teacher_temperature).softmax(-1)
+
     def loss(self, student_VBK: Tensor, teacher_GBK: Tensor) -> Tensor:
         """The loss of outputs over all crops and over the large ones, both [crops * B, K], crop by crop."""
         settings = self.settings
-        center_K = self.center_K if settings.center_targets else torch.zeros_like(self.center_K)
-        targets = ((teacher_GBK - center_K) / settings.teacher_temperature).softmax(-1).chunk(_NUM_GLOBAL)
+        targets = self._targets(teacher_GBK).chunk(_NUM_GLOBAL)
         views = 2 + settings.num_local_crops
         logs = (student_VBK / settings.student_temperature).log_softmax(-1).chunk(views)
         losses = [

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jepa_core.ema import MovingAverage
 from jepa_core.encoder import Encoder
+from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch
 from jepa_core.objectives.base import Objective
 from jepa_core.predictor import Predictor
@@ -77,6 +78,14 @@ class IJepa(Objective):
         targets_MBTD = features_BND[images_B1, masks.target_indices_MBT]
         pairs = targets_MBTD[:, None].expand(-1, contexts, -1, -1, -1)
         return pairs.reshape(blocks * contexts * batch, patches, -1)
+
+    @torch.no_grad()
+    def target_spread(self, images_BCHW: Tensor) -> Tensor:
+        """Variance over images of the targets at every place."""
+        features_BND: Tensor = self.target_encoder(images_BCHW)
+        if self.settings.normalize_targets:
+            features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
+        return spread_over_images(features_BND)
 
     def predictions(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """Predicted features of the target blocks [R, T, D]."""

@@ -69,7 +69,14 @@ class BatchStandardize(nn.Module):
         """Values with mean 0 and variance 1 over the global batch, then scaled and shifted."""
         values = full_precision(values_BZ)
         mean_Z = mean_over_ranks(values.mean(0))
-        variance_Z = mean_over_ranks((values - mean_Z).square().mean(0))
+        return self._scaled(values, mean_Z, mean_over_ranks((values - mean_Z).square().mean(0)))
+
+    def of_this_process(self, values_BZ: Tensor) -> Tensor:
+        """The same over this process's batch alone, which no other process needs to take part in."""
+        values = full_precision(values_BZ)
+        return self._scaled(values, values.mean(0), values.var(0, correction=0))
+
+    def _scaled(self, values: Tensor, mean_Z: Tensor, variance_Z: Tensor) -> Tensor:
         return (values - mean_Z) * torch.rsqrt(variance_Z + 1e-5) * self.weight + self.bias
 
 
@@ -128,6 +135,14 @@ class VicReg(TeacherlessObjective):
             make_view(images_BCHW, keys_B, first, self.pixels),
             make_view(images_BCHW, keys_B, second, self.pixels),
         )
+
+    @torch.no_grad()
+    def target_spread(self, images_BCHW: Tensor) -> Tensor:
+        """Standard deviation over images of the embedding, mean over its dimensions: the variance term wants 1."""
+        values: Tensor = self.context_encoder(images_BCHW).mean(dim=1)
+        for layer in self.projector:
+            values = layer.of_this_process(values) if isinstance(layer, BatchStandardize) else layer(values)
+        return full_precision(values).std(dim=0).mean()
 
     def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """The weighted sum of the three terms."""

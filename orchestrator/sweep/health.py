@@ -78,6 +78,10 @@ def _collapsed_spread(metrics: Metrics, history: History, settings: HealthConfig
     return _below_untrained("std", metrics, history, settings.min_std_fraction)
 
 
+def _collapsed_targets(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
+    return _below_untrained("target_spread", metrics, history, settings.min_target_spread_fraction)
+
+
 def _below_untrained(name: str, metrics: Metrics, history: History, fraction: float) -> str | None:
     value = metrics.get(f"health/{name}")
     untrained = history.get(_UNTRAINED, {}).get(f"health/{name}")
@@ -94,4 +98,4 @@ def _stalled(metrics: Metrics, history: History, settings: HealthConfig) -> str 
     return f"stalled: the target encoder does not move (momentum {momentum:g}, relative change {moved:.1e})"
 
 
-_RULES = (_diverged, _collapsed_rank, _collapsed_spread, _stalled)
+_RULES = (_diverged, _collapsed_rank, _collapsed_spread, _collapsed_targets, _stalled)

@@ -23,12 +23,12 @@ LIDAR_VIEWS = 4
 def collapse_signs(
     state: TrainState, images_BCHW: Tensor, *, config: RunConfig, rank: Rank
 ) -> dict[str, float]:
-    """What the health rules read at every report, from one forward pass; empty when the features are not finite."""
+    """What the health rules read at every report, from two forward passes; empty when the features are not finite."""
     with autocast(rank.device, rank.precision):
         tokens = state.objective.target_encoder(images_BCHW)
         if not torch.isfinite(tokens).all():
             return {}
-        found = health_metrics(tokens)
+        found = health_metrics(tokens) | _target_spread(state, images_BCHW)
     values = torch.stack([value.float() for value in found.values()]).tolist()
     return dict(zip(found, values, strict=True))
 
@@ -44,12 +44,17 @@ def health_of(state: TrainState, images_BCHW: Tensor, *, config: RunConfig, rank
         tokens = objective.target_encoder(images_BCHW)
         if not torch.isfinite(tokens).all():
             return {}
-        found = health_metrics(tokens)
+        found = health_metrics(tokens) | _target_spread(state, images_BCHW)
         if isinstance(objective, IJepa):
             found |= _of_ijepa(objective, images_BCHW, config)
     names = list(found)
     values = torch.stack([found[name].float() for name in names]).tolist()
     return dict(zip(names, values, strict=True))
+
+
+def _target_spread(state: TrainState, images_BCHW: Tensor) -> dict[str, Tensor]:
+    spread = state.objective.target_spread(images_BCHW)
+    return {} if spread is None else {"health/target_spread": spread}
 
 
 def _of_ijepa(objective: IJepa, images_BCHW: Tensor, config: RunConfig) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from jepa_core.step import prepare_images
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import open_shards, prepare_data
+from orchestrator.tracking import find_place, find_tracker
 from orchestrator.tracking.encoder_model import EncoderCard, pooled_features, target_encoder_weights
+from orchestrator.tracking.mlflow import MlflowTracker, open_client
 from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluation import load_probe_data
@@ -103,6 +106,39 @@ def test_a_checkpoint_by_its_folder_is_the_trial(probe, trained):
     assert "per cent of" in table
     assert "knn" in table
     assert "95 % interval" in table
+
+
+def test_figures_and_their_intervals_go_to_the_trials_run_in_mlflow(
+    monkeypatch, capsys, trained, template_database
+):
+    folder, config = trained
+    shutil.copy(template_database, folder / "runs/mlflow.db")
+    place = find_place(config.tracking, str(folder / "runs"))
+    tracker = MlflowTracker(place, "tiny")
+    tracker.start_sweep(SWEEP, SWEEP, {}, {"orchestrator.sweep": SWEEP})
+    tracker.start_trial("t1", "000 seed 0", {"train.seed": 0}, {})
+    done = run_command(
+        monkeypatch,
+        capsys,
+        "probe",
+        f"{SWEEP}/t1",
+        "--evaluations",
+        "knn,linear",
+        "--runs",
+        str(folder / "runs"),
+        "--json",
+    )
+    assert done.code == 0, done.err
+    run_id = find_tracker(config.tracking, str(folder / "runs"), "tiny", SWEEP).links().trial_run_ids["t1"]
+    client = open_client(place)
+    found = client.get_run(run_id).data.metrics
+    for figure in json.loads(done.out)["figures"]:
+        name = f"evaluation/{figure['evaluation']}/{figure['label']}"
+        assert [found[f"{name}{end}"] for end in ("", "/low", "/high")] == [
+            figure[key] for key in ("value", "low", "high")
+        ]
+    assert {metric.step for metric in client.get_metric_history(run_id, "evaluation/knn/label")} == {160}
+    assert found["evaluation/time/knn_s"] > 0
 
 
 def test_our_features_are_those_of_the_exported_encoder(trained):

@@ -67,7 +67,7 @@ def _measure(config: RunConfig, device: object, batch_size: int, steps: int) -> 
     from jepa_core.measure import measure_step
     from orchestrator.errors import OrchestratorError
     from orchestrator.train.distributed import Rank
-    from orchestrator.train.loop import new_state
+    from orchestrator.train.initial import new_state
     from orchestrator.train.worker import resolve_precision, threads_per_worker
 
     assert isinstance(device, torch.device)

@@ -183,11 +183,25 @@ class TrainConfig(Section):
     """Times a worker or trial may fail and go on from its checkpoint."""
 
 
+class BesideConfig(Section):
+    """What an evaluation that runs beside training holds, apart from training's own resources."""
+
+    cpus: float = Field(default=1.0, gt=0)
+    """CPUs that Ray reserves for an evaluation; torch uses as many threads, at least one."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs an evaluation; a fraction of one shares it. 0 evaluates on the CPU, in float32."""
+
+
 class ProbeConfig(Section):
     """Frozen-feature evaluation during training and at its end."""
 
     every_images: int | None = Field(default=None, ge=1)
     """Cadence of probes during training; null probes at the rungs and at the end only."""
+    beside: BesideConfig | None = None
+    """Evaluate between the rungs in a task of its own while training goes on; null, or where the cluster has no
+    room for one beside a trial, has training stop for it. A rung and the end always wait for their evaluation."""
+    max_failures: int = Field(default=1, ge=0, le=100)
+    """Times an evaluation may fail and be tried again; then it is noted as missing, and training goes on."""
     labels: Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """Labels to probe; null takes every label of the shards."""
     train_images: int = Field(default=4000, ge=10)
@@ -221,6 +235,8 @@ class HealthConfig(Section):
     """Collapsed: the features' effective rank is below this share of the untrained encoder's."""
     min_std_fraction: float = Field(default=0.03, ge=0, lt=1)
     """Collapsed: the features' spread is below this share of the untrained encoder's."""
+    min_target_spread_fraction: float = Field(default=0.02, ge=0, lt=1)
+    """Collapsed: what the loss compares differs between images by less than this share of the untrained model's."""
     min_target_movement: float = Field(default=1e-7, ge=0)
     """Stalled: the target encoder's weights change by less than this, relatively, between two reports."""
 

@@ -22,6 +22,7 @@ from orchestrator.config.fields import (
 )
 from orchestrator.config.models import (
     AshaConfig,
+    BesideConfig,
     Centered,
     CenteredRatio,
     Choice,
@@ -141,7 +142,11 @@ def _first_line(kind: type[Any]) -> str:
 
 def _nested() -> dict[str, Setting]:
     """The settings of sections within sections."""
-    rows = [*rows_of(AshaConfig, "sweep.asha"), *rows_of(ListedPoint, "sweep.points[]")]
+    rows = [
+        *rows_of(BesideConfig, "probe.beside"),
+        *rows_of(AshaConfig, "sweep.asha"),
+        *rows_of(ListedPoint, "sweep.points[]"),
+    ]
     return {row.key: row for row in rows}
 
 

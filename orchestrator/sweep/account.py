@@ -3,7 +3,8 @@
 An allocation is a slot, from the moment its resources are asked for until they are returned; what is reserved is
 charged, busy or not. Inside it, attempts of trials; inside an attempt, training, waiting for data, probing and
 checkpointing as the workers measured them. What an attempt did after the last report of its own that another attempt
-followed is lost. The rest of an attempt is its start: opening data, building the model, the baselines.
+followed is lost. The rest of an attempt is its start: opening data, building the model, the baselines. Evaluations
+beside training hold devices of their own and are told apart.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from orchestrator.config.models import BudgetConfig
 from orchestrator.sweep.record import Attempt, SweepRecord, TrialRecord
 
-PHASES = ("train", "wait", "probe", "checkpoint", "start", "lost", "idle")
+PHASES = ("train", "wait", "probe", "checkpoint", "start", "lost", "idle", "beside")
 _TITLES = {
     "train": "training",
     "wait": "waiting for data",
@@ -24,6 +25,7 @@ _TITLES = {
     "start": "starting trials",
     "lost": "lost to failures",
     "idle": "allocated and idle",
+    "beside": "evaluating beside",
 }
 
 
@@ -38,6 +40,8 @@ class Hours:
     start: float = 0.0
     lost: float = 0.0
     idle: float = 0.0
+    beside: float = 0.0
+    """Evaluations in tasks of their own, beside the slots."""
 
     @property
     def total(self) -> float:
@@ -65,6 +69,8 @@ class Account:
     cap: float | None = None
     price: float | None = None
     currency: str = ""
+    beside_cpu_core_hours: float = 0.0
+    """CPU core hours of evaluations beside training, where the device is a GPU and they are not among its hours."""
     energy_kwh: Mapping[str, float | None] = field(default_factory=dict)
     """kWh of each trial's GPUs while it trained and probed; None where they are not known."""
 
@@ -89,6 +95,7 @@ class Account:
         return {
             "device": self.device,
             "hours": self.total.to_json(),
+            "beside_cpu_core_hours": self.beside_cpu_core_hours,
             "cap_hours": self.cap,
             "money": self.money,
             "currency": self.currency if self.money is not None else None,
@@ -110,6 +117,8 @@ class Account:
             f"  {_TITLES[phase]:<20}{getattr(total, phase):>10.4f}{100 * getattr(total, phase) / whole:>7.1f} %"
             for phase in PHASES
         ]
+        if self.beside_cpu_core_hours:
+            lines.append(f"  and {self.beside_cpu_core_hours:.4f} CPU core hours of evaluating beside")
         kwh = self.total_energy_kwh
         energy = "unknown" if kwh is None else f"{kwh:.4g} kWh of the trials' GPUs"
         return "\n".join([head, *lines, f"  {'energy':<20}  {energy}"])
@@ -123,8 +132,9 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
         return float(holder.num_gpus if has_gpus else holder.num_cpus)
 
     held = sum(slot.device_seconds(has_gpus=has_gpus, until=now_s) for slot in record.slots.values())
-    trials = {trial.trial_id: _trial_hours(trial, devices) for trial in record.in_order()}
-    used = sum(hours.total for hours in trials.values())
+    trials = {trial.trial_id: _trial_hours(trial, devices, has_gpus=has_gpus) for trial in record.in_order()}
+    used = sum(hours.total - hours.beside for hours in trials.values())
+    beside_cpu_s = sum(trial.beside_cpu_core_s for trial in record.trials.values()) if has_gpus else 0.0
     return Account(
         device="GPU" if has_gpus else "CPU core",
         trials=trials,
@@ -133,10 +143,11 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
         price=budget.price_per_gpu_hour if has_gpus else None,
         currency=budget.currency,
         energy_kwh={trial.trial_id: trial.energy_kwh for trial in record.in_order() if trial.attempts},
+        beside_cpu_core_hours=beside_cpu_s / 3600,
     )
 
 
-def _trial_hours(trial: TrialRecord, devices: Any) -> Hours:
+def _trial_hours(trial: TrialRecord, devices: Any, *, has_gpus: bool) -> Hours:
     attempts = list(trial.attempts.values())
     if not attempts:
         return Hours()
@@ -150,7 +161,10 @@ def _trial_hours(trial: TrialRecord, devices: Any) -> Hours:
         known = room
     start = max(0.0, held - lost - known)
     return Hours(
-        **{phase: value / 3600 for phase, value in measured.items()}, start=start / 3600, lost=lost / 3600
+        **{phase: value / 3600 for phase, value in measured.items()},
+        start=start / 3600,
+        lost=lost / 3600,
+        beside=(trial.beside_gpu_s if has_gpus else trial.beside_cpu_core_s) / 3600,
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.errors import StorageError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.budget import (
     REASON,
+    Standing,
     can_pay_images,
     can_pay_next_report,
     cap_seconds,
@@ -35,6 +36,7 @@ from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
 from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, trial_rungs
 from orchestrator.sweep.space import make_trial
+from orchestrator.train.evaluation import MISSING
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
 from orchestrator.train.reporting import Decision, TrialReport
@@ -50,9 +52,11 @@ class Board:
         config: RunConfig,
         shards_uri: str = "",
         *,
+        evaluates_beside: bool = False,
         store: Store | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        """`evaluates_beside` says that the cluster has room for what `probe.beside` asks for."""
         self._run_uri, self._config, self._shards_uri = run_uri, config, shards_uri
         self._clock = clock if clock is not None else SteadyClock()
         store = store if store is not None else open_store(run_uri, config.storage)
@@ -61,6 +65,7 @@ class Board:
         self._events: list[Mapping[str, Any]] = list(self._journal)
         self._record: SweepRecord = fold(self._events)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
+        self._evaluates_beside = evaluates_beside and config.probe.beside is not None
         self._queue = TrialQueue(max_failures=config.train.max_failures)
         self._stop_reason: str | None = None
         self._groups: dict[str, set[str]] = {}
@@ -296,9 +301,9 @@ class Board:
         if not self._queue.holds(attempt_id):
             return Decision(action="stop", reason="the attempt was given up")
         decision = self._decide(report)
-        value = _last_value(report, self._metric)
+        value = _value_at_end(report, self._metric)
         fields = report.to_json()
-        if self._stop_reason is not None:
+        if self._stop_reason is not None or _is_missing(report):
             fields["rung"] = None  # an interrupted rung is decided when the sweep goes on
         self.append(
             "report",
@@ -339,7 +344,7 @@ class Board:
         cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
         if cap_s is None:
             return Decision()
-        now = standing(self._record, self._clock(), has_gpus=self._has_gpus)
+        now = self._standing()
         if not can_pay_next_report(cap_s, now):
             return Decision(action="stop", reason=self._exhaust())
         if report.rung is None or self._can_pay(cap_s, self._record.trials[report.trial_id]):
@@ -355,11 +360,16 @@ class Board:
         ]
         return can_pay_images(
             cap_s,
-            standing(self._record, self._clock(), has_gpus=self._has_gpus),
+            self._standing(),
             num_images=images_to_decision(trial.images, trial.total_images, self._rungs(trial)),
             running=[(other, self._rungs(other)) for other in running],
             reserve_images=0 if trial.images else images_to_finish_one(self._record),
         )
+
+    def _standing(self) -> Standing:
+        beside = self._config.probe.beside if self._evaluates_beside else None
+        per_slot = 0.0 if beside is None else (beside.gpus if self._has_gpus else beside.cpus)
+        return standing(self._record, self._clock(), has_gpus=self._has_gpus, beside_per_slot=per_slot)
 
     def _exhaust(self) -> str:
         if self._stop_reason is None:
@@ -388,6 +398,7 @@ class Board:
             run_uri=self._run_uri,
             rungs_images=self._rungs(trial),
             shorter_images=tuple(self._record.lengths[:-1]),
+            evaluates_beside=self._evaluates_beside,
         )
 
     def _decide(self, report: TrialReport) -> Decision:
@@ -399,7 +410,7 @@ class Board:
         unhealthy = self._judge(report, trial)
         if unhealthy is not None:
             return Decision(action="stop", reason=unhealthy)
-        if report.rung is None or self._asha is None:
+        if report.rung is None or self._asha is None or _is_missing(report):
             return Decision()
         earlier = trial.decisions.get(report.rung)
         if earlier is not None:
@@ -408,7 +419,7 @@ class Board:
             self._asha,
             rung=report.rung,
             trial_id=report.trial_id,
-            value=_last_value(report, self._metric),
+            value=_value_at_end(report, self._metric),
             recorded={
                 other.trial_id: other.rungs[report.rung]
                 for other in self._record.trials.values()
@@ -421,17 +432,24 @@ class Board:
         """Why a trial is beyond help, with this report in its history."""
         if report.final:
             return None
-        history = {**trial.history, **{row.images: row.metrics for row in report.rows}}
+        objective = make_trial(self._config, trial.point, trial.seed, trial.index).config.objective
+        history = {images: dict(metrics) for images, metrics in trial.history.items()}
+        for row in report.rows:
+            history[row.images] = {**row.metrics, **history.get(row.images, {})}
         return judge(
             history,
             total_images=trial.total_images,
             settings=self._config.health,
-            has_layer_normed_targets=isinstance(self._config.objective, IJepaSettings),
+            has_layer_normed_targets=isinstance(objective, IJepaSettings),
         )
 
 
-def _last_value(report: TrialReport, metric: str) -> float:
-    for row in reversed(report.rows):
-        if metric in row.metrics:
-            return row.metrics[metric]
-    return math.nan
+def _value_at_end(report: TrialReport, metric: str) -> float:
+    """The metric at the report's own images; a row of an earlier evaluation, which came late, is none of it."""
+    rows = [row for row in report.rows if row.images == report.images and metric in row.metrics]
+    return rows[-1].metrics[metric] if rows else math.nan
+
+
+def _is_missing(report: TrialReport) -> bool:
+    """Whether the evaluation of this very point failed for good; no rung is decided on it."""
+    return any(row.images == report.images and row.metrics.get(MISSING) for row in report.rows)

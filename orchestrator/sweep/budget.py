@@ -41,17 +41,23 @@ def cap_seconds(budget: BudgetConfig, *, has_gpus: bool) -> float | None:
     return None if hours is None else 3600 * hours
 
 
-def standing(record: SweepRecord, now_s: float, *, has_gpus: bool) -> Standing:
-    """Read a sweep's standing off its record at a time in Unix seconds."""
+def standing(record: SweepRecord, now_s: float, *, has_gpus: bool, beside_per_slot: float = 0.0) -> Standing:
+    """Read a sweep's standing off its record at a time in Unix seconds.
+
+    `beside_per_slot` is how many devices an evaluation beside a slot's training may hold: what it has cost is known
+    when its result comes, and is reserved as if it always ran until then.
+    """
     spent = rate = 0.0
     for slot in record.slots.values():
         devices = slot.num_gpus if has_gpus else slot.num_cpus
         spent += slot.device_seconds(has_gpus=has_gpus, until=now_s)
-        rate += devices if slot.is_open else 0.0
+        rate += devices + beside_per_slot if slot.is_open else 0.0
     used = images = 0.0
     for trial in record.trials.values():
+        beside_s = trial.beside_gpu_s if has_gpus else trial.beside_cpu_core_s
+        spent += beside_s
         if trial.images:
-            used += 3600 * (trial.gpu_hours if has_gpus else trial.cpu_core_hours)
+            used += beside_s + 3600 * (trial.gpu_hours if has_gpus else trial.cpu_core_hours)
             images += trial.images
     return Standing(
         spent_s=spent,

@@ -24,6 +24,9 @@ from orchestrator.train.slot import error_text
 DRIVER_RESOURCE = "orchestrator_driver"
 """Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""
 
+_SLOTS_PER_PLACE = 4
+"""Trials that share one place for evaluations beside them: an evaluation is short against what lies between two."""
+
 _DRIVER_SHARE = 0.001
 _OBJECT_STORE_BYTES = 256 * 2**20
 _WORKER_ENVIRONMENT = {
@@ -172,13 +175,22 @@ def _check_gpu_type(gpu_type: str | None, by_type: Mapping[str, float]) -> None:
         raise ClusterError(f"train.gpu_type is {gpu_type}, the cluster has {there}; use one of these")
 
 
-def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How many trials run on the cluster at once, and whether evaluations find room beside them."""
+
+    num_slots: int
+    evaluates_beside: bool = False
+
+
+def plan_room(config: RunConfig, cluster: Cluster) -> Room:
     """How many trials fit on the cluster at once; Tune does not know, since Train allocates the workers itself.
 
-    One that fits with fewer workers than it should, but no fewer than it may, is one.
+    One that fits with fewer workers than it should, but no fewer than it may, is one. With `probe.beside` there is one
+    place for an evaluation for every four trials begun; where not even one trial and one place fit together, none.
 
     Raises:
-        ClusterError: Not even one fits.
+        ClusterError: Not even one trial fits.
     """
     need = trial_resources(config, cluster)
     fits = _count_fitting(need, cluster)
@@ -186,18 +198,43 @@ def max_concurrent_trials(config: RunConfig, cluster: Cluster) -> int:
         least = need.with_workers(need.sizes[-1])
         if _count_fitting(least, cluster) < 1:
             raise ClusterError(_too_large(least, cluster))
-        fits = 1
+        return Room(num_slots=1)
     limit = config.sweep.max_concurrent_trials
-    return fits if limit == "auto" else min(fits, limit)
+    fits = fits if limit == "auto" else min(fits, limit)
+    beside = config.probe.beside
+    if beside is None:
+        return Room(num_slots=fits)
+    slot, there = _wanted(need, cluster), _offered(need, cluster)
+    place = {"CPU": beside.cpus, "GPU": beside.gpus}
+    both = next((n for n in range(fits, 0, -1) if _fit_together(n, slot, place, there)), None)
+    return Room(num_slots=fits) if both is None else Room(num_slots=both, evaluates_beside=True)
 
 
-def _count_fitting(need: TrialResources, cluster: Cluster) -> int:
+def _wanted(need: TrialResources, cluster: Cluster) -> dict[str, float]:
     spare = cluster.driver_share().get("CPU", 0.0)  # for Tune's own trial
-    wanted = {"CPU": need.num_cpus + spare, "GPU": need.num_gpus}
+    return {"CPU": need.num_cpus + spare, "GPU": need.num_gpus}
+
+
+def _offered(need: TrialResources, cluster: Cluster) -> dict[str, float]:
     there = dict(cluster.resources)
     if need.gpu_type is not None:
         there["GPU"] = cluster.gpus_by_type.get(need.gpu_type, 0.0)
+    return there
+
+
+def _count_fitting(need: TrialResources, cluster: Cluster) -> int:
+    there = _offered(need, cluster)
+    wanted = _wanted(need, cluster)
     return min(math.floor(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount)
+
+
+def _fit_together(
+    num_slots: int, slot: Mapping[str, float], place: Mapping[str, float], there: Mapping[str, float]
+) -> bool:
+    num_places = math.ceil(num_slots / _SLOTS_PER_PLACE)
+    return all(
+        num_slots * slot[name] + num_places * place[name] <= there.get(name, 0.0) + 1e-9 for name in slot
+    )
 
 
 def _too_large(need: TrialResources, cluster: Cluster) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from orchestrator.train.energy import ENERGY
 
+_MISSING = "evaluation/missing"
 TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
 
 
@@ -103,6 +104,16 @@ class TrialRecord:
     def done(self) -> bool:
         """Whether nothing is left to run."""
         return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def beside_gpu_s(self) -> float:
+        """GPU seconds of evaluations beside training, which are no part of any attempt."""
+        return sum(metrics.get("evaluation/gpu_s", 0.0) for metrics in self.history.values())
+
+    @property
+    def beside_cpu_core_s(self) -> float:
+        """CPU core seconds of evaluations beside training, which are no part of any attempt."""
+        return sum(metrics.get("evaluation/cpu_core_s", 0.0) for metrics in self.history.values())
 
     @property
     def gpu_hours(self) -> float:
@@ -265,12 +276,12 @@ class SweepRecord:
             attempt.last_seen = max(attempt.last_seen, event["time_ms"] / 1000)
         for row in event["rows"]:
             trial.count_energy(row)
-            images = int(row["images"])
-            if images not in trial.history:
-                trial.history[images] = dict(row["metrics"])
-                trial.timestamps_ms[images] = row["timestamp_ms"]
-                trial.reported_by[images] = event["attempt_id"]
-                trial.metrics.update(row["metrics"])
+            _merge_row(trial, row, attempt_id=event["attempt_id"])
+        if event["final"] and trial.history[event["images"]].get(_MISSING):
+            # What an earlier probe found is not the value of a trial whose last evaluation is missing.
+            trial.metrics = {
+                name: value for name, value in trial.metrics.items() if not name.startswith("probe/")
+            }
         trial.images = max(trial.images, event["images"])
         if event["correct"]:
             trial.correct = dict(event["correct"])
@@ -288,6 +299,25 @@ class SweepRecord:
     def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]
         trial.state, trial.reason = event["state"], event["reason"]
+
+
+def _merge_row(trial: TrialRecord, row: Mapping[str, Any], *, attempt_id: str) -> None:
+    """Take a row's metrics over, the first value of each (images, name), in whatever order rows come.
+
+    A trial's own metrics are the newest by images: those of an evaluation beside training come after later ones.
+    """
+    images = int(row["images"])
+    known = trial.history.setdefault(images, {})
+    trial.timestamps_ms.setdefault(images, row["timestamp_ms"])
+    trial.reported_by.setdefault(images, attempt_id)
+    fresh = {name: value for name, value in row["metrics"].items() if name not in known}
+    if _MISSING in fresh and any(name.startswith("probe/") for name in known):
+        del fresh[_MISSING]  # it was measured and then thought lost
+    known.update(fresh)
+    later = [metrics for at, metrics in trial.history.items() if at > images]
+    trial.metrics.update(
+        {name: value for name, value in fresh.items() if not any(name in metrics for metrics in later)}
+    )
 
 
 def fold(events: Iterable[Mapping[str, Any]]) -> SweepRecord:

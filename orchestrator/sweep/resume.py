@@ -29,6 +29,8 @@ MAY_CHANGE = (
     "train.keep_checkpoints",
     "train.checkpoint_every_images",
     "train.report_every_images",
+    "probe.beside",
+    "probe.max_failures",
     "sweep.max_concurrent_trials",
     "sweep.num_trials",
     "sweep.max_seeds",

@@ -26,7 +26,7 @@ from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.board import Board
-from orchestrator.sweep.cluster import Cluster, max_concurrent_trials, ray_cluster, trial_resources
+from orchestrator.sweep.cluster import Cluster, plan_room, ray_cluster, trial_resources
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.follower import Follower, Observer
 from orchestrator.sweep.labels import check_labels
@@ -165,7 +165,12 @@ def _run_leased(
         ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
         _sigterm_as_interrupt(),  # Ray has put a handler of its own in its place
     ):
-        board = _start_board(config, uri, sweep_id, plan, shards, cluster)
+        room = plan_room(config, cluster)
+        if config.probe.beside is not None and not room.evaluates_beside:
+            observer.on_message("no room for probe.beside next to a trial: training stops for its probes")
+        board = _start_board(
+            config, uri, sweep_id, plan, shards, cluster, evaluates_beside=room.evaluates_beside
+        )
         if warm is not None:
             ray.get(board.append.remote("warm_started", **warm.to_json()))
         for trial_id in request.revive:
@@ -175,7 +180,7 @@ def _run_leased(
                 SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
             )
         follower = Follower(config, tracker, observer)
-        concurrency = max_concurrent_trials(config, cluster)
+        concurrency = room.num_slots
         slots = Slots(
             board=board,
             resources=trial_resources(config, cluster),
@@ -288,13 +293,21 @@ class _Driver:
 
 
 def _start_board(
-    config: RunConfig, uri: str, sweep_id: str, plan: SweepPlan, shards: ShardSet, cluster: Cluster
+    config: RunConfig,
+    uri: str,
+    sweep_id: str,
+    plan: SweepPlan,
+    shards: ShardSet,
+    cluster: Cluster,
+    *,
+    evaluates_beside: bool,
 ) -> Any:
     """The board's actor, on the driver's node, with the sweep and its known trials journaled."""
     node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node).remote(uri, config, shards.uri)
+    actor = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node)
+    board = actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside)
     if ray.get(board.record.remote()).sweep_id:
         ray.get(board.append.remote("sweep_resumed", environment=environment(cluster)))
         ray.get(board.extend.remote())

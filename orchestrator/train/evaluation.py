@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.health import collapse_signs, health_of
 
+_log = logging.getLogger(__name__)
+MISSING = "evaluation/missing"
+"""1 in a row whose evaluation failed for good, which has no `probe/...` figures then."""
 _BATCH_IMAGES = 256
 _HEALTH_IMAGES = 256
 _PIXELS_SIDE_PX = 32
@@ -111,10 +115,20 @@ def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: 
         return Evaluation()
     if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
         return Evaluation(metrics=dict.fromkeys(_probe_names(probes), math.nan))
-    result = probe_features(train, test, probes, config=config)
+    result = _tried_probe(train, test, probes, config=config)
     result.metrics.update(_health(state, probes, config=config, rank=rank))
     result.metrics["time/probe_s"] = time.monotonic() - started
     return result
+
+
+def _tried_probe(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:
+    """`probe_features`, tried again where it fails, and then noted as missing: training goes on without it."""
+    for _ in range(1 + config.probe.max_failures):
+        try:
+            return probe_features(train_ND, test_ND, probes, config=config)
+        except Exception:
+            _log.warning("the probe failed", exc_info=True)
+    return Evaluation(metrics={MISSING: 1.0})
 
 
 def _probe_names(probes: ProbeData) -> list[str]:
@@ -197,7 +211,7 @@ def baselines(
         if rank.broadcast(stored is not None):
             return stored or {}
         found = _measure_baselines(state, probes, config=config, rank=rank)
-        if rank.index == 0:
+        if all(f"baseline/{name}/linear/mean" in found for name in ("untrained", "pixels")):
             store.write(f"{key}.json", json.dumps(found, sort_keys=True).encode())
         return found
 
@@ -224,7 +238,7 @@ def _measure_baselines(
     untrained = evaluate(state, probes, config=config, rank=rank)
     if rank.index != 0:
         return {}
-    pixels = probe_features(
+    pixels = _tried_probe(
         _pixels(probes.train.images_uint8_NCHW), _pixels(probes.test.images_uint8_NCHW), probes, config=config
     )
     return {
@@ -257,7 +271,7 @@ def _baseline_key(config: RunConfig, shards: ShardSet, rank: Rank) -> str:
         "splits": [config.data.train_split, config.data.test_split],
         "normalisation": [config.data.mean, config.data.std],
         "encoder": asdict(config.encoder),
-        "probe": config.probe.model_dump(mode="json", exclude={"every_images"}),
+        "probe": config.probe.model_dump(mode="json", exclude={"every_images", "beside", "max_failures"}),
         "seed": config.train.seed,
         "precision": rank.precision,
     }

@@ -1,4 +1,4 @@
-"""Starting a run from a published checkpoint instead of untrained weights."""
+"""The state that a run begins with: untrained, or the weights of a published checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,31 @@ from pathlib import Path
 from torch import nn
 
 from jepa_core.interop import read_published
+from jepa_core.objectives import PixelStatistics
 from jepa_core.sharding import load_whole
-from jepa_core.step import TrainState
-from orchestrator.config.models import StorageConfig
+from jepa_core.step import TrainState, create_state
+from orchestrator.config.models import RunConfig, StorageConfig
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
+from orchestrator.train.distributed import Rank
+
+
+def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:
+    """The untrained state of a run: a function of the configuration and its seed."""
+    return create_state(
+        encoder=config.encoder,
+        predictor=config.predictor,
+        objective=config.objective,
+        optimizer=config.optimizer,
+        ema=config.ema,
+        total_steps=total_steps,
+        seed=config.train.seed,
+        device=rank.device,
+        precision=rank.precision,
+        execution=config.execution,
+        distributed=rank.world_size > 1,
+        pixels=PixelStatistics(mean=config.data.mean, std=config.data.std),
+    )
 
 
 def load_initial(state: TrainState, uri: str, storage: StorageConfig) -> None:

@@ -21,20 +21,22 @@ import torch
 from torch import Tensor
 
 from jepa_core.masks import PatchGrid, mask_metrics
-from jepa_core.objectives import PixelStatistics, Sampler
+from jepa_core.objectives import Sampler
 from jepa_core.parallel import wrap
 from jepa_core.sharding import has_shards
-from jepa_core.step import Precision, TrainState, create_state, prepare_images, train_step
+from jepa_core.step import Precision, TrainState, prepare_images, train_step
 from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
 from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
+from orchestrator.train.beside import Evaluations, Evaluator, LateResult, Snapshot, weights_of
 from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_latest, save_checkpoint
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
 from orchestrator.train.energy import EnergyMeter, energy_meter, summed_j
 from orchestrator.train.evaluation import (
+    MISSING,
     Evaluation,
     ProbeData,
     baselines,
@@ -42,7 +44,7 @@ from orchestrator.train.evaluation import (
     measure_health,
     measure_signs,
 )
-from orchestrator.train.initial import load_initial
+from orchestrator.train.initial import load_initial, new_state
 from orchestrator.train.movement import TargetMovement
 from orchestrator.train.plan import RunPlan, Stop, plan_run
 from orchestrator.train.preemption import PreemptionNotice
@@ -57,7 +59,7 @@ class TrialJob:
     """Everything a worker needs to run one trial.
 
     `shards_uri` is where the prepared shards are; `run_uri` is the sweep's folder; `rungs_images` are the rungs of the
-    scheduler, in images seen.
+    scheduler, in images seen. `evaluates_beside` says that the cluster has room for what `probe.beside` asks for.
     """
 
     trial_id: str
@@ -67,6 +69,7 @@ class TrialJob:
     rungs_images: tuple[int, ...] = ()
     shorter_images: tuple[int, ...] = ()
     """Lengths that the trial was planned with before it was extended, as `train.images` had them."""
+    evaluates_beside: bool = False
 
     def trial_store(self) -> Store:
         """Where this trial keeps what it leaves behind."""
@@ -126,8 +129,11 @@ class Run:
         cache: DataCache | None = None,
         notice: PreemptionNotice | None = None,
         energy: EnergyMeter | None = None,
+        evaluator: Evaluator | None = None,
     ) -> None:
-        self.notice = notice
+        """`evaluator` is rank 0's, where evaluations run beside training."""
+        self.notice, self.evaluator = notice, evaluator
+        self.evaluations: Evaluations | None = None
         self.energy = energy if energy is not None else energy_meter(job.config, rank.device)
         cache = cache if cache is not None else DataCache()
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
@@ -148,6 +154,15 @@ class Run:
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
+        if self.evaluator is not None and self.probes is not None:
+            self.evaluations = Evaluations(self.evaluator, max_failures=self.config.probe.max_failures)
+        try:
+            self._train()
+        finally:
+            if self.evaluations is not None:
+                self.evaluations.close()
+
+    def _train(self) -> None:
         if self.rank.index == 0:
             self.store.clean(recursive=True)  # what a killed attempt was writing
         checkpoint = find_checkpoint(self.store, self.rank)
@@ -235,6 +250,7 @@ class Run:
         _log.info("%s goes on from %s", self.job.trial_id, found.name)
         report = TrialReport.from_json(found.meta["report"])
         report = replace(report, final=report.final and self.state.step >= self.plan.total_steps)
+        report = self._with_late_rows(report, found.meta.get("evaluating", []))
         return self._deliver(report).action == "stop" or report.final
 
     def _check_same_run(self, found: Checkpoint) -> None:
@@ -271,34 +287,95 @@ class Run:
         metrics = self.meter.drain(batch_size=self.config.train.batch_size)
         metrics["data/bad_samples"] = float(bad_samples)
         metrics |= self.movement.take()
+        started_s = time.monotonic()
+        late = self._late_results(wait=stop.checkpoint)
+        waited_s = time.monotonic() - started_s
         evaluation = self._measure(stop)
         metrics |= summed_j(self.rank.gather(self.energy.take_j()))
+        metrics |= evaluation.metrics
+        if self.evaluations is not None:
+            metrics["time/probe_s"] = metrics.get("time/probe_s", 0.0) + waited_s
         images = self.plan.images_at(stop.step)
-        row = Row(images=images, timestamp_ms=_now_ms(), metrics={**metrics, **evaluation.metrics})
+        row = Row(images=images, timestamp_ms=_now_ms(), metrics=metrics)
         report = TrialReport(
             trial_id=self.job.trial_id,
             images=images,
-            rows=(row,),
+            rows=(*(result.row for result in late), row),
             rung=stop.rung,
             final=stop.final,
             checkpoint=checkpoint_name(stop.step) if stop.checkpoint else None,
-            correct=evaluation.correct,
+            correct=evaluation.correct or _newest_correct(late),
         )
         if stop.checkpoint:
             self._save(report)
         decision = self._deliver(report)
-        if decision.action == "stop" and not stop.checkpoint:
-            self._save(report)
+        if decision.action == "stop":
+            self._finish(report, is_saved=stop.checkpoint)
         self.meter.drain(batch_size=1)
         return decision
 
+    def _finish(self, report: TrialReport, *, is_saved: bool) -> None:
+        """Leave a checkpoint and the results of what is being evaluated to whoever goes on with a stopped run."""
+        late = self._late_results(wait=True)
+        rest = replace(report, rows=tuple(result.row for result in late), checkpoint=None, rung=None)
+        if not is_saved:
+            self._save(replace(report, rows=(*report.rows, *rest.rows)))
+        if self.rank.broadcast(bool(late)):
+            self._deliver(replace(rest, correct=_newest_correct(late)))
+
+    def _late_results(self, *, wait: bool) -> list[LateResult]:
+        """Results from beside since the last report; a checkpoint waits for all, as their weights are not in it."""
+        return [] if self.evaluations is None else self.evaluations.take(wait=wait)
+
     def _measure(self, stop: Stop) -> Evaluation:
-        """The probe where one is due; signs of collapse at every other stop."""
+        """The probe where one is due, here or begun beside; signs of collapse at every other stop."""
         if self.probes is None:
             return Evaluation()
-        if stop.probe:
+        if stop.probe and not self._starts_beside(stop):
             return evaluate(self.state, self.probes, config=self.config, rank=self.rank)
         return Evaluation(metrics=measure_signs(self.state, self.probes, config=self.config, rank=self.rank))
+
+    def _starts_beside(self, stop: Stop) -> bool:
+        """Begin an evaluation beside training where nothing waits for it; returns whether it was begun."""
+        has_place = self.evaluations is not None and self.evaluations.has_place
+        if stop.rung is not None or stop.final or not self.rank.broadcast(has_place):
+            return False
+        self._evaluate_beside(self.plan.images_at(stop.step))
+        return True
+
+    def _evaluate_beside(self, images: int) -> None:
+        weights = weights_of(self.state, self.rank)
+        if self.evaluations is not None:
+            self.evaluations.start(
+                Snapshot(
+                    config=self.config,
+                    shards_uri=self.job.shards_uri,
+                    images=images,
+                    timestamp_ms=_now_ms(),
+                    weights=weights,
+                )
+            )
+
+    def _with_late_rows(self, report: TrialReport, evaluating: list[int]) -> TrialReport:
+        """A checkpoint's report, given the images of evaluations that were not in when it was written.
+
+        The one of the checkpoint's own weights is made again; the weights of the others are gone.
+        """
+        images = self.plan.images_at(self.state.step)
+        if images in evaluating:
+            beside = self.rank.broadcast(self.evaluations is not None)
+            if beside:
+                self._evaluate_beside(images)
+            elif self.probes is not None:
+                found = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+                row = Row(images=images, timestamp_ms=_now_ms(), metrics=found.metrics)
+                report = replace(report, rows=(*report.rows, row), correct=found.correct)
+        lost = [
+            Row(images=other, timestamp_ms=_now_ms(), metrics={MISSING: 1.0})
+            for other in evaluating
+            if other != images
+        ]
+        return replace(report, rows=(*lost, *report.rows))
 
     def _save(self, report: TrialReport) -> None:
         started_s = time.monotonic()
@@ -307,6 +384,7 @@ class Run:
         saved = self.state.state_dict()
         if self.rank.index != 0:
             return
+        evaluating = [] if self.evaluations is None else self.evaluations.standing()[1]
         save_checkpoint(
             self.store,
             step=self.state.step,
@@ -315,6 +393,7 @@ class Run:
                 "state": saved["meta"],
                 "report": report.to_json(),
                 "fingerprint": run_fingerprint(self.config, self.shards.digest, self.rank.precision),
+                "evaluating": evaluating,
                 "precision": self.rank.precision,
             },
             keep=self.config.train.keep_checkpoints,
@@ -327,9 +406,10 @@ class Run:
         Sharded weights are gathered by all ranks together, so that such a run keeps to its stops.
         """
         if not has_shards(self.state.objective):
-            self._save(
-                TrialReport(trial_id=self.job.trial_id, images=self.plan.images_at(self.state.step), rows=())
-            )
+            images = self.plan.images_at(self.state.step)
+            late = [] if self.evaluations is None else self.evaluations.standing()[0]
+            rows = tuple(result.row for result in late)
+            self._save(TrialReport(trial_id=self.job.trial_id, images=images, rows=rows))
 
     def _deliver(self, report: TrialReport) -> Decision:
         """Rank 0 reports; every rank hears the decision."""
@@ -340,24 +420,6 @@ class Run:
 def _means(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each metric over shares of one size."""
     return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
-
-
-def new_state(config: RunConfig, total_steps: int, rank: Rank) -> TrainState:
-    """The untrained state of a run: a function of the configuration and its seed."""
-    return create_state(
-        encoder=config.encoder,
-        predictor=config.predictor,
-        objective=config.objective,
-        optimizer=config.optimizer,
-        ema=config.ema,
-        total_steps=total_steps,
-        seed=config.train.seed,
-        device=rank.device,
-        precision=rank.precision,
-        execution=config.execution,
-        distributed=rank.world_size > 1,
-        pixels=PixelStatistics(mean=config.data.mean, std=config.data.std),
-    )
 
 
 def find_checkpoint(store: Store, rank: Rank) -> Checkpoint | None:
@@ -394,6 +456,10 @@ def run_fingerprint(
     if config.train.init_from is not None:
         basis["init_from"] = config.train.init_from
     return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _newest_correct(results: list[LateResult]) -> Mapping[str, str]:
+    return next((result.correct for result in reversed(results) if result.correct), {})
 
 
 def _now_ms() -> int:

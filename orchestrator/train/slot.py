@@ -20,6 +20,7 @@ import torch
 
 from orchestrator.errors import CheckpointError, ConfigError, DataError, OrchestratorError
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluator import RayEvaluator
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.reporting import Decision, TrialReport
@@ -104,7 +105,8 @@ class Slot:
         try:
             torch.set_num_threads(threads_per_worker(job.config))
             rank = replace(self.rank, precision=resolve_precision(job.config, self.rank.device))
-            Run(job, BoardReporter(self.board, attempt_id), rank, self.cache, self.notice).train()
+            reporter = BoardReporter(self.board, attempt_id)
+            Run(job, reporter, rank, self.cache, self.notice, evaluator=_evaluator(job, rank)).train()
         except Exception as err:
             outcome = Outcome(error=error_text(err), permanent=isinstance(err, _FOR_GOOD))
             if self.rank.world_size > 1 or not isinstance(err, _PROCESS_IS_SOUND):
@@ -123,6 +125,14 @@ class Slot:
         gc.collect()
         if self.rank.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _evaluator(job: TrialJob, rank: Rank) -> RayEvaluator | None:
+    """What evaluates beside training, on rank 0 where the board says that there is room."""
+    beside = job.config.probe.beside
+    if beside is None or not job.evaluates_beside or rank.index != 0:
+        return None
+    return RayEvaluator(num_cpus=beside.cpus, num_gpus=beside.gpus)
 
 
 def slot_worker(arguments: dict[str, Any]) -> None:

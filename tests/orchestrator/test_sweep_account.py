@@ -71,6 +71,7 @@ def test_each_phase_is_what_was_measured() -> None:
             "start": 500.0,
             "lost": 100.0,
             "idle": 0.0,
+            "beside": 0.0,
             "total": 1700.0,
         }
     )
@@ -80,6 +81,30 @@ def test_the_cap_and_the_price_are_told_in_the_device_that_was_held() -> None:
     text = account(_record(), BudgetConfig(gpu_hours=4.0, price_per_gpu_hour=2.5)).text()
     assert text.startswith("2.000 GPU hours of 4 (50.0 %), 5.00 USD")
     assert account(_record(), BudgetConfig()).money is None
+
+
+@pytest.mark.parametrize(("num_gpus", "device"), [(1.0, "GPU"), (0.0, "CPU core")])
+def test_evaluations_beside_training_are_told_apart(num_gpus: float, device: str) -> None:
+    held = {"num_gpus": num_gpus, "num_cpus": 2.0}
+    beside = {"evaluation__cpu_core_s": 720.0, "evaluation__gpu_s": 360.0}
+    found = account(
+        fold(
+            [
+                _event("trial_planned", 0, trial_id="a", **PLANNED),
+                _event("slot_started", 0, slot_id="s", **held),
+                _event("attempt_started", 0, trial_id="a", attempt_id="1", slot_id="s", **held),
+                _report(1800, "1", 50, **beside),
+                _event("attempt_ended", 3600, trial_id="a", attempt_id="1", error=""),
+                _event("slot_ended", 3600, slot_id="s", error=""),
+            ]
+        ),
+        BudgetConfig(),
+    )
+    hours = {"GPU": 0.1, "CPU core": 0.2}[device]
+    assert (found.device, found.idle) == (device, 0.0)
+    assert found.total.beside == pytest.approx(hours)
+    assert found.total.total == pytest.approx(hours + (num_gpus or 2.0))
+    assert ("0.2000 CPU core hours of evaluating beside" in found.text()) == (device == "GPU")
 
 
 def test_a_slot_that_is_open_is_charged_up_to_now() -> None:

@@ -104,6 +104,60 @@ def test_rows_sent_twice_count_once(tmp_path: Path) -> None:
     assert board.record().trials["a"].history == {64: {METRIC: 1.0}}
 
 
+def _row(images: int, **metrics: float) -> Row:
+    return Row(
+        images=images,
+        timestamp_ms=images,
+        metrics={key.replace("__", "/"): value for key, value in metrics.items()},
+    )
+
+
+def test_a_result_that_comes_late_stands_under_its_own_images_and_hides_no_newer_one(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    rows = [
+        (_row(64, health__std=0.5),),
+        (_row(64, probe__linear__mean=40.0, health__std=0.5), _row(128, health__std=0.6)),
+        (_row(192, probe__linear__mean=50.0), _row(128, probe__linear__mean=45.0)),
+    ]
+    for images, sent in zip((64, 128, 192), rows, strict=True):
+        board.report(TrialReport(trial_id="a", images=images, rows=sent), _attempt(board, "a"))
+    for record in (board.record(), Board(str(tmp_path), CONFIG).record()):
+        trial = record.trials["a"]
+        curve = {images: row[METRIC] for images, row in sorted(trial.history.items())}
+        assert curve == {64: 40.0, 128: 45.0, 192: 50.0}
+        assert (trial.metrics[METRIC], trial.metrics["health/std"]) == (50.0, 0.6)
+
+
+def test_a_rung_is_decided_by_its_own_evaluation_and_not_by_an_earlier_one_that_came_late(
+    tmp_path: Path,
+) -> None:
+    board = _board(tmp_path, "a", "b")
+    board.report(_report("a", 640, 60.0, rung=640), _attempt(board, "a"))
+    rows = (_row(320, probe__linear__mean=70.0), _row(640, probe__linear__mean=50.0))
+    report = TrialReport(trial_id="b", images=640, rows=rows, rung=640)
+    assert board.report(report, _attempt(board, "b")).action == "stop"
+    assert board.record().rung_values(640) == {"a": 60.0, "b": 50.0}
+
+
+def test_a_missing_evaluation_neither_stops_a_trial_nor_counts_against_others(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a", "b")
+    board.report(_report("a", 640, 60.0, rung=640), _attempt(board, "a"))
+    rows = (_row(320, probe__linear__mean=50.0), _row(640, evaluation__missing=1.0))
+    report = TrialReport(trial_id="b", images=640, rows=rows, rung=640)
+    for _ in range(2):
+        assert board.report(report, _attempt(board, "b")).action == "continue"
+    assert board.record().rung_values(640) == {"a": 60.0}
+
+
+def test_a_trial_whose_last_evaluation_is_missing_has_no_value(tmp_path: Path) -> None:
+    board = _board(tmp_path, "a")
+    board.report(_report("a", 640, 60.0), _attempt(board, "a"))
+    end = TrialReport(trial_id="a", images=6400, rows=(_row(6400, evaluation__missing=1.0),), final=True)
+    board.report(end, _attempt(board, "a"))
+    trial = board.record().trials["a"]
+    assert (trial.state, METRIC in trial.metrics, trial.history[640]) == ("finished", False, {METRIC: 60.0})
+
+
 def test_an_interrupted_trial_is_neither_stopped_nor_decided(tmp_path: Path) -> None:
     board = _board(tmp_path, "a")
     board.stop_all("interrupted")

@@ -13,8 +13,9 @@ from orchestrator.sweep.budget import (
     can_pay_next_report,
     cap_seconds,
     images_to_decision,
+    standing,
 )
-from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.record import Slot, SweepRecord, TrialRecord
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.space import TrialPlan, plan_sweep
 
@@ -132,3 +133,13 @@ def test_a_trial_needs_what_brings_it_to_its_next_decision() -> None:
     assert images_to_decision(0, 900, (100, 300)) == 100
     assert images_to_decision(100, 900, (100, 300)) == 200
     assert images_to_decision(300, 900, (100, 300)) == 600
+
+
+def test_evaluations_beside_training_are_charged_and_kept_in_reserve() -> None:
+    slot = Slot(slot_id="s", num_gpus=1.0, num_cpus=4.0, periods=[[0.0, 100.0]], is_open=True)
+    record = SweepRecord(slots={"s": slot})
+    record.trials["a"] = TrialRecord(
+        trial_id="a", index=0, point={}, seed=0, history={64: {"evaluation/gpu_s": 30.0}}
+    )
+    now = standing(record, 200.0, has_gpus=True, beside_per_slot=0.5)
+    assert (now.spent_s, now.rate) == (230.0, 1.5)

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.errors import ClusterError
-from orchestrator.sweep.cluster import DRIVER_RESOURCE, Cluster, max_concurrent_trials, trial_resources
+from orchestrator.sweep.cluster import DRIVER_RESOURCE, Cluster, plan_room, trial_resources
 
 
 def cluster(cpus, gpus=None, *, driver=True):
@@ -34,7 +34,7 @@ def config(**train):
     ],
 )
 def test_as_many_trials_run_at_once_as_fit(train, there, fits):
-    assert max_concurrent_trials(config(**train), there) == fits
+    assert plan_room(config(**train), there).num_slots == fits
 
 
 def test_gpus_of_several_kinds_are_refused_until_one_is_chosen():
@@ -53,12 +53,31 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_both_sizes():
     with pytest.raises(
         ClusterError, match=r"needs 8 CPUs and 8 GPUs \(8 workers\), the cluster has 64 and 4"
     ):
-        max_concurrent_trials(config(num_workers=8), cluster(64, {"H100": 4.0}))
+        plan_room(config(num_workers=8), cluster(64, {"H100": 4.0}))
 
 
 def test_a_cluster_that_lacks_a_node_runs_one_trial_with_fewer_workers():
     there = cluster(64, {"H100": 4.0})
-    assert max_concurrent_trials(config(num_workers=8, min_workers=2), there) == 1
-    assert max_concurrent_trials(config(num_workers=4, min_workers=1), there) == 1
+    assert plan_room(config(num_workers=8, min_workers=2), there).num_slots == 1
+    assert plan_room(config(num_workers=4, min_workers=1), there).num_slots == 1
     with pytest.raises(ClusterError, match=r"needs 8 CPUs and 8 GPUs \(8 workers\).*train\.min_workers"):
-        max_concurrent_trials(config(num_workers=16, min_workers=8), there)
+        plan_room(config(num_workers=16, min_workers=8), there)
+
+
+@pytest.mark.parametrize(
+    ("beside", "there", "slots", "evaluates_beside"),
+    [
+        ({"cpus": 1.0}, cluster(2), 1, True),
+        ({"cpus": 1.0}, cluster(1), 1, False),
+        ({"cpus": 0.5}, cluster(16), 14, True),
+        ({"cpus": 1.0}, cluster(16), 12, True),
+        ({"cpus": 4.0}, cluster(64, {"H100": 8}), 8, True),
+        ({"cpus": 1.0, "gpus": 1.0}, cluster(64, {"H100": 8}), 6, True),
+        ({"cpus": 1.0, "gpus": 0.5}, cluster(64, {"H100": 1}), 1, False),
+        ({"cpus": 1.0, "gpus": 1.0}, cluster(64), 64, False),
+    ],
+)
+def test_evaluations_get_room_beside_a_trial_or_none(beside, there, slots, evaluates_beside):
+    asked = apply_overrides(default_config(), {"probe.beside": beside})
+    room = plan_room(asked, there)
+    assert (room.num_slots, room.evaluates_beside) == (slots, evaluates_beside)

@@ -93,6 +93,16 @@ def test_a_stop_is_journaled_with_its_reason_and_can_be_undone(tmp_path: Path) -
     assert _report(again, 200, math.nan, attempt).action == "continue"
 
 
+@pytest.mark.parametrize(("method", "action"), [("ijepa", "stop"), ("vicreg", "continue")])
+def test_a_trial_is_judged_by_the_loss_of_its_own_method(tmp_path: Path, method: str, action: str) -> None:
+    """The sweep's own method is I-JEPA, that of its points is another."""
+    board = Board(str(tmp_path), RunConfig(train=TrainConfig(images=1000, batch_size=10)))
+    board.submit("a", 0, {"objective.name": method}, 0, "a")
+    attempt = board.next_trial("slot-0").attempt_id
+    assert _report(board, 200, 25.0, attempt).action == "continue"
+    assert _report(board, 300, 24.0, attempt).action == action
+
+
 def test_a_trial_is_found_by_id_and_by_number(tmp_path: Path) -> None:
     board = Board(str(tmp_path), RunConfig())
     board.plan_trial("tabc", 7, {}, 0, "a")

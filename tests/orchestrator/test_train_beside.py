@@ -116,7 +116,7 @@ def test_training_goes_on_while_an_evaluation_runs_and_the_rung_waits_for_it(fol
 
     def hold_the_first(snapshot: Snapshot) -> None:
         if snapshot.images == 64:
-            assert reached.wait(60)
+            assert reached.wait(600)
 
     job = replace(_job(folder, "held", train__checkpoint_every_images=1000), rungs_images=(256,))
     reports = _run(job, InThread(hold_the_first), Telling())
@@ -187,7 +187,7 @@ def test_a_run_that_dies_loses_no_evaluation_of_a_checkpoint(folder: Path, inlin
 
     def never_ends(snapshot: Snapshot) -> None:
         if snapshot.images == 192:
-            died.wait(60)
+            died.wait(600)
             raise RuntimeError("its process died")
 
     died = threading.Event()

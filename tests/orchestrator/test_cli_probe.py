@@ -137,7 +137,7 @@ def test_figures_and_their_intervals_go_to_the_trials_run_in_mlflow(
         assert [found[f"{name}{end}"] for end in ("", "/low", "/high")] == [
             figure[key] for key in ("value", "low", "high")
         ]
-    assert {metric.step for metric in client.get_metric_history(run_id, "evaluation/knn/label")} == {160}
+        assert [metric.step for metric in client.get_metric_history(run_id, name)] == [160]
     assert found["evaluation/time/knn_s"] > 0
 
 

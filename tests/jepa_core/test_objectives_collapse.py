@@ -2,7 +2,7 @@
 
 MAE and CAE are left out: their targets are the own pixels of the image, which no model changes, so that features which
 say nothing of the image cost the whole variance of the pixels. So is data2vec 2.0: its targets have variance 1 over the
-patches of every image, and no setting that was tried, the teacher's average switched off among them, made them agree.
+patches of every image, and no setting that was tried, the teacher's average switched off among them, made them agree. I-JEPA's fall so far on these few images with the average too (to 0.03) that no test can tell the two apart.
 """
 
 from __future__ import annotations
@@ -61,12 +61,9 @@ def spread_kept(
     return float(after / before)
 
 
-@pytest.mark.parametrize(("method", "learning_rate"), [("ijepa", 3e-3), ("data2vec", 1e-2)])
-def test_without_the_moving_average_the_targets_of_all_images_become_one(
-    method: str, learning_rate: float
-) -> None:
-    settings = METHODS[method]
-    assert spread_kept(settings, unpredictable, learning_rate=learning_rate, momentum=0.0) < FLAGGED
+def test_data2vec_without_the_moving_average_gives_all_images_the_same_targets() -> None:
+    settings = METHODS["data2vec"]
+    assert spread_kept(settings, unpredictable, learning_rate=1e-2, momentum=0.0) < FLAGGED
     assert spread_kept(settings, smooth, learning_rate=1e-3) > FLAGGED
 
 

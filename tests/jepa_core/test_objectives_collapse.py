@@ -2,7 +2,8 @@
 
 MAE and CAE are left out: their targets are the own pixels of the image, which no model changes, so that features which
 say nothing of the image cost the whole variance of the pixels. So is data2vec 2.0: its targets have variance 1 over the
-patches of every image, and no setting that was tried, the teacher's average switched off among them, made them agree. I-JEPA's fall so far on these few images with the average too (to 0.03) that no test can tell the two apart.
+patches of every image, and no setting that was tried, the teacher's average switched off among them, made them agree.
+I-JEPA's fall to 0.03 on these few images with the average too, which tells nothing.
 """
 
 from __future__ import annotations

@@ -136,7 +136,9 @@ def test_a_trial_needs_what_brings_it_to_its_next_decision() -> None:
 
 
 def test_evaluations_beside_training_are_charged_and_kept_in_reserve() -> None:
-    slot = Slot(slot_id="s", num_gpus=1.0, num_cpus=4.0, periods=[[0.0, 100.0]], is_open=True)
+    slot = Slot(
+        slot_id="s", num_gpus=1.0, num_cpus=4.0, periods=[[0.0, 100.0]], sizes=[(1.0, 4.0)], is_open=True
+    )
     record = SweepRecord(slots={"s": slot})
     record.trials["a"] = TrialRecord(
         trial_id="a", index=0, point={}, seed=0, history={64: {"evaluation/gpu_s": 30.0}}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from command_line import run_command
 from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.config import apply_overrides
@@ -175,6 +176,24 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     (after,) = record.in_order()
     assert (record.state, after.state, len(after.attempts)) == ("finished", "finished", 2)
     assert sorted(after.history) == list(range(0, 16_001, 160))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_trial_comes_out_the_same_again_and_the_recommended_one_is_trained_longer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tiny_config(tmp_path, sweep__space={"masks.num_target_blocks": {"choices": [1, 2]}})
+    _run(config)
+    runs = ("--runs", str(tmp_path / "runs"))
+    again = run_command(monkeypatch, capsys, "reproduce", "s/0", *runs)
+    assert again.code == 0, again.err
+    assert "Reproduced: every figure is identical." in again.out
+    longer = ("--set", "train.images=960", "--set", "encoder.depth=3")
+    trained = run_command(monkeypatch, capsys, "train", "--from-best", "s", *runs, *longer)
+    assert trained.code == 0, trained.err
+    assert "It sees 960 images, 1.5 times the trial's 640." in trained.err
+    assert "The ranking was found with a smaller encoder" in trained.err
+    assert "960 of 960 images" in trained.err
 
 
 def _kill_the_workers() -> int:

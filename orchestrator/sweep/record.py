@@ -277,7 +277,7 @@ class SweepRecord:
         for row in event["rows"]:
             trial.count_energy(row)
             _merge_row(trial, row, attempt_id=event["attempt_id"])
-        if event["final"] and trial.history[event["images"]].get(_MISSING):
+        if event.get("final") and trial.history.get(event["images"], {}).get(_MISSING):
             # What an earlier probe found is not the value of a trial whose last evaluation is missing.
             trial.metrics = {
                 name: value for name, value in trial.metrics.items() if not name.startswith("probe/")

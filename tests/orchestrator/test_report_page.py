@@ -230,7 +230,11 @@ def test_a_point_reads_without_its_section():
 def test_the_ledger_counts_what_worker_groups_held_between_trials():
     record = sweep_record(seeds=(0,))
     record.slots["s"] = Slot(
-        slot_id="s", num_gpus=2.0, num_cpus=4.0, periods=[[0.0, 3600.0], [7200.0, 9000.0]]
+        slot_id="s",
+        num_gpus=2.0,
+        num_cpus=4.0,
+        periods=[[0.0, 3600.0], [7200.0, 9000.0]],
+        sizes=[(2.0, 4.0), (2.0, 4.0)],
     )
     summary = summarize(default_config(), record)
     assert (summary.held_gpu_hours, summary.held_cpu_core_hours) == (3.0, 6.0)

@@ -10,7 +10,9 @@ from image_data import image_folder
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
+from orchestrator.sweep.board import Board
 from orchestrator.sweep.record import SweepRecord
+from orchestrator.train.reporting import Decision, TrialReport
 
 TINY = {
     "name": "tiny",
@@ -66,3 +68,14 @@ class Remembering:
     def on_message(self, text: str) -> None:
         """Keep a message."""
         self.messages.append(text)
+
+
+class InProcess:
+    """Reports to a board in this process."""
+
+    def __init__(self, board: Board, attempt_id: str) -> None:
+        self.board, self.attempt_id = board, attempt_id
+
+    def report(self, report: TrialReport) -> Decision:
+        """Hand a report to the board."""
+        return self.board.report(report, self.attempt_id)

@@ -120,7 +120,11 @@ def test_the_parts_of_a_killed_upload_are_removed_and_other_peoples_let_be(s3_bu
 
 
 def test_a_caller_who_may_not_clean_goes_on(s3_bucket: str, s3_server: S3Server) -> None:
-    open_store(s3_bucket, StorageConfig(anonymous=True)).clean(recursive=True)
+    store = open_store(s3_bucket + "/kept")
+    assert isinstance(store, S3Store)
+    store._client.create_multipart_upload(Bucket=store.bucket, Key="kept/a")
+    open_store(s3_bucket + "/kept", StorageConfig(anonymous=True)).clean(recursive=True)
+    assert "kept/a" in unfinished_uploads(store)
 
 
 def test_the_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:

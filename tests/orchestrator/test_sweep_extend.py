@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_sweeps import Remembering, tiny_config
+from tiny_sweeps import InProcess, Remembering, tiny_config
 
 from orchestrator.config import apply_overrides, dump
 from orchestrator.config.models import RunConfig
@@ -18,18 +18,8 @@ from orchestrator.sweep.space import plan_sweep
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
-from orchestrator.train.reporting import Decision, ListReporter, TrialReport
+from orchestrator.train.reporting import ListReporter
 from orchestrator.train.slot import Outcome
-
-
-class InProcess:
-    """Reports to a board in this process."""
-
-    def __init__(self, board: Board, attempt_id: str) -> None:
-        self.board, self.attempt_id = board, attempt_id
-
-    def report(self, report: TrialReport) -> Decision:
-        return self.board.report(report, self.attempt_id)
 
 
 def _config(folder: Path, images: int) -> RunConfig:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_sweeps import tiny_config
+from tiny_sweeps import InProcess, tiny_config
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
@@ -24,7 +24,6 @@ from orchestrator.sweep.record import SweepRecord, fold
 from orchestrator.sweep.space import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run
-from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.slot import Outcome
 
 pytestmark = pytest.mark.ray
@@ -128,16 +127,6 @@ def _assert_tracked_once(driver: Driver, record: SweepRecord) -> None:
         assert {loss.step for loss in losses} == {
             images for images, metrics in trial.history.items() if "train/loss" in metrics
         }
-
-
-class InProcess:
-    """Reports to a board in this process."""
-
-    def __init__(self, board: Board, attempt_id: str) -> None:
-        self.board, self.attempt_id = board, attempt_id
-
-    def report(self, report: TrialReport) -> Decision:
-        return self.board.report(report, self.attempt_id)
 
 
 def _undisturbed(config: RunConfig, folder: Path) -> SweepRecord:

@@ -35,10 +35,7 @@ def test_selected_trials_compare_over_scale_and_aspect_ratio_without_any_choice(
     driver, open_page, links = page
     open_page(links.trials_url)
     browser.wait_for(
-        lambda: (
-            "20 matching runs" in driver.page_source.replace("</b>", "").replace("<b>", "")
-            or "matching runs" in driver.find_element("tag name", "body").text
-        ),
+        lambda: "20 matching runs" in " ".join(driver.find_element("tag name", "body").text.split()),
         what="the list of trials",
     )
     box = browser.wait_for(
@@ -60,7 +57,7 @@ def test_selected_trials_compare_over_scale_and_aspect_ratio_without_any_choice(
     assert any("target_scale" in label for label in lines[0])
     assert any("target_aspect_ratio" in label for label in lines[0])
 
-    find_all(driver, "[role=tab]", "Contour Plot")[0].click()
+    browser.wait_for(lambda: find_all(driver, "[role=tab]", "Contour Plot"), what="its tab")[0].click()
     contour = browser.wait_for(
         lambda: driver.execute_script(
             f"{_PLOTS}.filter(p => p.data.some(t => t.type === 'contour'))"
@@ -85,10 +82,18 @@ def test_the_sweeps_charts_are_laid_out_beforehand(page):
         lambda: "Parallel Coordinates" in driver.page_source and find_all(driver, "canvas"),
         what="parallel coordinates",
     )
-    titles = driver.execute_script(
-        f"{_PLOTS}.map(p => p.layout.xaxis && p.layout.xaxis.title && p.layout.xaxis.title.text)"
+    expected = {"Step", "cost/device_hours", "masks.target_scale.mid"}
+    browser.wait_for(
+        lambda: (
+            expected
+            <= set(
+                driver.execute_script(
+                    f"{_PLOTS}.map(p => p.layout.xaxis && p.layout.xaxis.title && p.layout.xaxis.title.text)"
+                )
+            )
+        ),
+        what=f"charts over {', '.join(sorted(expected))}",
     )
-    assert {"Step", "cost/device_hours", "masks.target_scale.mid"} <= set(titles)
 
 
 def test_the_sweeps_run_shows_its_verdict_as_a_note(page):

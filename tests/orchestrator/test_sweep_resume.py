@@ -56,14 +56,14 @@ def test_a_killed_driver_of_this_machine_is_followed_at_once(store: Store) -> No
     process.wait()
     process.stdout.close()
     with driver_lease(store, watch_s=600):
-        pass
+        assert driver_text(store) == f"process {os.getpid()}"
 
 
 def test_a_driver_elsewhere_is_dead_when_its_lease_stands_still(store: Store) -> None:
     holder = {"token": "x", "count": 3, "host": "elsewhere", "pid": 1, "process_started": "7"}
     store.write("driver/00000003.json", json.dumps(holder).encode())
     with driver_lease(store, watch_s=0.2):
-        pass
+        assert driver_text(store) == f"process {os.getpid()}"
 
 
 def test_of_two_drivers_that_take_over_at_once_one_is_refused(tmp_path: Path) -> None:

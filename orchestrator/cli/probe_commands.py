@@ -180,19 +180,23 @@ def _text(report: ProbeReport) -> str:
         [
             figure.evaluation,
             figure.label,
-            f"{figure.value:.1f}",
-            f"{figure.low:.1f} to {figure.high:.1f}",
+            f"{_shown(figure.value, figure.unit)} {figure.unit}".rstrip(),
+            f"{_shown(figure.low, figure.unit)} to {_shown(figure.high, figure.unit)}",
             figure.detail,
         ]
         for figure in report.figures
     ]
     lines = [
-        f"{report.target}: per cent of {report.num_test:,} test images, fitted on {report.num_train:,}",
+        f"{report.target}: {report.num_test:,} test images, fitted on {report.num_train:,}",
         "",
         align(rows),
     ]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)
+
+
+def _shown(value: float, unit: str) -> str:
+    return f"{value:.1f}" if unit == "%" else f"{value:.2f}"
 
 
 def _note(text: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,11 +33,12 @@ _PROBE_WINDOW_SHARDS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """Images without augmentation and their integer labels by name."""
+    """Images without augmentation, and by name their integer labels [N] and their amounts [N], float64."""
 
     images_uint8_NCHW: Tensor
     labels: dict[str, Tensor]
     keys: list[str]
+    amounts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def load_images(
@@ -81,8 +82,12 @@ def load_images(
     kept = [sample for sample in found if sample is not None]
     return LabelledImages(
         images_uint8_NCHW=channels_first(pixels_NHWC[rows] if len(rows) < len(ids) else pixels_NHWC),
-        labels={name: torch.tensor([labels[name] for _, labels in kept]) for name in shards.labels},
-        keys=[key for key, _ in kept],
+        labels={name: torch.tensor([labels[name] for _, labels, _ in kept]) for name in shards.labels},
+        keys=[key for key, _, _ in kept],
+        amounts={
+            name: torch.tensor([amounts[name] for _, _, amounts in kept], dtype=torch.float64)
+            for name in shards.amounts
+        },
     )
 
 
@@ -105,8 +110,8 @@ class _LabelledSamples:
             with ThreadPoolExecutor(DOWNLOADS_IN_FLIGHT, "probe-shards") as pool:
                 list(pool.map(fetch_one, shards))
 
-    def load(self, sample_id: int, out_HWC: Pixels) -> tuple[str, dict[str, int]] | None:
-        """Key and labels; None when the sample cannot be used."""
+    def load(self, sample_id: int, out_HWC: Pixels) -> tuple[str, dict[str, int], dict[str, float]] | None:
+        """Key, labels and amounts; None when the sample cannot be used."""
         shard, member = self._reader.locate(sample_id)
         try:
             opened = self._reader.open(shard)
@@ -118,7 +123,8 @@ class _LabelledSamples:
         try:
             aspect_ratio = out_HWC.shape[1] / out_HWC.shape[0]
             decode_into(sample.image, out_HWC, functools.partial(central_box, aspect_ratio=aspect_ratio))
-            return sample.key, opened.checked_labels(member, self._shards.labels)
+            labels = opened.checked_labels(member, self._shards.labels)
+            return sample.key, labels, opened.checked_amounts(member, self._shards.amounts)
         except (UndecodableError, DataError) as err:
             self._quarantine.add(
                 BadSample(shard=sample.shard, key=sample.key, offset=sample.offset, reason=str(err))

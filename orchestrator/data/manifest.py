@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
+_AMOUNT = "amount"
 _FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -57,10 +58,14 @@ class LabelInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A shard set's content. `base_uri` is where the shards are when it is not where the manifest is."""
+    """A shard set's content. `base_uri` is where the shards are when it is not where the manifest is.
+
+    `amounts` names the real numbers that every sample carries beside its labels, each with its unit.
+    """
 
     shards: tuple[ShardInfo, ...]
     labels: Mapping[str, LabelInfo] = field(default_factory=dict)
+    amounts: Mapping[str, str] = field(default_factory=dict)
     base_uri: str | None = None
 
     @property
@@ -85,10 +90,11 @@ class Manifest:
         for shard in self.shards:
             entry = {name: getattr(shard, name) for name in ("name", "num_samples", "size_bytes", "sha256")}
             splits.setdefault(shard.split, []).append(entry)
-        labels = {
+        labels: dict[str, dict[str, Any]] = {
             name: {"kind": "class", "num_classes": info.num_classes, "class_names": list(info.class_names)}
             for name, info in sorted(self.labels.items())
         }
+        labels |= {name: {"kind": _AMOUNT, "unit": unit} for name, unit in sorted(self.amounts.items())}
         data: dict[str, Any] = {"format": _FORMAT, "splits": splits, "labels": labels}
         return data if self.base_uri is None else {**data, "base_uri": self.base_uri}
 
@@ -112,8 +118,13 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         shards = tuple(
             _parse_shard(entry, split) for split, entries in data["splits"].items() for entry in entries
         )
-        labels = {name: _parse_label(entry) for name, entry in data["labels"].items()}
-        manifest = Manifest(shards=shards, labels=labels, base_uri=data.get("base_uri"))
+        entries = data["labels"].items()
+        manifest = Manifest(
+            shards=shards,
+            labels={name: _parse_label(entry) for name, entry in entries if entry["kind"] != _AMOUNT},
+            amounts={name: str(entry["unit"]) for name, entry in entries if entry["kind"] == _AMOUNT},
+            base_uri=data.get("base_uri"),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataError(
             f"{where}: not a shard manifest ({type(err).__name__}: {err}); pack the data again"

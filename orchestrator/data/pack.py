@@ -58,6 +58,10 @@ class PackSource(Protocol):
         """The labels that every sample carries."""
 
     @property
+    def amounts(self) -> Mapping[str, str]:
+        """Units of the real numbers that every sample carries, by name."""
+
+    @property
     def num_samples(self) -> Mapping[str, int]:
         """Samples by split; `train` first."""
 
@@ -113,7 +117,7 @@ def pack(
             readers.shutdown(wait=False, cancel_futures=True)
             writers.shutdown(wait=True, cancel_futures=True)
             raise
-    manifest = Manifest(shards=tuple(shards), labels=dict(source.labels))
+    manifest = Manifest(shards=tuple(shards), labels=dict(source.labels), amounts=dict(source.amounts))
     store.write(MANIFEST_NAME, manifest.dump())
     finished.forget()
     return manifest

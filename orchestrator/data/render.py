@@ -20,8 +20,8 @@ def render_scenes(task: tuple[int, int, int, int]) -> list[tuple[str, dict[str, 
     seed, start, stop, image_size_px = task
     found = []
     for index in range(start, stop):
-        pixels_HWC, labels = render_scene(seed, index, image_size_px)
-        text = json.dumps({name: int(value) for name, value in sorted(labels.items())}).encode()
+        pixels_HWC, answers = render_scene(seed, index, image_size_px)
+        text = json.dumps(answers, sort_keys=True).encode()
         found.append((f"scene-{index:010d}", {"png": encode_png(pixels_HWC), "json": text}))
     return found
 

@@ -52,12 +52,16 @@ SCENE_LABELS: dict[str, tuple[str, ...]] = {
     "count": tuple(str(number) for number in range(1, MAX_OBJECTS + 1)),
     "distance": DISTANCE_NAMES,
 }
+SCENE_AMOUNTS = {"distance_m": "m"}
+"""What a scene carries as a real number, with its unit."""
 
 
-def render_scene(seed: int, index: int, image_size_px: int) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    """One scene as RGB pixels [H, W, 3], and its labels: indices into `SCENE_LABELS`."""
+def render_scene(
+    seed: int, index: int, image_size_px: int
+) -> tuple[NDArray[np.uint8], dict[str, int | float]]:
+    """One scene as RGB pixels [H, W, 3], and its answers: indices into `SCENE_LABELS`, and `SCENE_AMOUNTS`."""
     scene = build_scene(seed, index)
-    return render(scene, image_size_px), labels_of(scene)
+    return render(scene, image_size_px), {**labels_of(scene), **amounts_of(scene)}
 
 
 def build_scene(seed: int, index: int) -> Scene:
@@ -90,6 +94,11 @@ def labels_of(scene: Scene) -> dict[str, int]:
         "count": len(scene.solids) - 1,
         "distance": min(max(distance, 0), NUM_DISTANCES - 1),
     }
+
+
+def amounts_of(scene: Scene) -> dict[str, float]:
+    """The distance of the nearest object, to the millimetre."""
+    return {"distance_m": round(min(distance_m(scene.camera, solid) for solid in scene.solids), 3)}
 
 
 def distance_m(camera: Camera, solid: Solid) -> float:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class ShardSet:
     def digest(self) -> str:
         """SHA-256 of the content, the same wherever the shards lie."""
         return self.manifest.digest
+
+    @property
+    def amounts(self) -> Mapping[str, str]:
+        """Units of the real numbers that every sample carries, by name."""
+        return self.manifest.amounts
 
     @property
     def labels(self) -> Mapping[str, LabelInfo]:
@@ -102,13 +108,17 @@ class OpenShard:
         Raises:
             DataError: The text is no integer, or no JSON object.
         """
-        found: dict[str, int] = {}
+        return {name: value for name, value in self._numbers(member).items() if type(value) is int}
+
+    def _numbers(self, member: int) -> dict[str, int | float]:
+        """The numbers beside a sample's image, by name."""
+        found: dict[str, int | float] = {}
         for extension, spans_N2 in self.index.labels_N2.items():
             offset, size = spans_N2[member].tolist()
             if offset < 0:
                 continue
             try:
-                found |= _parse_labels(extension, self._read(offset, size))
+                found |= _parse_numbers(extension, self._read(offset, size))
             except (ValueError, RecursionError) as err:
                 key = self.index.keys[member]
                 raise DataError(
@@ -126,6 +136,19 @@ class OpenShard:
         for name, info in known.items():
             if not 0 <= found.get(name, -1) < info.num_classes:
                 raise DataError(f"label {name} is {found.get(name)}, must be 0 to {info.num_classes - 1}")
+        return found
+
+    def checked_amounts(self, member: int, known: Collection[str]) -> dict[str, float]:
+        """The amounts of a sample that are known, each a finite number.
+
+        Raises:
+            DataError: One is missing or is no finite number.
+        """
+        numbers = self._numbers(member) if known else {}
+        found = {name: float(numbers.get(name, math.nan)) for name in known}
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise DataError(f"amount {name} is {numbers.get(name)}, must be a finite number")
         return found
 
     def members(self, member: int) -> tuple[str, dict[str, bytes]]:
@@ -304,7 +327,7 @@ def _index_of(cache: Cache, descriptor: int, info: ShardInfo, where: str) -> Sha
     return index
 
 
-def _parse_labels(extension: str, text: bytes) -> dict[str, int]:
+def _parse_numbers(extension: str, text: bytes) -> dict[str, int | float]:
     if len(text) > _MAX_LABEL_BYTES:
         raise ValueError("too long")
     if extension == "cls":
@@ -312,4 +335,8 @@ def _parse_labels(extension: str, text: bytes) -> dict[str, int]:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("not an object")
-    return {name: value for name, value in values.items() if type(value) is int and abs(value) < 2**31}
+    return {
+        name: value
+        for name, value in values.items()
+        if type(value) is float or (type(value) is int and abs(value) < 2**31)
+    }

@@ -75,6 +75,13 @@ class ScenesSource:
         }
 
     @property
+    def amounts(self) -> Mapping[str, str]:
+        """How far the nearest object is, in metres."""
+        from orchestrator.data.scenes import SCENE_AMOUNTS
+
+        return SCENE_AMOUNTS
+
+    @property
     def num_samples(self) -> Mapping[str, int]:
         """Scenes by split."""
         return {"train": self.data.scenes_train_images, "test": self.data.scenes_test_images}
@@ -137,6 +144,11 @@ class ImageFolderSource:
         """The sub-folders' names as classes, sorted; none for images without sub-folders."""
         names = self._classes
         return {"class": LabelInfo(num_classes=len(names), class_names=names)} if names else {}
+
+    @property
+    def amounts(self) -> Mapping[str, str]:
+        """None."""
+        return {}
 
     @property
     def num_samples(self) -> Mapping[str, int]:
@@ -219,6 +231,11 @@ class IdxSource:
         return {"class": LabelInfo(num_classes=num_classes, class_names=names)}
 
     @property
+    def amounts(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    @property
     def num_samples(self) -> Mapping[str, int]:
         """Images by split."""
         return {split: len(labels) for split, (_, labels) in self._arrays.items()}
@@ -274,6 +291,11 @@ class ShardSource:
     def labels(self) -> Mapping[str, LabelInfo]:
         """The shards' own labels."""
         return self.shards.labels
+
+    @property
+    def amounts(self) -> Mapping[str, str]:
+        """The shards' own amounts."""
+        return self.shards.amounts
 
     @property
     def num_samples(self) -> Mapping[str, int]:

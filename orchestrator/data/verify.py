@@ -107,6 +107,7 @@ def _verify_samples(shards: ShardSet, opened: OpenShard) -> list[ShardFault]:
             sample = opened.sample(member)
             decode_rgb(sample.image)  # all of it: a crop would pass over damage that lies outside
             opened.checked_labels(member, shards.labels)
+            opened.checked_amounts(member, shards.amounts)
         except (UndecodableError, DataError) as err:
             offset = int(opened.index.images_N2[member, 0])
             key = opened.index.keys[member]

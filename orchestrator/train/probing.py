@@ -36,14 +36,17 @@ from orchestrator.train.features import FeatureCache, FeatureModel, OwnModel, ex
 _log = logging.getLogger(__name__)
 EVALUATIONS = ("linear", "knn", "low-shot", "regression", "attentive", "fine-tune")
 DEFAULT_EVALUATIONS = ("linear", "knn", "low-shot", "regression")
-AMOUNTS = ("count", "distance")
-"""Labels whose classes are amounts in order, which are also regressed."""
+COUNTS = ("count",)
+"""Labels whose classes are numbers in order, which are also regressed, as are the amounts that the images carry."""
 _LOW_SHOT_FRACTIONS = (0.01, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFigure:
-    """One figure: per cent of the test images (accuracy) or of the label's variance (regression), 95 % interval."""
+    """One figure with its 95 % interval, in `unit`: per cent, or for a regression's error what the amount is in.
+
+    Per cent are of the test images (accuracy) or of the label's variance (regression).
+    """
 
     evaluation: str
     label: str
@@ -51,6 +54,7 @@ class ProbeFigure:
     low: float
     high: float
     detail: str = ""
+    unit: str = "%"
 
     @property
     def metric(self) -> str:
@@ -83,8 +87,10 @@ class _Job:
         data: ProbeData,
         sets: Mapping[str, Mapping[str, Tensor]],
         config: RunConfig,
+        *,
+        units: Mapping[str, str],
     ) -> None:
-        self.model, self.data, self.config = model, data, config
+        self.model, self.data, self.config, self.units = model, data, config, units
         self.train, self.test = sets["train"], sets["test"]
         self.seed = config.train.seed
 
@@ -98,7 +104,10 @@ class _Job:
             "attentive": self._attentive,
             "fine-tune": self._fine_tune,
         }[evaluation]
-        return [figure for label, classes in self.data.num_classes.items() for figure in run(label, classes)]
+        figures = [
+            figure for label, classes in self.data.num_classes.items() for figure in run(label, classes)
+        ]
+        return figures + (self._amounts() if evaluation == "regression" else [])
 
     def _labels(self, label: str) -> tuple[Tensor, Tensor]:
         return self.data.train.labels[label], self.data.test.labels[label]
@@ -160,24 +169,38 @@ class _Job:
         return figures
 
     def _regression(self, label: str, classes: int) -> list[ProbeFigure]:
-        if label not in AMOUNTS:
-            return []
-        train_labels, test_labels = self._labels(label)
-        found = regression_probe(
-            self.train["last"], train_labels, self.test["last"], test_labels, seed=self.seed
-        )
-        low, high = found.explained_interval(seed=self.seed)
-        detail = f"variance explained; mean error {found.mean_absolute_error:.2f}"
+        return self._regressed(label, *self._labels(label), unit="") if label in COUNTS else []
+
+    def _amounts(self) -> list[ProbeFigure]:
+        train, test = self.data.train.amounts, self.data.test.amounts
         return [
-            ProbeFigure(
-                evaluation="regression",
-                label=label,
-                value=100 * found.explained,
-                low=100 * low,
-                high=100 * high,
-                detail=detail,
-            )
+            figure
+            for name, unit in self.units.items()
+            for figure in self._regressed(name, train[name], test[name], unit=unit)
         ]
+
+    def _regressed(self, name: str, train_N: Tensor, test_N: Tensor, *, unit: str) -> list[ProbeFigure]:
+        found = regression_probe(self.train["last"], train_N, self.test["last"], test_N, seed=self.seed)
+        low, high = found.explained_interval(seed=self.seed)
+        explained = ProbeFigure(
+            evaluation="regression",
+            label=name,
+            value=100 * found.explained,
+            low=100 * low,
+            high=100 * high,
+            detail="variance explained",
+        )
+        low, high = found.error_interval(seed=self.seed)
+        error = ProbeFigure(
+            evaluation="regression error",
+            label=name,
+            value=found.mean_absolute_error,
+            low=low,
+            high=high,
+            detail="mean absolute error",
+            unit=unit,
+        )
+        return [explained, error]
 
     def _attentive(self, label: str, classes: int) -> list[ProbeFigure]:
         if "patches" not in self.train:
@@ -231,7 +254,7 @@ def run_evaluations(
     if data is None:
         return None
     sets = _feature_sets(model, data, sized, shards, FeatureCache(cache), progress)
-    job = _Job(model, data, sets, sized)
+    job = _Job(model, data, sets, sized, units=shards.amounts)
     figures: list[ProbeFigure] = []
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}

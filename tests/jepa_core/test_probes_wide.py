@@ -130,6 +130,8 @@ def test_the_regression_probe_is_scikit_learns_ridge() -> None:
     torch.testing.assert_close(found.predicted_N, expected, rtol=1e-6, atol=1e-6)
     low, high = found.explained_interval()
     assert low < found.explained < high
+    least, most = found.error_interval()
+    assert least < found.mean_absolute_error < most
 
 
 def test_the_mean_label_explains_nothing() -> None:

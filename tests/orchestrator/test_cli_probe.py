@@ -103,7 +103,7 @@ def test_a_checkpoint_by_its_folder_is_the_trial(probe, trained):
     folder = trained[0] / "runs" / SWEEP / "trials/t1/checkpoints"
     name = next(path.name for path in folder.iterdir())
     table = probe(str(folder / name), "--evaluations", "knn").out
-    assert "per cent of" in table
+    assert "test images, fitted on" in table
     assert "knn" in table
     assert "95 % interval" in table
 

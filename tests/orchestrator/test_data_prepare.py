@@ -3,9 +3,11 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from image_data import data_config, global_stream, image_bytes, image_folder, open_stream, write_tar
 
 from orchestrator.config.models import StorageConfig
@@ -124,6 +126,33 @@ def test_a_manifest_survives_its_file_and_its_digest_names_the_content() -> None
     elsewhere = Manifest(shards=manifest.shards, labels=manifest.labels, base_uri="s3://bucket/x")
     assert elsewhere.digest == manifest.digest
     assert Manifest(shards=manifest.shards).digest != manifest.digest
+    measured = replace(manifest, amounts={"depth_m": "m"})
+    assert parse_manifest(measured.dump(), "here") == measured
+    assert measured.digest != manifest.digest
+
+
+@pytest.mark.parametrize("depth", ["", "1e999", '"far"', "true"])
+def test_a_sample_without_its_amount_is_left_out_and_found_by_verification(
+    tmp_path: Path, depth: str
+) -> None:
+    members = []
+    for number in range(4):
+        told = depth if number == 2 else f"{number}.5"
+        text = f'{{"class": {number % 2}, "depth_m": {told}}}' if told else f'{{"class": {number % 2}}}'
+        members += [(f"{number}.png", image_bytes(number, format="PNG")), (f"{number}.json", text.encode())]
+    write_tar(tmp_path / "shards/train-000.tar", members)
+    write_tar(tmp_path / "shards/test-000.tar", members)
+    config = data_config(tmp_path / "shards", tmp_path / "cache", max_bad_fraction=0.5)
+    foreign = prepare_data(config).manifest
+    manifest = replace(foreign, amounts={"depth_m": "m"}, base_uri=None)
+    (tmp_path / "shards/manifest.json").write_bytes(manifest.dump())
+    shards = prepare_data(config)
+    found = load_images(shards, "test", 4, image_size_px=16, max_bad_fraction=0.5)
+    assert found.amounts["depth_m"].tolist() == [0.5, 1.5, 3.5]
+    assert found.labels["class"].tolist() == [0, 1, 1]
+    faults = verify_shards(shards, decode=True).faults
+    assert [fault.key for fault in faults] == ["2", "2"]
+    assert "amount depth_m" in faults[0].reason
 
 
 def test_verification_finds_every_kind_of_damage(tmp_path: Path) -> None:
@@ -209,6 +238,12 @@ def test_scenes_are_packed_on_first_use_and_streamed(tmp_path: Path) -> None:
     found = load_images(shards, "test", 100, image_size_px=24)
     for name, info in shards.labels.items():
         assert 0 <= int(found.labels[name].min()) <= int(found.labels[name].max()) < info.num_classes
+    assert shards.amounts == {"distance_m": "m"}
+    edges_m = torch.tensor([5.5, 6.4, 7.3, 8.2], dtype=torch.float64)
+    bins = torch.bucketize(found.amounts["distance_m"], edges_m)
+    assert (
+        bins == found.labels["distance"]
+    ).double().mean() > 0.98  # a distance at an edge may round over it
     with open_stream(shards, config, image_size_px=24) as stream:
         assert next(stream).images_uint8_BCHW.float().std() > 10
     assert prepare_data(config).uri == shards.uri

@@ -12,6 +12,7 @@ from orchestrator.data.scenes import (
     MIN_VISIBLE_FRACTION,
     NEAREST_M,
     SCENE_LABELS,
+    amounts_of,
     build_scene,
     distance_m,
     labels_of,
@@ -106,6 +107,7 @@ def test_distance_is_the_bin_of_the_nearest_object(scenes: list[Scene]) -> None:
         found_m = min(distance_m(scene.camera, solid) for solid in scene.solids)
         low_m = NEAREST_M[0] + width_m * labels_of(scene)["distance"]
         assert low_m - 1e-6 <= found_m <= low_m + width_m + 1e-6
+        assert amounts_of(scene) == {"distance_m": pytest.approx(found_m, abs=5e-4)}
 
 
 def test_objects_do_not_touch(scenes: list[Scene]) -> None:

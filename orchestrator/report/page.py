@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.report.listed_plots import is_listed
 from orchestrator.report.page_style import SCRIPT, STYLE
 from orchestrator.report.page_tables import (
+    gain_tables,
     geometry_table,
     health_table,
     ledger_table,
@@ -61,6 +62,7 @@ def render_page(content: PageContent) -> str:
             _figure(content, "progress", "At every probe: means over the seeds, bars are 95 % intervals."),
             _figure(content, "cost", "At the end. The line joins what nothing beats on both."),
         ),
+        *_section("Gain over the untrained encoder", gain_tables(summary, links), _gain_legend(summary)),
         *_section("At equal compute", matched_table(summary), _matched_legend(summary)),
         *_section("Learning curves", _curves(content)),
         *_section("What the masks hide", *_masks(content)),
@@ -117,6 +119,16 @@ def _tied_legend(summary: Summary) -> str:
         "stand apart (95 %, corrected for all pairs). Front: nothing beats it on both accuracy and cost. "
         + ("Target, aspect and context are what the model saw. " if summary.findings is not None else "")
         + "Figures lead to MLflow.</p>"
+    )
+
+
+def _gain_legend(summary: Summary) -> str:
+    if not summary.gains:
+        return ""
+    return (
+        '<p class="soft">Points over the untrained encoder of the same seed, with which every method starts: mean of '
+        "the seeds, 95 % interval over the method's own seeds (Student's t), each for itself. Bold: the interval lies "
+        "above 0. Cost is a trial's with its probes.</p>"
     )
 
 

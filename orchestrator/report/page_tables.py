@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from orchestrator.report.gains import PROBES, LabelGain, MethodGain, Probe
 from orchestrator.report.matched import BUDGETS, MatchedResult
 from orchestrator.report.realised import ASPECT, CONTEXT, TARGET, TARGETS
 from orchestrator.report.summary import Summary
@@ -95,6 +96,51 @@ def _matched_cell(result: MatchedResult) -> str:
         word += f": {result.more_seeds} more seeds" if result.more_seeds > 1 else ": 1 more seed"
     mark = " *" if result.cut else ""
     return _cell(f"{word}, {interval}{mark}", css="text", title=result.sentence(), value=result.difference)
+
+
+def gain_tables(summary: Summary, links: Links | None) -> str:
+    """What each method gained over its untrained encoder, by label: one table a probe."""
+    return "".join(_gain_table(summary, probe, links) for probe in PROBES)
+
+
+def _gain_table(summary: Summary, probe: Probe, links: Links | None) -> str:
+    labels = list(dict.fromkeys(label for each in summary.gains for label in each.gains[probe]))
+    if not labels:
+        return ""
+    name = {"linear": "linear probe", "knn": "k-NN"}[probe]
+    heads = [
+        f"{name}: {summary.subject.one}",
+        *(_with_untrained(summary.gains, probe, each) for each in labels),
+    ]
+    unit = "GPU h a trial" if summary.gpu_hours > 0 else "core h a trial"
+    rows = []
+    for method in summary.gains:
+        cells = [_linked(method.name, method.trial_ids[0], links, text=True)]
+        cells += [_gain_cell(method.gains[probe].get(label)) for label in labels]
+        gigaflop = method.flops_per_image / 1e9
+        cells.append(_cell(f"{gigaflop:.3g}" if math.isfinite(gigaflop) else "", value=gigaflop))
+        cells.append(_cell(f"{method.device_hours:.3f}", value=method.device_hours))
+        rows.append(_row(cells, keys=method.trial_ids))
+    return _table([*heads, "GFLOP an image", unit], rows, text_columns=(0,))
+
+
+def _with_untrained(gains: Sequence[MethodGain], probe: Probe, label: str) -> str:
+    """A label, and what the untrained encoder reaches on it where that is the same for all methods."""
+    reached = {f"{each.gains[probe][label].untrained:.1f}" for each in gains if label in each.gains[probe]}
+    return f"{label} (untrained {reached.pop()})" if len(reached) == 1 else label
+
+
+def _gain_cell(gain: LabelGain | None) -> str:
+    if gain is None:
+        return _cell("")
+    text = f"{gain.points:+.1f}"
+    if math.isfinite(gain.low):
+        text += f" ({gain.low:+.1f} to {gain.high:+.1f})"
+    return _cell(
+        f"<b>{text}</b>" if gain.is_shown else text,
+        title=f"{gain.untrained:.1f} % untrained, {gain.accuracy:.1f} % trained",
+        value=gain.points,
+    )
 
 
 def next_table(summary: Summary) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.config.models import RunConfig
 from orchestrator.config.space import driven_keys
 from orchestrator.report.findings import Findings, explore
+from orchestrator.report.gains import MethodGain, method_gains
 from orchestrator.report.matched import MatchedResult, compare
 from orchestrator.report.pareto import pareto_front, pareto_json, pareto_lines
 from orchestrator.report.subject import METHODS, Subject, subject_of
@@ -48,6 +49,8 @@ class Summary:
     findings: Findings | None = None
     matched: tuple[MatchedResult, ...] = ()
     """The best geometry against each other one at equal images, FLOPs and device hours."""
+    gains: tuple[MethodGain, ...] = ()
+    """What each method gained over its untrained encoder; empty where the sweep is not about methods."""
     published_source: str = ""
     is_trade_off: bool = False
     """Whether the sweep searched for accuracy against hours."""
@@ -127,6 +130,7 @@ class Summary:
         extra = {
             "surface": None if self.findings is None else _surface_json(self.findings),
             "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
+            "gains": [{**asdict(each), "shown": each.shown} for each in self.gains],
             "pareto_front": [result.name for result in self.front()],
             "pareto_set": pareto_json(self.front()),
         }
@@ -223,8 +227,9 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         default=record.started_ms,
     )
     verdict, geometries = judge(trials, config.sweep.metric), group_geometries(trials)
+    is_methods = subject_of([key for each in trials for key in each.point]) == METHODS
     findings = None
-    if verdict.noise is not None and subject_of([key for each in trials for key in each.point]) != METHODS:
+    if verdict.noise is not None and not is_methods:
         findings = explore(config, geometries, verdict.noise)  # methods are no axis
     return Summary(
         sweep_id=record.sweep_id,
@@ -240,6 +245,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         held_cpu_core_hours=sum(slot.device_seconds(has_gpus=False) for slot in record.slots.values()) / 3600,
         findings=findings,
         matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
+        gains=tuple(method_gains(geometries)) if is_methods else (),
         published_source=config.sweep.published_source or "",
         is_trade_off=config.sweep.trade_off is not None,
         driven_axes=driven_keys(config.sweep),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 from sweep_records import sweep_events, write_journal
 from tiny_sweeps import Remembering
 
 from orchestrator.config import dump, load_config
 from orchestrator.report import load_sweep, summarize
+from orchestrator.report.gains import method_gains
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
 from orchestrator.report.subject import MASKS, METHODS, SETTINGS, subject_of
 from orchestrator.report.summary import Summary
+from orchestrator.report.trials import TrialSummary, group_geometries
 from orchestrator.sweep.follower import Follower
 from orchestrator.tracking import MemoryTracker
 
@@ -74,3 +79,68 @@ def test_methods_that_differ_in_keys_have_a_name_for_a_parameter() -> None:
     params = [run.params for key, run in tracker.runs.items() if key is not None]
     assert {each["sweep.point"] for each in params} == {point.name for point in CONFIG.sweep.points}
     assert params[0] == {"sweep.point": "I-JEPA", "train.seed": "0"}
+
+
+def measured_trial(name: str, seed: int, *, untrained: float, after: float, knn: float) -> TrialSummary:
+    metrics = {
+        "probe/linear/class": after,
+        "baseline/untrained/linear/class": untrained,
+        "probe/linear/count": 40.0,
+        "baseline/untrained/linear/count": 40.0,
+        "probe/knn/class": knn,
+        "baseline/untrained/knn/class": 20.0,
+        "probe/knn/count": 30.0,
+    }
+    return TrialSummary(
+        trial_id=f"{name}{seed}",
+        name=name,
+        label=name,
+        point={"objective.name": name},
+        seed=seed,
+        state="finished",
+        value=after,
+        images=1000,
+        total_images=1000,
+        metrics=metrics,
+        gpu_hours=0.5,
+        flops_per_image=2e9,
+    )
+
+
+def test_a_gain_is_paired_by_seed_and_its_interval_is_students() -> None:
+    befores, afters = (10.0, 50.0, 90.0), (13.0, 54.0, 95.0)
+    trials = [
+        measured_trial("mae", seed, untrained=before, after=after, knn=15.0)
+        for seed, (before, after) in enumerate(zip(befores, afters, strict=True))
+    ]
+    (found,) = method_gains(group_geometries(trials))
+    gain = found.gains["linear"]["class"]
+    expected = stats.ttest_rel(afters, befores).confidence_interval(0.95)
+    assert (gain.points, gain.low, gain.high) == pytest.approx((4.0, expected.low, expected.high))
+    assert (gain.untrained, gain.accuracy) == pytest.approx((50.0, 54.0))
+    assert found.gains["linear"]["count"].points == 0
+    assert found.gains["knn"]["class"].high == -5.0
+    assert list(found.gains["knn"]) == ["class"]  # nobody measured the other one's baseline
+    assert found.shown == ("class",)
+    assert (found.images, found.flops_per_image, found.device_hours) == (1000, 2e9, 0.5)
+
+
+def test_one_seed_shows_no_gain() -> None:
+    trial = measured_trial("mae", 0, untrained=10.0, after=90.0, knn=80.0)
+    (found,) = method_gains(group_geometries([trial]))
+    assert found.gains["linear"]["class"].points == 80
+    assert found.shown == ()
+
+
+def test_the_page_and_the_summary_show_gains_with_their_cost(summary: Summary) -> None:
+    page = render_page(PageContent(summary=summary))
+    table = page[page.index("Gain over the untrained encoder") : page.index("At equal compute")]
+    gain = summary.gains[0].gains["linear"]["class"]
+    assert gain.is_shown
+    assert f"<b>{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})</b>" in table
+    for words in ("class (untrained 29.0)", "GFLOP an image", "GPU h a trial"):
+        assert words in table
+    data = json.loads(json.dumps(summary.to_json(), allow_nan=False))["gains"]
+    assert [each["name"] for each in data] == [each.name for each in summary.gains]
+    assert data[0]["gains"]["linear"]["class"] == dataclasses.asdict(gain)
+    assert data[0]["shown"] == ["class", "count", "distance"]

@@ -4,7 +4,7 @@ Owns the forms of a block that the predictor needs beside timm's own, activation
 Blocks are plain pre-norm ones: `norm1`, `attn`, `norm2`, `mlp`.
 
 Shape suffixes: R sequences, L tokens, S = C * B context sequences, M target blocks, K context patches, T patches of a
-target block, Q = M * T, E width, H heads, F width of a head.
+target block, Q = M * T, N places of the grid, E width, H heads, F width of a head.
 """
 
 from __future__ import annotations
@@ -48,17 +48,21 @@ def run_tail(block: Any, tokens_RLE: Tensor, first: int, mask: Tensor | None) ->
     return _finish(block, tokens_RLE[:, first:], mixed.transpose(1, 2).flatten(2))
 
 
-def run_first(block: Any, context_CBKE: Tensor, queries_MBTE: Tensor, mask: Tensor | None) -> Tensor:
+def run_first(
+    block: Any, context_CBKE: Tensor, places_NE: Tensor, target_indices_MBT: Tensor, mask: Tensor | None
+) -> Tensor:
     """A block over every pair of a context and a target block: [R, K + T, E], R by target block, context, image.
 
-    Equal to `block` on the sequences of all pairs: what no attention has mixed yet is the same in each pair, so its
-    query, key and value are computed once.
+    Equal to `block` on the sequences of all pairs: what no attention has mixed yet is computed once. That is query,
+    key and value of a context's tokens for all its target blocks, and of the mask token at each of the N
+    places of the grid, `places_NE`, for all images.
     """
     attention = block.attn
-    pairs = (len(queries_MBTE), *context_CBKE.shape[:2])
-    tokens = join_pairs(context_CBKE, queries_MBTE, pairs)
+    pairs = (len(target_indices_MBT), *context_CBKE.shape[:2])
+    tokens = join_pairs(context_CBKE, F.embedding(target_indices_MBT, places_NE), pairs)
+    places = attention.qkv(block.norm1(places_NE))
     parts = join_pairs(
-        attention.qkv(block.norm1(context_CBKE)), attention.qkv(block.norm1(queries_MBTE)), pairs
+        attention.qkv(block.norm1(context_CBKE)), F.embedding(target_indices_MBT, places), pairs
     )
     heads = (*parts.shape[:2], 3, attention.num_heads, attention.head_dim)
     query, key, value = parts.view(heads).permute(2, 0, 3, 1, 4).unbind(0)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_core.attention import attention_mask
@@ -100,12 +101,12 @@ class Predictor(nn.Module):
         contexts, batch, kept = masks.context_indices_CBK.shape
         context = self.embed(context_CxB_KD).view(contexts, batch, kept, -1)
         context_CBKE = context + self.position_NE[masks.context_indices_CBK]
-        queries_MBTE = self.mask_token + self.position_NE[masks.target_indices_MBT]
+        places_NE = self.mask_token[0] + self.position_NE
         run = self._repeated if self.context == "repeated" else self._shared
-        predictions: Tensor = self.project(self.norm(run(context_CBKE, queries_MBTE, masks)))
+        predictions: Tensor = self.project(self.norm(run(context_CBKE, places_NE, masks)))
         return predictions
 
-    def _repeated(self, context_CBKE: Tensor, queries_MBTE: Tensor, masks: MaskBatch) -> Tensor:
+    def _repeated(self, context_CBKE: Tensor, places_NE: Tensor, masks: MaskBatch) -> Tensor:
         """Every pair of a target and a context block in a sequence of its own: [R, T, E]."""
         kept = context_CBKE.shape[2]
         valid = _pair_valid(masks)
@@ -113,21 +114,22 @@ class Predictor(nn.Module):
         *inner, last = self.blocks
         if inner:
             first, *inner = inner
-            arguments = (context_CBKE, queries_MBTE, mask)
+            arguments = (context_CBKE, places_NE, masks.target_indices_MBT, mask)
             tokens = call(self.first, first, *arguments, checkpointing=self.checkpointing)
         else:
-            pairs = (len(queries_MBTE), *context_CBKE.shape[:2])
-            tokens = join_pairs(context_CBKE, queries_MBTE, pairs)
+            queries_MBTE = F.embedding(masks.target_indices_MBT, places_NE)
+            tokens = join_pairs(context_CBKE, queries_MBTE, (len(queries_MBTE), *context_CBKE.shape[:2]))
         for block in inner:
             tokens = call(block, tokens, mask, checkpointing=self.checkpointing)
         out: Tensor = call(self.tail, last, tokens, kept, mask, checkpointing=self.checkpointing)
         return out
 
-    def _shared(self, context_CBKE: Tensor, queries_MBTE: Tensor, masks: MaskBatch) -> Tensor:
+    def _shared(self, context_CBKE: Tensor, places_NE: Tensor, masks: MaskBatch) -> Tensor:
         """The context once, and all its target blocks behind it: [R, T, E]."""
         contexts, batch, kept, width = context_CBKE.shape
-        blocks, _, targets, _ = queries_MBTE.shape
-        queries_BxMT_E = queries_MBTE.transpose(0, 1).flatten(1, 2).to(context_CBKE.dtype)
+        blocks, _, targets = masks.target_indices_MBT.shape
+        queries_BxMT_E = F.embedding(masks.target_indices_MBT.transpose(0, 1).flatten(1), places_NE)
+        queries_BxMT_E = queries_BxMT_E.to(context_CBKE.dtype)
         tokens = torch.cat([context_CBKE, queries_BxMT_E.expand(contexts, -1, -1, -1)], dim=2).flatten(0, 1)
         valid = _pair_valid(masks)
         context_valid = masks.context_valid_CBK

@@ -110,10 +110,12 @@ def _scaled_up(sweep_id: str, runs: str, overrides: tuple[str, ...]) -> RunConfi
     """The configuration of a sweep's recommended geometry with overrides; says on stderr what they change."""
     from orchestrator.config import dump, parse_config
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
+    from orchestrator.report.population import check_one_setting
     from orchestrator.report.scale import plan_scale
 
     config, record, _ = load_sweep(runs, sweep_id)
     choice = recommend(summarize(config, record))
+    check_one_setting(config, choice.trial.schedule, choice.trial.trial_id)
     small = trial_config(config, choice.trial.point, choice.trial.seed)
     large = parse_config(dump(small), source=f"best of {sweep_id}", overrides=overrides)
     plan = plan_scale(small, large, choice.trial, sweep_id)
@@ -199,10 +201,13 @@ def _look_closer(config: RunConfig, sweep_id: str) -> str:
 
     where = "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
     where_ui = "" if "://" in config.storage.uri else where  # MLflow's default store is never in a bucket
+    go_on = f"orchestrator train --from-best {sweep_id}{where} --set train.images=N"
+    if config.sweep.pbt is not None:
+        go_on = f"orchestrator best {sweep_id}{where}    (whose weights, trained under what)"
     return (
         f"Report: {run_uri(config, sweep_id)}/report/report.html\n"
         f"MLflow: orchestrator ui{where_ui}    (select the trials, press Compare)\n"
-        f"Go on:  orchestrator train --from-best {sweep_id}{where} --set train.images=N"
+        f"Go on:  {go_on}"
     )
 
 

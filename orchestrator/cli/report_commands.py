@@ -70,20 +70,23 @@ def best(sweep_id: str, runs: str, pick: Any, as_yaml: bool, as_json: bool) -> N
     """Name the geometry that SWEEP recommends, with its settings, accuracy and cost."""
     from orchestrator.config import dump
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
+    from orchestrator.report.population import check_one_setting
+    from orchestrator.sweep.population import schedule_text
 
     config, record, uri = load_sweep(runs, sweep_id)
     choice = recommend(summarize(config, record), pick)
+    schedule = choice.trial.schedule
     if as_yaml:
+        check_one_setting(config, schedule, choice.trial.trial_id)
         click.echo(dump(trial_config(config, choice.trial.point, choice.trial.seed)).rstrip())
         return
     checkpoints = f"{uri}/trials/{choice.trial.trial_id}/checkpoints"
     where = "" if runs == "runs" else f" --runs {runs}"
-    emit(
-        as_json,
-        {**choice.to_json(), "checkpoints": checkpoints},
-        f"{choice.text()}\ncheckpoints: {checkpoints}\n"
-        f"train it longer: orchestrator train --from-best {sweep_id}{where} --set train.images=...",
-    )
+    go_on = f"train it longer: orchestrator train --from-best {sweep_id}{where} --set train.images=..."
+    if len(schedule) > 1:
+        go_on = f"weights of {schedule_text(config, schedule)}: no one configuration trains them again"
+    told = {**choice.to_json(), "checkpoints": checkpoints, "schedule": [each.to_json() for each in schedule]}
+    emit(as_json, told, f"{choice.text()}\ncheckpoints: {checkpoints}\n{go_on}")
 
 
 @app.command()
@@ -103,12 +106,15 @@ def reproduce(
     """
     from orchestrator.cli.commands import execute
     from orchestrator.config import dump
+    from orchestrator.report.population import check_one_setting
     from orchestrator.report.refs import find_run
     from orchestrator.report.reproduce import compare_outcomes
     from orchestrator.report.winner import trial_config
+    from orchestrator.sweep.population import schedule_of
 
     found = find_run(name, runs)
     trial = found.the_trial()
+    check_one_setting(found.config, schedule_of(found.record, trial.trial_id), trial.trial_id)
     config = trial_config(found.config, trial.point, trial.seed)
     if dry_run:
         click.echo(dump(config).rstrip())

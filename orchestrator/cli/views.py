@@ -60,6 +60,9 @@ class PlainView:
             for note in record.notes:
                 self.on_message(f"note: {note}")
             return
+        if kind == "generation_decided":
+            self.on_message(event["reason"])
+            return
         trial = record.trials.get(event.get("trial_id", ""))
         if trial is None:
             return
@@ -100,6 +103,8 @@ class _LiveView:
         if event["kind"] == "sweep_started":
             for note in record.notes:
                 self.live.console.print(Text(f"note: {note}", style="yellow"))
+        if event["kind"] == "generation_decided":
+            self.live.console.print(Text(event["reason"]))
         if event["kind"] == "attempt_started":
             self.message = ""
 

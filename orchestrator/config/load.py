@@ -18,6 +18,7 @@ from orchestrator.config.faults import Problem, key_path, key_text
 from orchestrator.config.fields import section_types, settings, variants_of, with_values
 from orchestrator.config.models import RunConfig
 from orchestrator.config.point_rules import check_points
+from orchestrator.config.population_rules import check_population
 from orchestrator.config.rules import check_run
 from orchestrator.config.settle import is_set, non_finite, settle, without
 from orchestrator.config.space import searched_keys
@@ -194,6 +195,7 @@ def _validate(document: Document, problems: Sequence[Problem], *, check_search: 
         found += check_space_keys(list(_space(document.data)))
         found += check_search_rules(config, faulty)
         found += check_points(config, faulty)
+        found += check_population(config, faulty)
     found += [_of_base(bad, config) for bad in check_run(config, faulty, leave_out=searched)]
     if not found:
         return config

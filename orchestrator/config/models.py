@@ -407,6 +407,20 @@ class AshaConfig(Section):
     """Hyperband: trials are dealt to this many brackets; each later one leaves out one more of the first rungs."""
 
 
+class PbtConfig(Section):
+    """Population based training: members go on from each other's weights, under settings that change on the way."""
+
+    every_images: int = Field(ge=1)
+    """Length of a generation, in images: then the members are ranked."""
+    replaced_fraction: float = Field(default=0.25, gt=0, le=0.5)
+    """Share of the members, the lowest, that goes on from the weights of one of as many highest."""
+    resample_probability: float = Field(default=0.25, ge=0, le=1)
+    """Chance that such a member draws a setting anew from its axis, in place of changing the one it takes over."""
+    factors: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10)] = (0.8, 1.2)
+    """What a number that is taken over is multiplied by, one of them at random, within its axis' bounds; one of
+    `choices` moves to a neighbour instead."""
+
+
 class ListedPoint(Section):
     """One point of an explicit list."""
 
@@ -447,6 +461,8 @@ class SweepConfig(Section):
     told beforehand; null starts from nothing."""
     asha: AshaConfig | None = None
     """Early stopping by successive halving; null trains every trial to its end."""
+    pbt: PbtConfig | None = None
+    """Population based training over the space's axes; null keeps every trial's settings and weights its own."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Trials at once; `auto` is as many as the cluster's resources hold."""
     search_seed: Seed = 0

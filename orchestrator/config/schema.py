@@ -29,6 +29,7 @@ from orchestrator.config.models import (
     IntUniform,
     ListedPoint,
     LogUniform,
+    PbtConfig,
     RunConfig,
     Uniform,
 )
@@ -145,6 +146,7 @@ def _nested() -> dict[str, Setting]:
     rows = [
         *rows_of(BesideConfig, "probe.beside"),
         *rows_of(AshaConfig, "sweep.asha"),
+        *rows_of(PbtConfig, "sweep.pbt"),
         *rows_of(ListedPoint, "sweep.points[]"),
     ]
     return {row.key: row for row in rows}

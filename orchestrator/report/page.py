@@ -57,6 +57,7 @@ def render_page(content: PageContent) -> str:
         _verdict(summary),
         *_section(f"Which {subject.many}", geometry_table(summary, links), _tied_legend(summary)),
         *_section("Response surface", *_surface(content)),
+        *_section("Population", *(f"<p>{html.escape(line)}</p>" for line in summary.population)),
         *_section(
             "Accuracy against cost",
             _figure(content, "progress", "At every probe: means over the seeds, bars are 95 % intervals."),

@@ -15,6 +15,7 @@ from orchestrator.report.findings import Findings, explore
 from orchestrator.report.gains import MethodGain, method_gains
 from orchestrator.report.matched import MatchedResult, compare
 from orchestrator.report.pareto import pareto_front, pareto_json, pareto_lines
+from orchestrator.report.population import population_lines
 from orchestrator.report.subject import METHODS, Subject, subject_of
 from orchestrator.report.trials import (
     TrialSummary,
@@ -54,6 +55,8 @@ class Summary:
     published_source: str = ""
     is_trade_off: bool = False
     """Whether the sweep searched for accuracy against hours."""
+    population: tuple[str, ...] = ()
+    """What became of a population, in sentences; empty where the sweep is none."""
     driven_axes: tuple[str, ...] = ()
     """Keys that follow another axis, so that their effects are one."""
 
@@ -73,6 +76,7 @@ class Summary:
             "",
             *(f"- {line}" for line in self.lines()),
             *(["", *lines] if (lines := self.front_lines()) else []),
+            *(["", *(f"- {line}" for line in self.population)] if self.population else []),
             "",
             self.cost_line(),
             *([f"Published: {self.published_source}"] if self.published_source else []),
@@ -85,6 +89,7 @@ class Summary:
         source = [f"Published: {self.published_source}", ""] if self.published_source else []
         front = [f"- {line.strip()}" for line in self.front_lines()]
         lines += ["", *front] if front else []
+        lines += ["", *(f"- {line}" for line in self.population)] if self.population else []
         return "\n".join([*lines, "", self.cost_line(), "", *source, *_markdown_table(self.rows()), ""])
 
     def csv(self) -> str:
@@ -114,7 +119,9 @@ class Summary:
         verdict["cheapest"] = None if cheapest is None else cheapest.name
         verdict["tied"] = [result.name for result in self.verdict.tied]
         trials = [
-            {key: getattr(trial, key) for key in _TRIAL_KEYS} | {"gain": trial.value - trial.untrained_value}
+            {key: getattr(trial, key) for key in _TRIAL_KEYS}
+            | {"gain": trial.value - trial.untrained_value}
+            | ({"schedule": [each.to_json() for each in trial.schedule]} if trial.schedule else {})
             for trial in self.trials
         ]
         figures = {
@@ -125,8 +132,9 @@ class Summary:
             "held_cpu_core_hours": self.held_cpu_core_hours,
             "seconds": self.seconds,
         }
-        head = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
+        head: dict[str, Any] = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
         head["published_source"] = self.published_source
+        head |= {"population": list(self.population)} if self.population else {}
         extra = {
             "surface": None if self.findings is None else _surface_json(self.findings),
             "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
@@ -229,7 +237,8 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
     verdict, geometries = judge(trials, config.sweep.metric), group_geometries(trials)
     is_methods = subject_of([key for each in trials for key in each.point]) == METHODS
     findings = None
-    if verdict.noise is not None and not is_methods:
+    is_population = config.sweep.pbt is not None  # whose figures are not those of points of the space
+    if verdict.noise is not None and not is_methods and not is_population:
         findings = explore(config, geometries, verdict.noise)  # methods are no axis
     return Summary(
         sweep_id=record.sweep_id,
@@ -244,10 +253,11 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         held_gpu_hours=sum(slot.device_seconds(has_gpus=True) for slot in record.slots.values()) / 3600,
         held_cpu_core_hours=sum(slot.device_seconds(has_gpus=False) for slot in record.slots.values()) / 3600,
         findings=findings,
-        matched=tuple(compare(geometries, config.sweep.metric, against_best=True)),
+        matched=() if is_population else tuple(compare(geometries, config.sweep.metric, against_best=True)),
         gains=tuple(method_gains(geometries)) if is_methods else (),
         published_source=config.sweep.published_source or "",
         is_trade_off=config.sweep.trade_off is not None,
+        population=tuple(population_lines(config, record, trials)),
         driven_axes=driven_keys(config.sweep),
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config.models import RunConfig
 from orchestrator.report.compute import FlopsCounter
+from orchestrator.sweep.population import Stretch, schedule_of
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space import listed_point
 
@@ -56,6 +57,8 @@ class TrialSummary:
     num_attempts: int = 1
     label: str = ""
     published: float = math.nan
+    schedule: tuple[Stretch, ...] = ()
+    """Of a member of a population: whose weights it has, and under which settings they were trained."""
 
     @property
     def title(self) -> str:
@@ -144,10 +147,10 @@ def point_key(point: Mapping[str, Any]) -> str:
 def trial_summaries(config: RunConfig, record: SweepRecord) -> list[TrialSummary]:
     """The trials of a sweep in the order they were planned."""
     flops = FlopsCounter(config)
-    return [_summary(config, trial, flops) for trial in record.in_order()]
+    return [_summary(config, record, trial, flops) for trial in record.in_order()]
 
 
-def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> TrialSummary:
+def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: FlopsCounter) -> TrialSummary:
     metric = config.sweep.metric
     curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
     baseline = metric.removeprefix("probe/")
@@ -183,9 +186,18 @@ def _summary(config: RunConfig, trial: TrialRecord, flops: FlopsCounter) -> Tria
         },
         flops_per_image=flops.per_image(trial.point, trial.metrics),
         num_attempts=len(trial.attempts),
-        label="" if listed is None else listed.name,
+        label=_label(config, trial),
         published=math.nan if listed is None or listed.published is None else listed.published,
+        schedule=schedule_of(record, trial.trial_id) if config.sweep.pbt is not None else (),
     )
+
+
+def _label(config: RunConfig, trial: TrialRecord) -> str:
+    """What a trial is called where its point does not say it."""
+    if config.sweep.pbt is not None:
+        return f"member {trial.index:03d}, begun with {point_text(trial.point)}"
+    listed = listed_point(config, trial.point)
+    return "" if listed is None else listed.name
 
 
 def _hours_at(trial: TrialRecord, time_s: float) -> float:

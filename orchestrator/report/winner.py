@@ -49,12 +49,16 @@ class Recommendation:
             f"  {self.metric} {self.result.mean:.1f} % (95 % interval {self.result.low:.1f} to "
             f"{self.result.high:.1f}), {cost_text(self.result.gpu_hours, self.result.cpu_core_hours)} a trial",
             f"  {self.reason}",
-            "settings:",
-            *(f"  {key}: {setting_text(value)}" for key, value in self.result.point.items()),
+            "settings:" if len(self.trial.schedule) < 2 else "settings at its end:",
+            *(f"  {key}: {setting_text(value)}" for key, value in self._settings().items()),
             f"trials: {', '.join(self.result.trial_ids)} (highest: {self.trial.trial_id})",
             *(pareto_lines(self.front, self.metric) if self.is_trade_off else []),
         ]
         return "\n".join(lines)
+
+    def _settings(self) -> Mapping[str, Any]:
+        """The point's keys; of a member of a population as they were at its end."""
+        return self.trial.schedule[-1].settings if self.trial.schedule else self.result.point
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
@@ -146,6 +150,7 @@ def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunC
         "sweep.num_trials": None,
         "sweep.seeds": (seed,),
         "sweep.asha": None,
+        "sweep.pbt": None,
         "sweep.trade_off": None,
         "sweep.warm_start": None,
     }
@@ -169,6 +174,7 @@ def model_files(config: RunConfig, recommendation: Recommendation, uri: str) -> 
             "trial_id": trial.trial_id,
             "seed": trial.seed,
             "point": dict(trial.point),
+            **({"schedule": [each.to_json() for each in trial.schedule]} if trial.schedule else {}),
             "images": trial.images,
             "metric": recommendation.metric,
             "value": trial.value,

@@ -180,6 +180,8 @@ def _commands(summary: Summary, uri: str) -> list[str]:
     if summary.verdict.best is None:
         return lines
     choice = recommend(summary)
+    if len(choice.trial.schedule) > 1:  # no one configuration trains it again
+        return lines
     lines += [
         f"orchestrator reproduce {sweep_id}/{choice.trial.trial_id} --runs {runs}    # one trial again, and compare",
         f"orchestrator train --from-best {sweep_id} --runs {runs} --set train.images=...    # the long run",

@@ -29,6 +29,7 @@ from orchestrator.sweep.budget import (
     standing,
 )
 from orchestrator.sweep.clock import SteadyClock
+from orchestrator.sweep.generations import is_decided, next_generation, waits
 from orchestrator.sweep.health import judge
 from orchestrator.sweep.hours import full_length_hours
 from orchestrator.sweep.journal import Journal
@@ -37,10 +38,13 @@ from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
 from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, trial_rungs
 from orchestrator.sweep.space import make_trial
 from orchestrator.train.evaluation import MISSING
+from orchestrator.train.lineage import Inheritance
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
 from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.slot import Assignment, Outcome
+
+_GENERATION_ENDS = "its generation ends: it goes on when the others have come as far"
 
 
 class Board:
@@ -164,8 +168,10 @@ class Board:
         `proposal` names the search's asking for it, which is counted once however often it is repeated.
         """
         self.plan_trial(trial_id, index, point, seed, name)
-        is_needed = not self._record.trials[trial_id].done
+        trial = self._record.trials[trial_id]
+        is_needed = not trial.done and not waits(self._config, self._record, trial)
         self._queue.submit(trial_id, is_needed=is_needed, proposal=proposal)
+        self._end_generation()
 
     def outcome(self, trial_id: str) -> float | None:
         """The ranking metric of a trial that is done or will not be run now; None while it waits or runs.
@@ -241,11 +247,11 @@ class Board:
 
     def slot_wanted(self) -> tuple[bool, bool]:
         """Whether a slot that could not be placed yet would still find a trial, and whether another slot has one."""
-        return self._stop_reason is None and not self._queue.exhausted, bool(self._queue.held)
+        return self._stop_reason is None and not self._is_exhausted(), bool(self._queue.held)
 
     def next_trial(self, slot_id: str) -> Assignment:
         """What a slot does next; a trial that it gets has its attempt opened."""
-        if self._stop_reason is not None or self._queue.exhausted or slot_id in self._resizing:
+        if self._stop_reason is not None or self._is_exhausted() or slot_id in self._resizing:
             return Assignment(kind="end")
         if not self._can_start():
             return Assignment(kind="end" if self._stop_reason is not None else "wait")
@@ -273,9 +279,15 @@ class Board:
         if not self._queue.release(attempt_id):
             return
         self.append("attempt_ended", trial_id=trial_id, attempt_id=attempt_id, error=outcome.error)
+        self._queue_again(trial_id, outcome)
+        self._end_generation()
+
+    def _queue_again(self, trial_id: str, outcome: Outcome) -> None:
+        """Queue a trial whose attempt has ended, where it is to go on."""
         was_sent_back = trial_id in self._returning
         self._returning.discard(trial_id)
-        if self._record.trials[trial_id].done or self._stop_reason is not None:
+        trial = self._record.trials[trial_id]
+        if trial.done or self._stop_reason is not None or waits(self._config, self._record, trial):
             return
         if trial_id in self._paused and not outcome.error:
             self._paused.discard(trial_id)
@@ -303,7 +315,7 @@ class Board:
         decision = self._decide(report)
         value = _value_at_end(report, self._metric)
         fields = report.to_json()
-        if self._stop_reason is not None or _is_missing(report):
+        if self._stop_reason is not None or (_is_missing(report) and self._config.sweep.pbt is None):
             fields["rung"] = None  # an interrupted rung is decided when the sweep goes on
         self.append(
             "report",
@@ -317,13 +329,32 @@ class Board:
         if report.final:
             self.trial_ended(report.trial_id, "finished", "")
         elif decision.action == "stop" and self._stop_reason is None:
-            self.trial_ended(report.trial_id, "stopped", decision.reason)
+            if decision.reason != _GENERATION_ENDS:
+                self.trial_ended(report.trial_id, "stopped", decision.reason)
         elif decision.action == "continue":
             decision = self._within_budget(report)
             if decision.action == "continue" and self._queue.slot_of(attempt_id) in self._resizing:
                 self._returning.add(report.trial_id)
                 return Decision(action="stop", reason="its slot starts again with more workers")
         return decision
+
+    def _is_exhausted(self) -> bool:
+        """Whether nothing waits for a slot, nor for the end of a generation after which it would."""
+        trials = self._record.trials.values()
+        return self._queue.exhausted and not any(waits(self._config, self._record, trial) for trial in trials)
+
+    def _end_generation(self) -> None:
+        """Decide a generation once every living member has reached its end and left its slot, and queue them again."""
+        if self._stop_reason is not None or any(
+            waits(self._config, self._record, self._record.trials[held.trial_id])
+            for held in self._queue.held.values()
+        ):
+            return
+        decision = next_generation(self._config, self._record)
+        if decision is None:
+            return
+        self.append("generation_decided", **decision.to_json())
+        self._queue.waiting.extend(trial.trial_id for trial in self._record.in_order() if not trial.done)
 
     def _can_start(self) -> bool:
         """Whether the next waiting trial can be paid; when it cannot and nothing runs, the sweep is over."""
@@ -391,26 +422,49 @@ class Board:
 
     def _job(self, trial_id: str) -> TrialJob:
         trial = self._record.trials[trial_id]
+        config = self._config_of(trial)
+        ended = self._record.generations[-1]["images"] if self._record.generations else None
         return TrialJob(
             trial_id=trial_id,
-            config=make_trial(self._config, trial.point, trial.seed, trial.index).config,
+            config=config,
             shards_uri=self._shards_uri,
             run_uri=self._run_uri,
             rungs_images=self._rungs(trial),
             shorter_images=tuple(self._record.lengths[:-1]),
             evaluates_beside=self._evaluates_beside,
+            inherits=self._inheritance(trial),
+            pinned_step=None if ended is None else -(-ended // config.train.batch_size),
+        )
+
+    def _config_of(self, trial: TrialRecord) -> RunConfig:
+        """The sweep's configuration with what a trial goes on under."""
+        return make_trial(self._config, trial.settings, trial.seed, trial.index).config
+
+    def _inheritance(self, trial: TrialRecord) -> Inheritance | None:
+        """The weights that a trial took over last, with the settings that they were trained under."""
+        if not trial.takeovers:
+            return None
+        last = trial.takeovers[-1]
+        parent = self._record.trials[last.parent]
+        config = make_trial(
+            self._config, parent.settings_before(last.images), parent.seed, parent.index
+        ).config
+        return Inheritance(
+            trial_id=last.parent, step=-(-last.images // config.train.batch_size), config=config
         )
 
     def _decide(self, report: TrialReport) -> Decision:
         if self._stop_reason is not None and not report.final:
             return Decision(action="stop", reason=self._stop_reason)
         trial = self._record.trials[report.trial_id]
-        if trial.revived:
-            return Decision()
-        unhealthy = self._judge(report, trial)
+        unhealthy = None if trial.revived else self._judge(report, trial)
         if unhealthy is not None:
             return Decision(action="stop", reason=unhealthy)
-        if report.rung is None or self._asha is None or _is_missing(report):
+        if report.rung is not None and self._config.sweep.pbt is not None:
+            if is_decided(self._record, report.rung):
+                return Decision()
+            return Decision(action="stop", reason=_GENERATION_ENDS)
+        if report.rung is None or self._asha is None or trial.revived or _is_missing(report):
             return Decision()
         earlier = trial.decisions.get(report.rung)
         if earlier is not None:
@@ -432,7 +486,7 @@ class Board:
         """Why a trial is beyond help, with this report in its history."""
         if report.final:
             return None
-        objective = make_trial(self._config, trial.point, trial.seed, trial.index).config.objective
+        objective = self._config_of(trial).objective
         history = {images: dict(metrics) for images, metrics in trial.history.items()}
         for row in report.rows:
             history[row.images] = {**row.metrics, **history.get(row.images, {})}

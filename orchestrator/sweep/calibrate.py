@@ -21,6 +21,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
 from orchestrator.sweep.runner import run_uri
+from orchestrator.sweep.scheduler import trial_rungs
 from orchestrator.sweep.space import TrialPlan
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
@@ -57,11 +58,11 @@ class Measured:
     start_s: float
     spread: float
 
-    def trial_s(self, plan: RunPlan, *, image_s: float) -> float:
-        """Seconds of a whole trial with this plan, at so many seconds an image."""
+    def trial_s(self, plan: RunPlan, *, image_s: float, num_starts: int = 1) -> float:
+        """Seconds of a whole trial with this plan, at so many seconds an image, started so many times."""
         num_probes = sum(stop.probe for stop in plan.stops)
         return (
-            self.start_s
+            self.start_s * num_starts
             + image_s * plan.images_at(plan.total_steps)
             + self.report_s * (len(plan.stops) - num_probes)
             + self.probe_s * num_probes
@@ -206,7 +207,12 @@ def trial_seconds(
     if not any(_model(other.config) == _model(trial.config) for other, _ in known):
         image_s *= flops / min(high, max(low, flops))  # a model that was not measured: by its operations
     nearest = min(same, key=lambda pair: abs(_flops_per_image(pair[0], flops_of_trial) - flops))[1]
-    return nearest.trial_s(plan_run(trial.config), image_s=image_s / trial.config.train.num_workers)
+    rungs = trial_rungs(trial.config, index=trial.index, seed=trial.seed)
+    return nearest.trial_s(
+        plan_run(trial.config, rungs),
+        image_s=image_s / trial.config.train.num_workers,
+        num_starts=1 if trial.config.sweep.pbt is None else 1 + len(rungs),
+    )
 
 
 def uncertainty(repeated_image_s: Sequence[float], spreads: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
+from orchestrator.sweep.population import schedule_of, schedule_text
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space import TrialPlan, listed_point, make_trial
 from orchestrator.tracking import DEVICE_HOURS, Dataset, MetricRow, RunStatus, Tracker
@@ -123,6 +124,11 @@ class Follower:
         ]
         rows.append(cost_row(trial, event["images"], event["time_ms"]))
         self.tracker.log_rows(trial.trial_id, rows)
+
+    def _on_generation_decided(self, event: Mapping[str, Any]) -> None:
+        for each in event["takeovers"]:
+            text = schedule_text(self.config, schedule_of(self.record, each["trial_id"]))
+            self.tracker.set_tags(each["trial_id"], {"orchestrator.schedule": text})
 
     def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
         trial = self.record.trials[event["trial_id"]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from orchestrator.data import Survey, survey_source
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.labels import label_notes
 from orchestrator.sweep.model_costs import checkpoint_bytes
-from orchestrator.sweep.scheduler import rungs_images
+from orchestrator.sweep.scheduler import generation_ends, rungs_images
 from orchestrator.sweep.space import (
     SweepPlan,
     listed_point,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.sweep.calibrate import Quote
 
 _MAX_NOTES = 10
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ class PlanDescription:
             ],
             "images_a_trial": self._images(),
             "rungs_images": list(rungs_images(self.config.sweep.asha, self.config.train.images)),
+            "generation_ends_images": list(generation_ends(self.config.sweep.pbt, self.config.train.images)),
             "data": self.data.to_json(),
             "audit": self.audit.to_json(),
             "cost": self.cost.to_json(),
@@ -133,17 +135,11 @@ class PlanDescription:
     def text(self) -> str:
         """As lines for a person."""
         sweep, train = self.config.sweep, self.config.train
-        rungs = rungs_images(sweep.asha, train.images)
         lines = [
             f"{self.config.name}: {_counted(self.config, self.plan)} {_searched(self.config)}",
             f"data         {self.data.text()}",
             f"each trial   {self._images():,} images in batches of {train.batch_size}, {_workers(train)}",
-            f"ranked by    {sweep.metric}; "
-            + (
-                f"halved at {', '.join(f'{rung:,}' for rung in rungs)} images"
-                if rungs
-                else "no trial is stopped early"
-            ),
+            f"ranked by    {sweep.metric}; {_compared(self.config)}",
             f"cost         {self.cost.text()}",
             *([] if self.quote is None else [f"quote        {self.quote.text()}"]),
             f"checkpoints  {self.checkpoints.text()}, at {self.config.storage.uri}",
@@ -308,6 +304,7 @@ def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstima
             models[model] = checkpoint_bytes(each)
         sizes.append(models[model])
     kept, most = config.train.keep_checkpoints, most_trials(config, plan)
+    kept += config.sweep.pbt is not None  # the one that others may take over
     repeats = most / (num_trials(config, plan) if plan.trials else 1)
     return CheckpointEstimate(
         one_bytes=max(sizes), all_bytes=round(sum(sizes) * kept * repeats), num_kept=kept
@@ -337,6 +334,22 @@ def _searched(config: RunConfig) -> str:
     if sweep.points:
         return f"at {len(sweep.points)} listed points"
     return f"by {sweep.search} search over {space_text(sweep)}" if sweep.space else "of one configuration"
+
+
+def _compared(config: RunConfig) -> str:
+    """What happens to trials on their way, in words."""
+    sweep, images = config.sweep, config.train.images
+    rungs, ends = rungs_images(sweep.asha, images), generation_ends(sweep.pbt, images)
+    if sweep.pbt is not None and ends:
+        share = f"the lowest {100 * sweep.pbt.replaced_fraction:g} % go on from the highest"
+        return f"a population, in which {share} at {_listed(ends)} images"
+    return f"halved at {_listed(rungs)} images" if rungs else "no trial is stopped early"
+
+
+def _listed(images: Sequence[int]) -> str:
+    """Points in training: all of a few, else the first and the last."""
+    shown = [f"{each:,}" for each in images]
+    return ", ".join(shown if len(shown) <= _MAX_LISTED else [*shown[:2], "...", shown[-1]])
 
 
 def _figures(geometry: GeometryAudit) -> list[str]:

@@ -64,6 +64,15 @@ class Slot:
         return total + (held[-1] * max(0.0, until - self.periods[-1][1]) if until and self.is_open else 0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Takeover:
+    """A member of a population went on from another one's weights at `images`, under `settings` by dotted key."""
+
+    images: int
+    parent: str
+    settings: dict[str, Any]
+
+
 @dataclass
 class TrialRecord:
     """One trial: a point of the search space under one seed."""
@@ -88,12 +97,24 @@ class TrialRecord:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     revived: bool = False
     """Whether a stop was undone: no rule stops the trial again."""
+    takeovers: list[Takeover] = field(default_factory=list)
+    """Of a member of a population: whose weights it went on from, in order."""
     longest_gap_s: float = 0.0
     """Longest time between two messages of one attempt."""
     energy_j: float | None = None
     """Joules that its GPUs used up to its last report, work that was done again included; None when not known."""
     energy_rows: set[tuple[int, int]] = field(default_factory=set)
     """The rows, by images and time, whose energy is in the sum: a report may come twice."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The point's keys with the values under which the trial goes on."""
+        return self.settings_before(None)
+
+    def settings_before(self, images: int | None) -> dict[str, Any]:
+        """The settings under which the trial came to `images`, before it took anything over there; None is now."""
+        earlier = [each for each in self.takeovers if images is None or each.images < images]
+        return earlier[-1].settings if earlier else self.point
 
     @property
     def energy_kwh(self) -> float | None:
@@ -149,6 +170,8 @@ class SweepRecord:
     slots: dict[str, Slot] = field(default_factory=dict)
     seed_rounds: list[Mapping[str, Any]] = field(default_factory=list)
     """What `sweep.seeds: auto` decided, round by round."""
+    generations: list[Mapping[str, Any]] = field(default_factory=list)
+    """What was decided at the end of each generation of a population, in order."""
     warm_start: Mapping[str, Any] | None = None
     """What was taken from an earlier sweep, when this one started."""
     state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
@@ -206,6 +229,12 @@ class SweepRecord:
     def _on_warm_started(self, event: Mapping[str, Any]) -> None:
         self.warm_start = event
         self.notes += event["notes"]
+
+    def _on_generation_decided(self, event: Mapping[str, Any]) -> None:
+        self.generations.append(event)
+        for each in event["takeovers"]:
+            takeover = Takeover(images=event["images"], parent=each["parent"], settings=each["settings"])
+            self.trials[each["trial_id"]].takeovers.append(takeover)
 
     def _on_seeds_added(self, event: Mapping[str, Any]) -> None:
         self.seed_rounds.append(event)

@@ -120,6 +120,11 @@ def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Repla
         raise ConfigError(
             "a search that proposes as it goes cannot be replayed; use grid, random or sobol in the file"
         )
+    if config.sweep.pbt is not None or recorded.generations:
+        raise ConfigError(
+            "a population cannot be replayed: its members go on from each other's weights, and what those would have "
+            "come to under another decision was not recorded; replay a sweep without sweep.pbt"
+        )
     planned = plan_sweep(config).trials
     known = [trial for trial in planned if recorded.trials.get(trial.trial_id, _NOBODY).images]
     if not known:

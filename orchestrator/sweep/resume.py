@@ -58,6 +58,9 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
     """
     started = flatten(parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml"))
     given = flatten(config)
+    is_population = (
+        config.sweep.pbt is not None
+    )  # its members are ranked together from the first image to the last
     faults = [
         Fault(
             key=key,
@@ -67,9 +70,8 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
         )
         for key in sorted({*started, *given})
         if started.get(key) != given.get(key)
-        and not key.startswith(MAY_CHANGE)
-        and not _is_wider(key, started.get(key), given.get(key))
-        and not (key == "train.images" and given[key] >= started[key])
+        and not (key.startswith(MAY_CHANGE) and not (is_population and key == "sweep.num_trials"))
+        and not (not is_population and _may_grow(key, started.get(key), given.get(key)))
     ]
     faults += _shortened(config, record)
     if faults:
@@ -104,6 +106,11 @@ def _shortened(config: RunConfig, record: SweepRecord) -> list[Fault]:
             remedy=f"give {planned} or more",
         )
     ]
+
+
+def _may_grow(key: str, before: Any, now: Any) -> bool:
+    """Whether a sweep has become longer or wider."""
+    return (key == "train.images" and now >= before) or _is_wider(key, before, now)
 
 
 def _is_wider(key: str, before: Any, now: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving, as a pure function of what the rungs have seen.
+"""Where trials are compared, and asynchronous successive halving as a pure function of what the rungs have seen.
 
 Rungs are counted in images seen. A trial goes on from a rung when its value is among the best 1 / reduction_factor of
 the values recorded there so far, itself included; the first to arrive always goes on.
@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 
 from orchestrator.config import first_seeds
-from orchestrator.config.models import AshaConfig, RunConfig
+from orchestrator.config.models import AshaConfig, PbtConfig, RunConfig
 from orchestrator.train.reporting import Decision
 
 
@@ -28,8 +28,13 @@ def rungs_images(asha: AshaConfig | None, total_images: int, *, bracket: int = 0
     return tuple(rungs[bracket:])
 
 
+def generation_ends(pbt: PbtConfig | None, total_images: int) -> tuple[int, ...]:
+    """Where a population's generations end, in images; the last ends with training, decides nothing and is left out."""
+    return () if pbt is None else tuple(range(pbt.every_images, total_images, pbt.every_images))
+
+
 def trial_rungs(config: RunConfig, *, index: int, seed: int) -> tuple[int, ...]:
-    """The rungs of a trial by its number and seed.
+    """The rungs of a trial by its number and seed; under `sweep.pbt` the ends of its generations.
 
     What `sweep.seeds: auto` repeats has none: it measures how much seeds matter, and stopping the unlucky
     would bend that.
@@ -37,6 +42,8 @@ def trial_rungs(config: RunConfig, *, index: int, seed: int) -> tuple[int, ...]:
     asha = config.sweep.asha
     if seed not in first_seeds(config.sweep):
         return ()
+    if config.sweep.pbt is not None:
+        return generation_ends(config.sweep.pbt, config.train.images)
     return rungs_images(asha, config.train.images, bracket=bracket_of(asha, index))
 
 

@@ -15,6 +15,7 @@ from orchestrator.storage import Store
 from orchestrator.sweep.account import Account, account
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.lease import driver_text
+from orchestrator.sweep.population import schedule_of, schedule_text
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 
 _FIRST_EVENT = "/journal/00000000.json"
@@ -74,7 +75,8 @@ class SweepStatus:
             "driver": self.driver,
             "ledger": self.ledger().to_json(),
             "notes": list(self.record.notes),
-            "trials": [_trial_json(trial, self.config.sweep.metric) for trial in self.record.in_order()],
+            "generations": [_generation_json(event) for event in self.record.generations],
+            "trials": [self._trial_json(trial) for trial in self.record.in_order()],
         }
 
     def text(self) -> str:
@@ -83,9 +85,20 @@ class SweepStatus:
         done = sum(trial.done for trial in self.record.trials.values())
         head = f"{self.record.sweep_id}: {self.state}" + (f" ({self.driver})" if self.driver else "")
         lines = [f"{head}, {done} of {len(self.record.trials)} trials done"]
-        lines += [_trial_line(trial, self.config.sweep.metric) for trial in self.record.in_order()]
+        for trial in self.record.in_order():
+            lines.append(_trial_line(trial, self.config.sweep.metric))
+            if trial.takeovers:
+                schedule = schedule_of(self.record, trial.trial_id)
+                lines.append(f"       weights of {schedule_text(self.config, schedule)}")
         lines += [f"note: {note}" for note in self.record.notes]
         return "\n".join([*lines, "", self.ledger().text()])
+
+    def _trial_json(self, trial: TrialRecord) -> dict[str, Any]:
+        assert self.config is not None
+        found = _trial_json(trial, self.config.sweep.metric)
+        if self.config.sweep.pbt is not None:
+            found["schedule"] = [each.to_json() for each in schedule_of(self.record, trial.trial_id)]
+        return found
 
 
 def list_sweeps(store: Store) -> list[SweepStatus]:
@@ -106,7 +119,18 @@ def list_sweeps(store: Store) -> list[SweepStatus]:
 def event_line(event: Mapping[str, Any]) -> str:
     """An event of the journal as one line: when, what, and its figures; rows of metrics as their number."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event["time_ms"] / 1000))
-    known = ("sequence", "time_ms", "writer", "kind", "config", "correct", "environment", "rows")
+    known = (
+        "sequence",
+        "time_ms",
+        "writer",
+        "kind",
+        "config",
+        "correct",
+        "environment",
+        "rows",
+        "ranking",
+        "takeovers",
+    )
     parts = [f"{key}={value}" for key, value in event.items() if key not in known and value not in (None, "")]
     for row in event.get("rows", ()):
         shown = {"train/loss": ".4f", "probe/linear/mean": ".1f", "train/images_per_s": ".0f"}
@@ -124,6 +148,10 @@ def _trial_line(trial: TrialRecord, metric: str) -> str:
         f"{trial.images:>12,} of {trial.total_images:,} images  {shown:>6}  {trial.name}"
     )
     return line + (f"  ({trial.reason})" if trial.reason else "")
+
+
+def _generation_json(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: event[key] for key in ("generation", "images", "ranking", "takeovers")}
 
 
 def _trial_json(trial: TrialRecord, metric: str) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
     metric = config.sweep.metric
     if trial.state != "finished":
         return f"{'stopped early' if trial.state == 'stopped' else trial.state}"
+    if trial.takeovers:
+        return "its settings changed in mid-training (sweep.pbt)"
     if not math.isfinite(trial.metrics.get(metric, math.nan)):
         return f"{metric} was not measured"
     try:

@@ -45,9 +45,15 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(
-    store: Store, *, step: int, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], keep: int
+    store: Store,
+    *,
+    step: int,
+    tensors: Mapping[str, torch.Tensor],
+    meta: Mapping[str, Any],
+    keep: int,
+    pinned_step: int | None = None,
 ) -> str:
-    """Write a checkpoint under `store` and delete older ones, so that `keep` are left up to this one.
+    """Write a checkpoint under `store` and delete older ones, so that `keep` are left up to this one, and a pinned one.
 
     `meta` must be JSON-able. Returns the checkpoint's name. The order of writes is weights, manifest, then deletion of
     the old, so that the newest complete checkpoint is never touched before its successor is complete. Later ones than
@@ -69,7 +75,7 @@ def save_checkpoint(
     kept = [other for other in list_checkpoints(store) if other <= name][:keep]
     folders = {info.key.split("/")[0] for info in store.list()}
     for old in sorted(folder for folder in folders if _NAME.fullmatch(folder) and folder <= name):
-        if old not in kept:
+        if old not in kept and (pinned_step is None or old != checkpoint_name(pinned_step)):
             _delete(store, old)
     return name
 

@@ -31,7 +31,7 @@ from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
 from orchestrator.train.beside import Evaluations, Evaluator, LateResult, Snapshot, weights_of
-from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_latest, save_checkpoint
+from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, save_checkpoint
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
 from orchestrator.train.energy import EnergyMeter, energy_meter, summed_j
@@ -45,6 +45,7 @@ from orchestrator.train.evaluation import (
     measure_signs,
 )
 from orchestrator.train.initial import load_initial, new_state
+from orchestrator.train.lineage import Inheritance, find_checkpoint
 from orchestrator.train.movement import TargetMovement
 from orchestrator.train.plan import RunPlan, Stop, plan_run
 from orchestrator.train.preemption import PreemptionNotice
@@ -70,6 +71,10 @@ class TrialJob:
     shorter_images: tuple[int, ...] = ()
     """Lengths that the trial was planned with before it was extended, as `train.images` had them."""
     evaluates_beside: bool = False
+    inherits: Inheritance | None = None
+    """Whose weights a member of a population goes on from, unless it has come further since."""
+    pinned_step: int | None = None
+    """The step whose checkpoint others may still take over; it is kept beside the newest."""
 
     def trial_store(self) -> Store:
         """Where this trial keeps what it leaves behind."""
@@ -165,8 +170,11 @@ class Run:
     def _train(self) -> None:
         if self.rank.index == 0:
             self.store.clean(recursive=True)  # what a killed attempt was writing
-        checkpoint = find_checkpoint(self.store, self.rank)
-        is_over = self._begin() if checkpoint is None else self._resume(checkpoint)
+        checkpoint, inherits = find_checkpoint(self.store, self.rank), self.job.inherits
+        if inherits is not None and (checkpoint is None or checkpoint.step <= inherits.step):
+            is_over = self._inherit(inherits)
+        else:
+            is_over = self._begin() if checkpoint is None else self._resume(checkpoint)
         if is_over:
             return
         stops = self.plan.stops_after(self.state.step)
@@ -243,7 +251,7 @@ class Run:
         The report of a checkpoint may have been lost with its process, so it is kept inside the checkpoint and sent
         again: rows are idempotent and a rung that was decided before is answered as before.
         """
-        self._check_same_run(found)
+        self._check_same_run(found, self.config)
         # A trial that was extended goes on at its place in the longer run's schedules.
         meta = {**found.meta["state"], "total_steps": self.plan.total_steps}
         self.state.load_state_dict({"tensors": found.tensors, "meta": meta})
@@ -253,8 +261,16 @@ class Run:
         report = self._with_late_rows(report, found.meta.get("evaluating", []))
         return self._deliver(report).action == "stop" or report.final
 
-    def _check_same_run(self, found: Checkpoint) -> None:
-        """A checkpoint is of this run: the same configuration and data, computed in the same precision."""
+    def _inherit(self, inherits: Inheritance) -> bool:
+        """Take over another trial's weights; its reports are its own, so there is none to repeat."""
+        found = inherits.load(self.job.run_uri, self.rank)
+        self._check_same_run(found, inherits.config)
+        self.state.load_state_dict({"tensors": found.tensors, "meta": found.meta["state"]})
+        _log.info("%s goes on from %s of %s", self.job.trial_id, found.name, inherits.trial_id)
+        return False
+
+    def _check_same_run(self, found: Checkpoint, config: RunConfig) -> None:
+        """A checkpoint is of a run of this configuration and these data, computed in the same precision."""
         where, before = f"{self.store.uri}/{found.name}", found.meta.get("precision", self.rank.precision)
         if before != self.rank.precision:
             raise CheckpointError(
@@ -262,10 +278,9 @@ class Run:
                 f"{self.rank.precision} (train.precision: {self.config.train.precision}); go on with it on a device "
                 "of the kind that it was begun on"
             )
-        lengths = (self.config.train.images, *self.job.shorter_images)
+        lengths = (config.train.images, *self.job.shorter_images)
         known = {
-            run_fingerprint(self.config, self.shards.digest, before, train_images=images)
-            for images in lengths
+            run_fingerprint(config, self.shards.digest, before, train_images=images) for images in lengths
         }
         if found.meta["fingerprint"] not in known:
             raise CheckpointError(
@@ -397,6 +412,7 @@ class Run:
                 "precision": self.rank.precision,
             },
             keep=self.config.train.keep_checkpoints,
+            pinned_step=self.job.pinned_step,
         )
         self.costs.keep_for_next("time/checkpoint_s", time.monotonic() - started_s)
 
@@ -420,19 +436,6 @@ class Run:
 def _means(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each metric over shares of one size."""
     return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
-
-
-def find_checkpoint(store: Store, rank: Rank) -> Checkpoint | None:
-    """The newest checkpoint that verifies, the same on every rank, or None. Every rank must call it.
-
-    Each rank reads it for itself, which for a large model is far cheaper than sending it through the process group;
-    where some rank sees another one, as on a node's own disk, rank 0 sends its own.
-    """
-    found = load_latest(store)
-    seen = rank.gather(None if found is None else (found.name, found.digest))
-    if all(each == seen[0] for each in seen):
-        return found
-    return rank.broadcast(found if rank.index == 0 else None)
 
 
 def run_fingerprint(

@@ -92,7 +92,14 @@ class Driver:
 
 def _decisions(record: SweepRecord) -> dict[str, Any]:
     return {
-        trial.trial_id: (trial.state, trial.reason, trial.rungs, trial.decisions, trial.index)
+        trial.trial_id: (
+            trial.state,
+            trial.reason,
+            trial.rungs,
+            trial.decisions,
+            trial.index,
+            trial.takeovers,
+        )
         for trial in record.in_order()
     }
 
@@ -142,8 +149,7 @@ def _undisturbed(config: RunConfig, folder: Path) -> SweepRecord:
     return board.record()
 
 
-def _check(folder: Path, *, num_trials: int, num_kills: int, rng: random.Random) -> None:
-    config = _config(folder, num_trials, "killed")
+def _check(config: RunConfig, folder: Path, *, num_kills: int, rng: random.Random) -> SweepRecord:
     expected = _undisturbed(config, folder)
     driver = Driver(config, folder)
     total = len(os.listdir(folder / "undisturbed/journal"))
@@ -156,13 +162,34 @@ def _check(folder: Path, *, num_trials: int, num_kills: int, rng: random.Random)
     assert _decisions(record) == _decisions(expected)
     _assert_lost_at_most(driver.events(), interval_images=160)
     _assert_tracked_once(driver, record)
+    return record
 
 
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
-    _check(tmp_path, num_trials=5, num_kills=1, rng=random.Random(4))
+    _check(_config(tmp_path, 5, "killed"), tmp_path, num_kills=1, rng=random.Random(4))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_kills_change_no_decision(tmp_path: Path) -> None:
-    _check(tmp_path, num_trials=12, num_kills=10, rng=random.Random(0))
+    _check(_config(tmp_path, 12, "killed"), tmp_path, num_kills=10, rng=random.Random(0))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kills_of_a_populations_driver_change_no_takeover(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        num_images=60,
+        probe__test_images=36,
+        train__images=480,
+        optimizer__warmup_fraction=0.0,
+        storage__uri=str(tmp_path / "killed"),
+        sweep__metric="probe/knn/mean",
+        sweep__space={"optimizer.learning_rate": {"choices": [0.0001, 0.001, 0.01, 0.03]}},
+        sweep__pbt={"every_images": 160},
+        sweep__max_concurrent_trials=1,
+    )
+    record = _check(config, tmp_path, num_kills=3, rng=random.Random(1))
+    assert [event["images"] for event in record.generations] == [160, 320]
+    assert any(trial.takeovers for trial in record.trials.values())

@@ -254,7 +254,8 @@ class Board:
         if self._stop_reason is not None or self._is_exhausted() or slot_id in self._resizing:
             return Assignment(kind="end")
         if not self._can_start():
-            return Assignment(kind="end" if self._stop_reason is not None else "wait")
+            # A slot costs while it waits; what the running trials may leave is for their own slots.
+            return Assignment(kind="end")
         attempt_id = uuid.uuid4().hex[:8]
         trial_id = self._queue.take(slot_id, attempt_id)
         if trial_id is None:
@@ -361,7 +362,7 @@ class Board:
         cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
         if cap_s is None or not self._queue.waiting:
             return True
-        if self._can_pay(cap_s, self._record.trials[self._queue.waiting[0]]):
+        if self._can_pay(cap_s, self._record.trials[self._queue.waiting[0]], num_starts=1):
             return True
         if not self._queue.held:
             self._exhaust()
@@ -383,18 +384,17 @@ class Board:
         self._paused.add(report.trial_id)
         return Decision(action="stop", reason=f"{REASON} waits for what the running trials leave")
 
-    def _can_pay(self, cap_s: float, trial: TrialRecord) -> bool:
-        running = [
-            self._record.trials[held.trial_id]
-            for held in self._queue.held.values()
-            if held.trial_id != trial.trial_id
-        ]
+    def _can_pay(self, cap_s: float, trial: TrialRecord, *, num_starts: int = 0) -> bool:
+        held = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
+        running = [(other, self._rungs(other)) for other in held if other is not trial]
+        started = [*running, (trial, self._rungs(trial))]
         return can_pay_images(
             cap_s,
             self._standing(),
             num_images=images_to_decision(trial.images, trial.total_images, self._rungs(trial)),
-            running=[(other, self._rungs(other)) for other in running],
-            reserve_images=0 if trial.images else images_to_finish_one(self._record),
+            running=running,
+            reserve_images=0 if trial.images else images_to_finish_one(self._record, started),
+            num_starts=num_starts,
         )
 
     def _standing(self) -> Standing:

@@ -2,13 +2,14 @@
 
 A device is a GPU, or a CPU core where a sweep holds no GPU. What is held is charged, busy or not. Three rules keep a
 sweep under its cap: a trial starts, or goes on from a rung, only when what it needs up to its next decision fits beside
-what the running ones still need; every report asks whether another one can still be paid; and when it cannot, all stop
-with a checkpoint, from which a larger budget goes on.
+what the running ones still need, and a slot for which nothing fits is returned; every report asks whether another one
+can still be paid; and when it cannot, all stop with a checkpoint, from which a larger budget goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.models import BudgetConfig
@@ -26,13 +27,15 @@ class Standing:
     """Where a sweep stands: `spent_s` and `rate` in device seconds and devices held now.
 
     `gap_s` is the longest time between two messages of a trial so far; 0 when there was none. `per_image_s` is the
-    device seconds an image has cost; None before anything is known.
+    device seconds an image has cost, starts of trials left out; None before anything is known. `start_s` is what a
+    start has cost in the middle: the first trial's, which measures the baselines for all, says little of the next.
     """
 
     spent_s: float
     rate: float
     gap_s: float
     per_image_s: float | None
+    start_s: float = 0.0
 
 
 def cap_seconds(budget: BudgetConfig, *, has_gpus: bool) -> float | None:
@@ -53,17 +56,23 @@ def standing(record: SweepRecord, now_s: float, *, has_gpus: bool, beside_per_sl
         spent += slot.device_seconds(has_gpus=has_gpus, until=now_s)
         rate += devices + beside_per_slot if slot.is_open else 0.0
     used = images = 0.0
+    starts = []
     for trial in record.trials.values():
         beside_s = trial.beside_gpu_s if has_gpus else trial.beside_cpu_core_s
         spent += beside_s
         if trial.images:
-            used += beside_s + 3600 * (trial.gpu_hours if has_gpus else trial.cpu_core_hours)
+            used += beside_s
             images += trial.images
+        for attempt in trial.attempts.values() if trial.images else ():
+            devices = attempt.num_gpus if has_gpus else attempt.num_cpus
+            used += devices * (attempt.seconds - attempt.start_s)
+            starts += [devices * attempt.start_s] if attempt.start_s else []
     return Standing(
         spent_s=spent,
         rate=rate,
         gap_s=max((trial.longest_gap_s for trial in record.trials.values()), default=0.0),
         per_image_s=used / images if images else None,
+        start_s=statistics.median(starts) if starts else 0.0,
     )
 
 
@@ -77,30 +86,46 @@ def can_pay_images(
     now: Standing,
     *,
     num_images: int,
-    running: Iterable[tuple[TrialRecord, tuple[int, ...]]],
+    running: Sequence[tuple[TrialRecord, tuple[int, ...]]],
     reserve_images: int = 0,
+    num_starts: int = 0,
 ) -> bool:
     """Whether `num_images` more fit beside what the running trials need up to their own next decision, and a reserve.
 
-    `running` holds trials with their rungs. The first trials of a sweep always may: nothing is known of their cost.
+    `running` holds trials with their rungs; `num_starts` is 1 for a trial that is not running yet. The first trials of
+    a sweep always may: nothing is known of their cost.
     """
     if now.spent_s >= cap_s:
         return False
     if now.per_image_s is None:
         return True
     owed = sum(images_to_decision(trial.images, trial.total_images, rungs) for trial, rungs in running)
-    return now.spent_s + now.per_image_s * (owed + num_images + reserve_images) <= cap_s
+    num_starts += sum(not trial.images for trial, _ in running)
+    needed_s = num_starts * now.start_s + now.per_image_s * (owed + num_images + reserve_images)
+    return now.spent_s + needed_s <= cap_s
 
 
-def images_to_finish_one(record: SweepRecord) -> int:
-    """The reserve: images that bring the trial that is furthest to its end, so that a sweep ends with a trained model.
+def images_to_finish_one(record: SweepRecord, started: Sequence[tuple[TrialRecord, tuple[int, ...]]]) -> int:
+    """The reserve: images that bring the trial that needs fewest to its end, so that a sweep ends with a trained model.
 
-    0 once a trial has finished.
+    `started` holds, with their rungs, the trials whose way to their next decision is paid for; they need what comes
+    after it. 0 once a trial has finished.
     """
     trials = record.trials.values()
     if any(trial.state == "finished" for trial in trials):
         return 0
-    return min((trial.total_images - trial.images for trial in trials if not trial.done), default=0)
+    paid = {
+        trial.trial_id: images_to_decision(trial.images, trial.total_images, rungs)
+        for trial, rungs in started
+    }
+    return min(
+        (
+            trial.total_images - trial.images - paid.get(trial.trial_id, 0)
+            for trial in trials
+            if not trial.done
+        ),
+        default=0,
+    )
 
 
 def images_to_decision(images: int, total_images: int, rungs: tuple[int, ...]) -> int:

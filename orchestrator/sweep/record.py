@@ -31,6 +31,8 @@ class Attempt:
     slot_id: str = ""
     error: str = ""
     last_report: float | None = None
+    start_s: float = 0.0
+    """Time until its first report, where that brought no new images: opening data, building the model, baselines."""
 
     @property
     def seconds(self) -> float:
@@ -299,6 +301,8 @@ class SweepRecord:
         trial = self.trials[event["trial_id"]]
         attempt = trial.attempts.get(event["attempt_id"])
         if attempt is not None:
+            if attempt.last_report is None and event["images"] <= trial.images:
+                attempt.start_s = max(0.0, event["time_ms"] / 1000 - attempt.started)
             attempt.last_report = event["time_ms"] / 1000
             gap = event["time_ms"] / 1000 - attempt.last_seen
             trial.longest_gap_s = max(trial.longest_gap_s, gap)

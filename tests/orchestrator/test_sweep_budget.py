@@ -7,17 +7,21 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import BudgetConfig, RunConfig
+from orchestrator.storage import MemoryStore
+from orchestrator.sweep.board import Board
 from orchestrator.sweep.budget import (
     Standing,
     can_pay_images,
     can_pay_next_report,
     cap_seconds,
     images_to_decision,
+    images_to_finish_one,
     standing,
 )
-from orchestrator.sweep.record import Slot, SweepRecord, TrialRecord
+from orchestrator.sweep.record import Attempt, Slot, SweepRecord, TrialRecord
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.space import TrialPlan, plan_sweep
+from orchestrator.train.reporting import Row, TrialReport
 
 
 class Rising:
@@ -127,6 +131,57 @@ def test_what_running_trials_still_need_is_not_given_away() -> None:
     assert can_pay_images(160.0, now, num_images=100, running=[(trial, ())])
     assert not can_pay_images(159.0, now, num_images=100, running=[(trial, ())])
     assert can_pay_images(159.0, now, num_images=100, running=[(trial, (50,))])
+
+
+def test_the_reserve_is_what_brings_one_to_its_end_beyond_what_is_paid_for() -> None:
+    running = TrialRecord(trial_id="a", index=0, point={}, seed=0, images=40, total_images=100)
+    waiting = TrialRecord(trial_id="b", index=1, point={}, seed=0, total_images=100)
+    record = SweepRecord(trials={"a": running, "b": waiting})
+    assert images_to_finish_one(record, []) == 60
+    assert images_to_finish_one(record, [(running, ())]) == 0
+    assert images_to_finish_one(record, [(running, (50,)), (waiting, (30,))]) == 50
+    running.state = "finished"
+    assert images_to_finish_one(record, []) == 0
+
+
+def test_what_a_start_takes_is_no_price_of_images() -> None:
+    record = SweepRecord(slots={"s": Slot(slot_id="s", num_gpus=1.0, num_cpus=1.0)})
+    for index, start_s in enumerate((50.0, 2.0, 4.0)):
+        trial = TrialRecord(trial_id=str(index), index=index, point={}, seed=0, images=100)
+        trial.attempts["a"] = Attempt(
+            attempt_id="a", num_gpus=1.0, num_cpus=1.0, started=0.0, last_seen=start_s + 10, start_s=start_s
+        )
+        record.trials[trial.trial_id] = trial
+    now = standing(record, 0.0, has_gpus=True)
+    assert (now.per_image_s, now.start_s) == (pytest.approx(0.1), 4.0)
+    assert can_pay_images(14.0, now, num_images=100, running=[], num_starts=1)
+    assert not can_pay_images(13.9, now, num_images=100, running=[], num_starts=1)
+
+
+def test_a_start_is_told_from_a_first_report_that_brings_images() -> None:
+    def attempt(images: int) -> Attempt:
+        board = Board("memory", config, store=MemoryStore(), clock=lambda: now_s[0])
+        board.slot_opened("s", 1.0, 1.0)
+        board.submit("t", 0, {}, 0, "t")
+        started = board.next_trial("s").attempt_id
+        now_s[0] += 7.0
+        row = Row(images=images, timestamp_ms=0, metrics={})
+        board.report(TrialReport(trial_id="t", images=images, rows=(row,)), started)
+        return board.record().trials["t"].attempts[started]
+
+    config, now_s = default_config(), [0.0]
+    assert attempt(0).start_s == 7.0
+    assert attempt(640).start_s == 0.0
+
+
+def test_a_slot_for_which_nothing_fits_is_returned_while_the_others_go_on() -> None:
+    config = _config(trials=4, images=90_000, hours=1.3, asha=False)
+    plans = plan_sweep(config).trials
+    record = simulate(config, plans, Rising(), SimulatedCluster(num_slots=2))
+    ended = sorted(slot.periods[-1][1] for slot in record.slots.values())
+    finished = [trial for trial in record.trials.values() if trial.state == "finished"]
+    assert len(finished) == 2
+    assert all(attempt.ended in ended for trial in finished for attempt in trial.attempts.values())
 
 
 def test_a_trial_needs_what_brings_it_to_its_next_decision() -> None:

@@ -151,7 +151,7 @@ def resume(
     metavar="KEY=VALUE",
     multiple=True,
     required=True,
-    help="More of something: sweep.num_trials, sweep.seeds, an axis' choices, the budget.",
+    help="More of something: train.images, sweep.num_trials, sweep.seeds, an axis' choices, the budget.",
 )
 @click.option("--address", help="Ray cluster to join; default: start one on this machine.")
 @click.option("--num-cpus", type=click.IntRange(1), help="CPUs the local Ray may use; default: all.")
@@ -165,7 +165,7 @@ def extend(
     runs: str,
     as_json: bool,
 ) -> None:
-    """Run more trials in a sweep that has ended; what is done is not done again."""
+    """Run more or longer trials in a sweep that has ended; what is done is not done again."""
     _go_on(sweep_id, overrides, (), address, num_cpus, runs, as_json)
 
 

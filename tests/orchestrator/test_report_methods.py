@@ -12,9 +12,11 @@ from scipy import stats
 from sweep_records import sweep_events, write_journal
 from tiny_sweeps import Remembering
 
-from orchestrator.config import dump, load_config
+from orchestrator.config import apply_overrides, dump, load_config
 from orchestrator.report import load_sweep, summarize
+from orchestrator.report.compute import training_flops_per_image
 from orchestrator.report.gains import method_gains
+from orchestrator.report.matched import compare
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
 from orchestrator.report.subject import MASKS, METHODS, SETTINGS, subject_of
@@ -79,6 +81,31 @@ def test_methods_that_differ_in_keys_have_a_name_for_a_parameter() -> None:
     params = [run.params for key, run in tracker.runs.items() if key is not None]
     assert {each["sweep.point"] for each in params} == {point.name for point in CONFIG.sweep.points}
     assert params[0] == {"sweep.point": "I-JEPA", "train.seed": "0"}
+
+
+def test_methods_are_probed_often_enough_to_be_compared_at_equal_flops() -> None:
+    images = CONFIG.train.images
+    probes = range(0, images + 1, CONFIG.probe.every_images or images)
+    trials = [
+        TrialSummary(
+            trial_id=f"{point.name}{seed}",
+            name=point.name,
+            label=point.name,
+            point=point.set,
+            seed=seed,
+            state="finished",
+            value=50.0,
+            images=images,
+            total_images=images,
+            curve=dict.fromkeys(probes, 50.0),
+            flops_per_image=training_flops_per_image(apply_overrides(CONFIG, point.set)),
+        )
+        for point in CONFIG.sweep.points
+        for seed in (0, 1)
+    ]
+    found = compare(group_geometries(trials), CONFIG.sweep.metric, budgets=("FLOPs",))
+    assert len(found) == 21
+    assert [each.sentence() for each in found if each.word == "not measured"] == []
 
 
 def measured_trial(name: str, seed: int, *, untrained: float, after: float, knn: float) -> TrialSummary:

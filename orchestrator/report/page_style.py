@@ -13,7 +13,7 @@ h3{font-size:.95rem;margin:0 0 .3rem;color:var(--soft);font-weight:600}p{margin:
 .headline{font-size:1.3rem;line-height:1.35;font-weight:600;margin:.6rem 0 1rem}
 .answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.8rem}
 .answers section{background:var(--panel);border-top:3px solid var(--mark);padding:.7rem .9rem;font-size:.93rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.8rem;font-variant-numeric:tabular-nums;width:100%}
+.wide{overflow-x:auto}.wide+.wide{margin-top:1rem}table{border-collapse:collapse;font-size:.8rem;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:.22rem .45rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th{color:var(--soft);font-weight:600;cursor:pointer;user-select:none}th[data-order=up]:after{content:" \\25b2"}
 th[data-order=down]:after{content:" \\25bc"}

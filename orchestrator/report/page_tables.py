@@ -125,9 +125,10 @@ def _gain_table(summary: Summary, probe: Probe, links: Links | None) -> str:
 
 
 def _with_untrained(gains: Sequence[MethodGain], probe: Probe, label: str) -> str:
-    """A label, and what the untrained encoder reaches on it where that is the same for all methods."""
-    reached = {f"{each.gains[probe][label].untrained:.1f}" for each in gains if label in each.gains[probe]}
-    return f"{label} (untrained {reached.pop()})" if len(reached) == 1 else label
+    """A label, and what the untrained encoder reaches on it: the mean of the method that ended under most seeds."""
+    measured = [each for each in gains if label in each.gains[probe]]
+    widest = max(measured, key=lambda each: len(each.seeds))
+    return f"{label} (untrained {widest.gains[probe][label].untrained:.1f})"
 
 
 def _gain_cell(gain: LabelGain | None) -> str:

@@ -94,6 +94,27 @@ def test_no_simulated_sweep_passes_its_cap_by_one_per_cent(shape: Mapping[str, f
     assert everything_ran or any("GPU hours are spent" in note for note in record.notes)
 
 
+@pytest.mark.parametrize(("hours", "num_decided"), [(2.0, 1), (3.4, 2), (9.0, 2)])
+def test_a_population_keeps_to_its_cap_and_goes_on_under_a_larger_one(hours: float, num_decided: int) -> None:
+    def run(cap: float) -> SweepRecord:
+        config = apply_overrides(
+            _config(trials=8, images=90_000, hours=cap, asha=False), {"sweep.pbt": {"every_images": 30_000}}
+        )
+        cluster = SimulatedCluster(num_slots=3)
+        return simulate(config, plan_sweep(config).trials, Rising(jitter=0.2), cluster, store=store)
+
+    store = MemoryStore()
+    record = run(hours)
+    assert _gpu_hours(record) <= hours
+    assert len(record.generations) == num_decided
+    everything_ran = all(trial.state == "finished" for trial in record.trials.values())
+    assert everything_ran == (hours == 9.0)
+    decided = [event["takeovers"] for event in record.generations]
+    record = run(9.0)
+    assert {trial.state for trial in record.trials.values()} == {"finished"}
+    assert [event["takeovers"] for event in record.generations][:num_decided] == decided
+
+
 def test_a_sweep_without_a_cap_runs_to_its_end() -> None:
     config = apply_overrides(
         _config(trials=9, images=9_000, hours=1.0, asha=True), {"budget.gpu_hours": None}

@@ -51,7 +51,7 @@ def list_all(runs: str, as_json: bool) -> None:
 @click.option(
     "--watch",
     is_flag=True,
-    help="Show it again every two seconds until the sweep ends; with --json one document a line.",
+    help="Show it again every two seconds until the sweep and its driver end; with --json one document a line.",
 )
 @json_option
 def status(sweep_id: str, runs: str, watch: bool, as_json: bool) -> None:
@@ -69,8 +69,8 @@ def status(sweep_id: str, runs: str, watch: bool, as_json: bool) -> None:
             click.echo(json.dumps(json_able(found.to_json()), sort_keys=True))
         else:
             emit(as_json, found.to_json(), found.text())
-        if not watch or found.state != "running":
-            return
+        if not watch or (found.state != "running" and not found.driver):
+            return  # a driver that still writes its report holds the sweep
         time.sleep(_REFRESH_S)
 
 

@@ -8,14 +8,14 @@ is a function of (seed, epoch, sample id).
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -27,10 +27,32 @@ MAX_PIXELS = 50_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _CROP_ATTEMPTS = 10
 _DIRECT_MODES = ("RGB", "L")
+_resize: Callable[..., Tensor] = torch._C._nn._upsample_bilinear2d_aa
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class UndecodableError(Exception):
     """Bytes that are no image we read; the message says why."""
+
+
+def _judged(decode: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Whatever goes wrong while an image is decoded says that it cannot be decoded."""
+
+    @functools.wraps(decode)
+    def judged(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        try:
+            return decode(*arguments, **options)
+        except UndecodableError:
+            raise
+        except (
+            Exception
+        ) as err:  # Pillow raises many kinds on damaged files: OSError, SyntaxError, struct.error, ...
+            raise UndecodableError(f"{type(err).__name__}: {str(err)[:200]}") from err
+
+    return judged
 
 
 def random_box(
@@ -53,15 +75,13 @@ def random_box(
     base = hash_of(seed, epoch, STREAM_CROP, sample_id)
     low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
     for attempt in range(_CROP_ATTEMPTS):
-        area_u, ratio_u, left_u, top_u = (
-            uniform(base, number) for number in range(4 * attempt, 4 * attempt + 4)
-        )
-        area = width_px * height_px * (scale[0] + (scale[1] - scale[0]) * area_u)
-        ratio = math.exp(low + (high - low) * ratio_u)
+        first = 4 * attempt
+        area = width_px * height_px * (scale[0] + (scale[1] - scale[0]) * uniform(base, first))
+        ratio = math.exp(low + (high - low) * uniform(base, first + 1))
         width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < width <= width_px and 0 < height <= height_px:
-            left = int(left_u * (width_px - width + 1))
-            top = int(top_u * (height_px - height + 1))
+            left = int(uniform(base, first + 2) * (width_px - width + 1))
+            top = int(uniform(base, first + 3) * (height_px - height + 1))
             return left, top, left + width, top + height
     ratio = min(max(width_px / height_px, aspect_ratio[0]), aspect_ratio[1])
     width = max(1, min(width_px, round(height_px * ratio)))
@@ -79,18 +99,19 @@ def channels_first(pixels_BHWC: Pixels) -> Tensor:
     return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
 
 
+@_judged
 def decode_rgb(data: bytes) -> Pixels:
     """Decode an image to RGB [H, W, 3], turned as its EXIF orientation says; valid until the thread's next call.
 
     Raises:
         UndecodableError: Another format, damaged, or more than `MAX_PIXELS` pixels.
     """
-    with _judged():
-        header = _jpeg_header(data)
-        pixels_HWC = jpeg.decode_whole(data, header) if header is not None else None
-        return pixels_HWC if pixels_HWC is not None else _decode_any(data)
+    header = _jpeg_header(data)
+    pixels_HWC = jpeg.decode_whole(data, header) if header is not None else None
+    return pixels_HWC if pixels_HWC is not None else _decode_any(data)
 
 
+@_judged
 def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> None:
     """Decode an image, resize the box that `box_of(width, height)` names to the size of `out_HWC`, and write it there.
 
@@ -100,8 +121,7 @@ def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box])
     Raises:
         UndecodableError: Another format, damaged, or more than `MAX_PIXELS` pixels.
     """
-    with _judged():
-        _resize_into(_cropped(data, out_HWC, box_of), out_HWC)
+    _resize_into(_cropped(data, out_HWC, box_of), out_HWC)
 
 
 def _cropped(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> Pixels:
@@ -126,27 +146,16 @@ def _jpeg_header(data: bytes) -> jpeg.JpegHeader | None:
     return header
 
 
-@contextlib.contextmanager
-def _judged() -> Iterator[None]:
-    """Whatever goes wrong while an image is decoded says that it cannot be decoded."""
-    try:
-        yield
-    except UndecodableError:
-        raise
-    except (
-        Exception
-    ) as err:  # Pillow raises many kinds on damaged files: OSError, SyntaxError, struct.error, ...
-        raise UndecodableError(f"{type(err).__name__}: {str(err)[:200]}") from err
-
-
 def _resize_into(pixels_HWC: Pixels, out_HWC: Pixels) -> None:
+    """Resize as `F.interpolate` does, which calls the same but cannot be told where to write."""
     if min(pixels_HWC.strides) < 0:  # a turned image, which torch does not take
         pixels_HWC = np.ascontiguousarray(pixels_HWC)
-    pixels_1CHW = (
-        torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-    )
-    resized_1CHW = F.interpolate(pixels_1CHW, size=out_HWC.shape[:2], mode="bilinear", antialias=True)
-    torch.from_numpy(out_HWC).copy_(resized_1CHW[0].permute(1, 2, 0))
+    _resize(_as_tensor(pixels_HWC), out_HWC.shape[:2], False, None, None, out=_as_tensor(out_HWC))
+
+
+def _as_tensor(pixels_HWC: Pixels) -> Tensor:
+    """The same memory as a tensor [1, C, H, W]."""
+    return torch.from_numpy(pixels_HWC[None].transpose(0, 3, 1, 2))
 
 
 def _decode_any(data: bytes) -> Pixels:

@@ -128,7 +128,7 @@ def reduction_for(box: Box, height_px: int, width_px: int) -> int:
     left, top, right, bottom = box
     room = min((bottom - top) / height_px, (right - left) / width_px) / KEPT_REDUCTION
     reduction = _MAX_REDUCTION
-    while reduction > max(1.0, room):
+    while reduction > 1 and reduction > room:
         reduction //= 2
     return reduction
 

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_data import image_bytes
@@ -105,6 +107,16 @@ def test_a_crop_is_resized_as_pillow_resizes_it() -> None:
         decode_into(data, out, lambda width, height: box)
         image = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BILINEAR, box=box)
         assert np.abs(out.astype(int) - np.asarray(image)).max() <= 2
+
+
+def test_a_crop_is_written_into_its_row_of_the_batch_alone() -> None:
+    data, box = image_bytes(3, size=(200, 150), format="JPEG"), (31, 17, 171, 140)
+    batch_BHWC = np.full((3, 40, 64, 3), 7, dtype=np.uint8)
+    decode_into(data, batch_BHWC[1], lambda width, height: box)
+    crop_1CHW = torch.from_numpy(seen(data)[17:140, 31:171].astype(np.uint8)).permute(2, 0, 1)[None]
+    expected_1CHW = F.interpolate(crop_1CHW, size=(40, 64), mode="bilinear", antialias=True)
+    assert np.abs(batch_BHWC[1].astype(int) - expected_1CHW[0].permute(1, 2, 0).numpy()).max() <= 2
+    assert (batch_BHWC[[0, 2]] == 7).all()
 
 
 @given(

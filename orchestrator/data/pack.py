@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo, Manifest, ShardInfo
+from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo, Manifest, ShardInfo, parse_manifest
 from orchestrator.data.reencode import Reencode, reencoded
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import Store
@@ -32,7 +32,8 @@ LoadSample = Callable[[], PackSample]
 
 DEFAULT_SHARD_SIZE_MB = 64.0
 DEFAULT_SHARD_SAMPLES = 1000
-_FINISHED = "packing"
+FINISHED = "packing"
+"""The folder of the notes on finished shards, there until the manifest is written."""
 _MAX_MEMORY_BYTES = 2**30
 _PROGRESS_EVERY_S = 5.0
 _BLOCK_BYTES = 512
@@ -97,13 +98,17 @@ def pack(
         OtherPackingError: Another source, or this one otherwise, was being packed here.
         StorageError: The store cannot be written.
     """
-    if store.exists(MANIFEST_NAME):
+    is_packed, is_noted = store.exists(MANIFEST_NAME), bool(store.list(f"{FINISHED}/"))
+    if is_packed and not is_noted:
         raise DataError(f"{store.uri}: there are packed shards already; remove them or choose another place")
     if not any(source.num_samples.values()):
         raise DataError(f"{source.name}: there is nothing to pack; check the source")
-    for place in (store, store.child(_FINISHED)):
+    for place in (store, store.child(FINISHED)):
         place.clean()
     finished = _Finished(store, _plan_hash(source, settings))
+    if is_packed:  # killed after the manifest: what is left is to remove the notes
+        finished.forget()
+        return parse_manifest(store.read(MANIFEST_NAME), f"{store.uri}/{MANIFEST_NAME}")
     told = _Told(progress, f"packing {source.name}", sum(source.num_samples.values()))
     workers = settings.workers or os.cpu_count() or 1
     with (
@@ -203,7 +208,7 @@ class _Finished:
     def __init__(self, store: Store, plan: str) -> None:
         self._store, self._plan = store, plan
         self.shards: dict[str, ShardInfo] = {}
-        for found in store.list(f"{_FINISHED}/"):
+        for found in store.list(f"{FINISHED}/"):
             entry = self._read(found.key)
             if entry is None:
                 continue
@@ -219,11 +224,11 @@ class _Finished:
     def add(self, info: ShardInfo) -> None:
         """Note a shard that is written."""
         text = json.dumps({"plan": self._plan, "shard": asdict(info)}).encode()
-        self._store.write(f"{_FINISHED}/{info.name}.json", text)
+        self._store.write(f"{FINISHED}/{info.name}.json", text)
 
     def forget(self) -> None:
         """Remove the notes: the manifest says all."""
-        for found in self._store.list(f"{_FINISHED}/"):
+        for found in self._store.list(f"{FINISHED}/"):
             self._store.delete(found.key)
 
     def _read(self, key: str) -> dict[str, Any] | None:

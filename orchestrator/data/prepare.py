@@ -20,7 +20,7 @@ from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
 from orchestrator.data import foreign, sources
 from orchestrator.data.cache import Cache, file_lock
 from orchestrator.data.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from orchestrator.data.pack import OtherPackingError, PackSettings, PackSource, Progress, pack
+from orchestrator.data.pack import FINISHED, OtherPackingError, PackSettings, PackSource, Progress, pack
 from orchestrator.data.shardset import ShardSet
 from orchestrator.errors import DataError, NotFoundError, StorageError
 from orchestrator.storage import LocalStore, Store, open_store
@@ -197,18 +197,24 @@ def _once(cache: Cache, name: str, make: Callable[[Path], None]) -> Path:
                 return final
             shutil.rmtree(final, ignore_errors=True)
             temporary.mkdir(parents=True, exist_ok=True)  # one of a killed process is gone on with
-            try:
-                make(temporary)
-            except OtherPackingError:
-                shutil.rmtree(temporary)
-                temporary.mkdir()
-                make(temporary)
+            if not (temporary / MANIFEST_NAME).is_file() or (temporary / FINISHED).is_dir():
+                _make_anew(temporary, make)
             temporary.rename(final)
             return final
     except OSError as err:
         raise StorageError(
             f"{final}: cannot be written ({err.strerror or err}); free space or choose another data.cache_dir"
         ) from err
+
+
+def _make_anew(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make what a folder is to hold, from the beginning where something else had been begun there."""
+    try:
+        make(folder)
+    except OtherPackingError:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        make(folder)
 
 
 def scenes_name(data: DataConfig) -> str:

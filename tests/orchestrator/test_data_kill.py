@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import multiprocessing.context
-import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from image_data import data_config, global_stream, image_folder, pack_slowly, stream_for_ever
 
-from orchestrator.data import PackSettings, pack_dataset, prepare_data, verify_shards
+from orchestrator.data import Manifest, PackSettings, pack_dataset, prepare_data, verify_shards
 from orchestrator.data.pack import pack
 from orchestrator.data.sources import ImageFolderSource
 from orchestrator.storage import hash_file, open_store
 
-NUM_KILLS = 25
+NUM_KILLS, NUM_MIXED_KILLS = 25, 120
+SMALL_SHARDS = PackSettings(shard_size_mb=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def run_and_kill(
     while not started.exists() and process.is_alive():
         time.sleep(0.002)
     time.sleep(delay_s)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()  # no error where it has ended meanwhile
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
@@ -106,3 +108,52 @@ def test_packing_that_is_killed_over_and_over_ends_with_the_same_bytes(
     assert verify_shards(shards, decode=True).faults == ()
     if place == "folder":
         assert leftovers(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_hundred_and_twenty_kills_of_readers_and_packers_leave_nothing_damaged(
+    s3_bucket: str, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    drawn, kills, ended = random.Random(11), Counter[str](), Counter[str]()
+    images = image_folder(tmp_path / "images", images=60)
+    manifest = pack_dataset(str(images), f"{s3_bucket}/read", settings=SMALL_SHARDS)
+    limit_gb = 3.2e-9 * max(shard.size_bytes for shard in manifest.shards)
+    cache = tmp_path / "cache"
+    config = data_config(f"{s3_bucket}/read", cache, shuffle_shards=4, cache_size_gb=limit_gb)
+    places = {"folder": str(tmp_path / "out"), "bucket": f"{s3_bucket}/out"}
+    longest_s = {"reader": 0.5, "folder": 0.3, "bucket": 0.6}
+    while kills.total() < NUM_MIXED_KILLS:
+        kind = drawn.choice(["reader", "folder", "bucket"])
+        target = stream_for_ever if kind == "reader" else pack_slowly
+        arguments = (config,) if kind == "reader" else (str(images), places[kind])
+        delay_s = drawn.uniform(0, longest_s[kind])
+        kills[kind] += run_and_kill(processes, target, arguments, tmp_path / "started", delay_s)
+        if kind == "reader":
+            ended["half downloads"] += bool(leftovers(cache))
+            assert all(hash_file(path) == path.stem for path in (cache / "shards").glob("*.tar"))
+            prepare_data(config)
+            assert leftovers(cache) == []
+        elif drawn.random() < 0.15 or open_store(places[kind]).exists("manifest.json"):
+            ended[kind] += 1
+            check_packing_ends(images, places[kind], manifest)
+    print(f"killed: {dict(kills)}; ended: {dict(ended)}")
+    assert min(kills[kind] for kind in longest_s) > 0
+    assert min(ended[kind] for kind in ("half downloads", "folder", "bucket")) > 0
+    large = data_config(f"{s3_bucket}/read", tmp_path / "other", shuffle_shards=4)
+    assert global_stream(prepare_data(config), config) == global_stream(prepare_data(large), large)
+
+
+def check_packing_ends(images: Path, uri: str, manifest: Manifest) -> None:
+    """The next start packs the same shards as an undisturbed one and leaves nothing else; then the place is emptied."""
+    store = open_store(uri)
+    if not store.exists("manifest.json") or store.list("packing/"):
+        assert pack(ImageFolderSource(images), store, SMALL_SHARDS) == manifest
+    found = {info.key for info in store.list()}
+    assert found == {"manifest.json", *(shard.name for shard in manifest.shards)}
+    for shard in manifest.shards:
+        assert hashlib.sha256(store.read(shard.name)).hexdigest() == shard.sha256
+    if "://" not in uri:
+        assert leftovers(Path(uri)) == []
+    for key in found:
+        store.delete(key)

@@ -320,3 +320,34 @@ def test_a_pattern_is_split_at_its_last_plain_folder() -> None:
     assert split_pattern("dir/a.tar") == ("dir", ["a.tar"])
     assert split_pattern("a.tar") == (".", ["a.tar"])
     assert split_pattern("s3://b/x/") == ("s3://b/x", None)
+
+
+def test_packing_that_was_killed_after_the_manifest_is_ended_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ImageFolderSource(image_folder(tmp_path / "images", images=10))
+    store = LocalStore(str(tmp_path / "out"))
+    monkeypatch.setattr("orchestrator.data.pack._Finished.forget", lambda self: None)
+    manifest = pack(source, store)
+    monkeypatch.undo()
+    assert store.list("packing/")
+    assert pack(source, store) == manifest
+    assert not store.list("packing/")
+    with pytest.raises(DataError, match="packed shards already"):
+        pack(source, store)
+
+
+@pytest.mark.parametrize("are_notes_left", [False, True])
+def test_a_source_whose_packing_was_killed_before_the_rename_is_taken_as_it_is(
+    tmp_path: Path, are_notes_left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = data_config(image_folder(tmp_path / "images", images=10), tmp_path / "cache")
+    if are_notes_left:
+        monkeypatch.setattr("orchestrator.data.pack._Finished.forget", lambda self: None)
+    shards = prepare_data(config)
+    monkeypatch.undo()
+    folder = Path(shards.uri)
+    folder.rename(folder.with_name(f"{folder.name}.part"))
+    again = prepare_data(config)
+    assert (again.uri, again.digest) == (shards.uri, shards.digest)
+    assert not (folder / "packing").exists()

@@ -39,6 +39,8 @@ class LabelledImages:
     labels: dict[str, Tensor]
     keys: list[str]
     amounts: dict[str, Tensor] = field(default_factory=dict)
+    bad_samples: tuple[BadSample, ...] = ()
+    """What had to be left out."""
 
 
 def load_images(
@@ -88,6 +90,7 @@ def load_images(
             name: torch.tensor([amounts[name] for _, _, amounts in kept], dtype=torch.float64)
             for name in shards.amounts
         },
+        bad_samples=quarantine.entries,
     )
 
 

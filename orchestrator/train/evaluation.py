@@ -26,7 +26,7 @@ from jepa_core.parallel import gathered
 from jepa_core.probes import knn_probe, linear_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
-from orchestrator.data import LabelledImages, ShardSet, load_images
+from orchestrator.data import BadSample, LabelledImages, ShardSet, load_images
 from orchestrator.data.cache import file_lock
 from orchestrator.errors import NotFoundError
 from orchestrator.storage import Store
@@ -48,6 +48,11 @@ class ProbeData:
     train: LabelledImages
     test: LabelledImages
     num_classes: Mapping[str, int]
+
+    @property
+    def bad_samples(self) -> frozenset[BadSample]:
+        """What had to be left out of either split."""
+        return frozenset((*self.train.bad_samples, *self.test.bad_samples))
 
 
 @dataclass(frozen=True, kw_only=True)

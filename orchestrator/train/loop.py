@@ -53,6 +53,7 @@ from orchestrator.train.reporting import Decision, Reporter, Row, TrialReport
 from orchestrator.train.reuse import DataCache
 
 _log = logging.getLogger(__name__)
+BAD_PROBE_SAMPLES = "data/bad_probe_samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,8 @@ class Run:
     def _train(self) -> None:
         if self.rank.index == 0:
             self.store.clean(recursive=True)  # what a killed attempt was writing
+            if self.probes is not None and self.probes.bad_samples:
+                keep_trial_ledger(self.job.trial_store(), self.probes.bad_samples)
         checkpoint, inherits = find_checkpoint(self.store, self.rank), self.job.inherits
         if inherits is not None and (checkpoint is None or checkpoint.step <= inherits.step):
             is_over = self._inherit(inherits)
@@ -241,7 +244,7 @@ class Run:
             if self.probes is not None:
                 found = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
                 metrics |= found.metrics
-        metrics |= summed_j(self.rank.gather(self.energy.take_j()))
+        metrics |= self._bad_probe_samples() | summed_j(self.rank.gather(self.energy.take_j()))
         row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
         return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
 
@@ -298,9 +301,16 @@ class Run:
             check_borne(count, stream.max_bad_samples, max(entries, key=lambda entry: entry.offset))
         return count
 
+    def _bad_probe_samples(self) -> dict[str, float]:
+        """How many samples the probes had to leave out; every rank reads the same ones."""
+        return (
+            {} if self.probes is None else {BAD_PROBE_SAMPLES: float(count_samples(self.probes.bad_samples))}
+        )
+
     def _at_stop(self, stop: Stop, *, bad_samples: int) -> Decision:
         metrics = self.meter.drain(batch_size=self.config.train.batch_size)
         metrics["data/bad_samples"] = float(bad_samples)
+        metrics |= self._bad_probe_samples()
         metrics |= self.movement.take()
         started_s = time.monotonic()
         late = self._late_results(wait=stop.checkpoint)

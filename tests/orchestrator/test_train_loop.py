@@ -11,6 +11,7 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data, read_sweep_ledger
 from orchestrator.data.cache import file_lock
+from orchestrator.data.sources import is_held_out
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
 from orchestrator.train.checkpoint import load_latest
@@ -180,3 +181,19 @@ def test_a_process_does_its_part_of_the_shares_where_they_can_be_dealt_out(
 def test_a_loss_over_the_whole_batch_is_not_cut_into_shares(folder: Path) -> None:
     job = _job(folder, "whole-batch", objective={"name": "vicreg"}, train__num_workers=2)
     assert Run(job, ListReporter(), Rank()).num_shares == 1
+
+
+def test_what_only_the_probes_could_not_use_is_kept_and_counted(tmp_path: Path) -> None:
+    images = image_folder(tmp_path / "images", images=40)
+    held_out = next(
+        path
+        for path in sorted(images.rglob("*.png"))
+        if is_held_out(path.relative_to(images).with_suffix("").as_posix())
+    )
+    held_out.write_bytes(b"no image")
+    job, reporter = _job(tmp_path, "bad-probe", data__source=str(images)), ListReporter()
+    Run(job, reporter, Rank()).train()
+    (entry,) = read_sweep_ledger(open_store(job.run_uri))
+    assert entry.key == held_out.relative_to(images).with_suffix("").as_posix()
+    last = reporter.reports[-1].rows[-1].metrics
+    assert (last["data/bad_probe_samples"], last["data/bad_samples"]) == (1, 0)

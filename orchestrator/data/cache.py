@@ -113,8 +113,8 @@ class Cache:
                 if is_held:  # else another process is writing the same
                     partial.write_bytes(text)
                     partial.replace(path)
-        except OSError as err:
-            _log.warning("cannot keep a shard index below %s (%s)", self.folder, err.strerror or err)
+        except (OSError, StorageError) as err:
+            _log.warning("cannot keep a shard index below %s (%s)", self.folder, err)
 
     @property
     def ledgers(self) -> Path:
@@ -214,9 +214,19 @@ class Cache:
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an advisory lock between processes; yields whether it is held (always, when waiting for it)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold an advisory lock between processes; yields whether it is held (always, when waiting for it).
+
+    Raises:
+        StorageError: Its file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as err:
+        raise StorageError(
+            f"{path}: cannot be made ({err.strerror}); the cache must be a folder with write permission: grant it, or "
+            "choose another data.cache_dir"
+        ) from err
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

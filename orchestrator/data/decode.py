@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from orchestrator.data import jpeg
-from orchestrator.data.jpeg import Box, Pixels
+from orchestrator.data.jpeg import Box, Encoded, Pixels
 from orchestrator.data.order import STREAM_CROP, hash_of, uniform
 
 MAX_PIXELS = 50_000_000
@@ -100,7 +100,7 @@ def channels_first(pixels_BHWC: Pixels) -> Tensor:
 
 
 @_judged
-def decode_rgb(data: bytes) -> Pixels:
+def decode_rgb(data: Encoded) -> Pixels:
     """Decode an image to RGB [H, W, 3], turned as its EXIF orientation says; valid until the thread's next call.
 
     Raises:
@@ -112,7 +112,7 @@ def decode_rgb(data: bytes) -> Pixels:
 
 
 @_judged
-def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> None:
+def decode_into(data: Encoded, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> None:
     """Decode an image, resize the box that `box_of(width, height)` names to the size of `out_HWC`, and write it there.
 
     Resizing is bilinear and antialiased, of the box alone. Of a photo several times as large as `out_HWC` the box is
@@ -124,7 +124,7 @@ def decode_into(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box])
     _resize_into(_cropped(data, out_HWC, box_of), out_HWC)
 
 
-def _cropped(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> Pixels:
+def _cropped(data: Encoded, out_HWC: Pixels, box_of: Callable[[int, int], Box]) -> Pixels:
     """The pixels of the box, or fewer where those are enough."""
     header = _jpeg_header(data)
     if header is not None and header.orientation == 1:
@@ -138,9 +138,9 @@ def _cropped(data: bytes, out_HWC: Pixels, box_of: Callable[[int, int], Box]) ->
     return pixels_HWC[top:bottom, left:right]
 
 
-def _jpeg_header(data: bytes) -> jpeg.JpegHeader | None:
+def _jpeg_header(data: Encoded) -> jpeg.JpegHeader | None:
     """The header of a JPEG that libjpeg-turbo decodes, of a size that we decode."""
-    header = jpeg.read_header(data) if data.startswith(jpeg.START) else None
+    header = jpeg.read_header(data) if data[: len(jpeg.START)] == jpeg.START else None
     if header is not None:
         _check_size(header.width_px, header.height_px)
     return header
@@ -158,7 +158,7 @@ def _as_tensor(pixels_HWC: Pixels) -> Tensor:
     return torch.from_numpy(pixels_HWC[None].transpose(0, 3, 1, 2))
 
 
-def _decode_any(data: bytes) -> Pixels:
+def _decode_any(data: Encoded) -> Pixels:
     """Any image that we read, as RGB, by Pillow."""
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)

@@ -18,6 +18,7 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+Encoded = bytes | memoryview
 
 START = b"\xff\xd8\xff"
 KEPT_REDUCTION = 4
@@ -67,7 +68,7 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
-def read_header(data: bytes) -> JpegHeader | None:
+def read_header(data: Encoded) -> JpegHeader | None:
     """Size and orientation; None for a JPEG that is left to Pillow."""
     try:
         height_px, width_px, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -76,7 +77,7 @@ def read_header(data: bytes) -> JpegHeader | None:
     if colours not in _COLOURS:
         return None
     orientation, height_at = _notes(data)
-    is_whole = data.find(_END, -_MAX_TRAILING_BYTES) >= 0
+    is_whole = _END in bytes(data[-_MAX_TRAILING_BYTES:])
     return JpegHeader(
         width_px=width_px,
         height_px=height_px,
@@ -85,7 +86,7 @@ def read_header(data: bytes) -> JpegHeader | None:
     )
 
 
-def decode_whole(data: bytes, header: JpegHeader) -> Pixels | None:
+def decode_whole(data: Encoded, header: JpegHeader) -> Pixels | None:
     """All pixels as RGB [H, W, 3], turned as they are to be seen; valid until the thread's next call."""
     try:
         pixels_HWC: Pixels = simplejpeg.decode_jpeg(
@@ -96,7 +97,7 @@ def decode_whole(data: bytes, header: JpegHeader) -> Pixels | None:
     return pixels_HWC if header.orientation == 1 else _oriented(pixels_HWC, header.orientation)
 
 
-def decode_crop(data: bytes, header: JpegHeader, box: Box, *, reduction: int) -> Pixels | None:
+def decode_crop(data: Encoded, header: JpegHeader, box: Box, *, reduction: int) -> Pixels | None:
     """The pixels within a box as RGB, at 1 / `reduction` of the resolution; valid until the thread's next call.
 
     The decoder is told that the image ends a little below the box, so it neither decodes nor complains about what
@@ -133,7 +134,7 @@ def reduction_for(box: Box, height_px: int, width_px: int) -> int:
     return reduction
 
 
-def _notes(data: bytes) -> tuple[int, int]:
+def _notes(data: Encoded) -> tuple[int, int]:
     """The EXIF orientation, 1 to 8, and where the height of a baseline picture stands, else 0.
 
     Found by stepping over the segments before the picture.
@@ -144,8 +145,8 @@ def _notes(data: bytes) -> tuple[int, int]:
             data[position + 1],
             position + 2 + int.from_bytes(data[position + 2 : position + 4], "big"),
         )
-        if marker == _APP1 and data.startswith(_EXIF_START, position + 4):
-            orientation = _orientation(data[position + 4 : end])
+        if marker == _APP1 and bytes(data[position + 4 : end]).startswith(_EXIF_START):
+            orientation = _orientation(bytes(data[position + 4 : end]))
         elif marker in _BASELINE_FRAMES:
             height_at = position + 5
         position = end

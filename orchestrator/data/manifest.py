@@ -22,6 +22,10 @@ _FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+Damage = tuple[str, str, str, int]
+"""What a `DamagedShardError` is made of: where, reason, remedy, offset."""
+
+
 class DamagedShardError(DataError):
     """One shard is missing, truncated, or not what its manifest says; the others may be sound.
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator.data import jpeg
 from orchestrator.data.decode import UndecodableError
 from orchestrator.data.manifest import DamagedShardError
 from orchestrator.data.shardset import OpenShard, SampleReader, ShardSet
@@ -27,7 +28,7 @@ MAX_BAD_FRACTION = 0.01
 MIN_BAD_SAMPLES = 16
 _MAX_TRIES = 64
 _TRIAL_LEDGER = "quarantine.jsonl"
-UseSample = Callable[[bytes, int], None]
+UseSample = Callable[[jpeg.Encoded, int], None]
 """Decodes the image of a sample id, or raises `UndecodableError`."""
 
 _log = logging.getLogger(__name__)
@@ -167,17 +168,17 @@ class GoodSamples:
             StorageError: A shard cannot be fetched.
         """
         wanted_shard, member = self.reader.locate(sample_id)
-        damage: DamagedShardError | None = None
+        damage = ""  # the text: an error kept here would keep its frames, and with them whole batches
         for shard in self.reader.from_shard_on(wanted_shard):
             try:
                 opened = self.reader.open(shard)
             except DamagedShardError as err:
-                damage = err
+                damage = str(err)
                 self.quarantine.add(damaged_shard(self.reader, shard, err))
                 continue
             self.quarantine.add_damage(opened)
             return self._take_from(opened, shard, member % opened.info.num_samples, use)
-        raise DataError(f"{damage}; no shard of the split can be used") from damage
+        raise DataError(f"{damage}; no shard of the split can be used")
 
     def _take_from(self, opened: OpenShard, shard: int, first: int, use: UseSample) -> tuple[int, str]:
         for attempt in range(min(_MAX_TRIES, opened.info.num_samples)):

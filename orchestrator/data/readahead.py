@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -24,7 +24,7 @@ _MAX_STEPS_AHEAD = 10_000
 class ReadAhead:
     """Looks ahead of a stream; `shards_of_step` names the shards that a step reads. Used by the stream's thread alone.
 
-    Does nothing for shards that are read in place.
+    Does nothing for shards that are read in place, nor once all shards of the split are met and can stay open.
     """
 
     def __init__(
@@ -42,12 +42,13 @@ class ReadAhead:
         self._bytes_left = _SHARE_OF_CACHE * reader.shards.cache.limit_bytes
         self._ahead: OrderedDict[int, int] = OrderedDict()
         self._seen: OrderedDict[int, None] = OrderedDict()
-        self._is_closed = threading.Event()
+        self._num_in_split = Counter(info.split for info in reader.infos if info.num_samples)
+        self._is_closed, self._is_done = threading.Event(), False
         self._pool = ThreadPoolExecutor(DOWNLOADS_IN_FLIGHT, "read-ahead") if reader.is_remote else None
 
     def at(self, step: int) -> None:
         """Tell that the stream is about to read a step."""
-        if self._pool is None:
+        if self._pool is None or self._is_done:
             return
         while self._next_step < self._total_steps and self._next_step <= step + _MAX_STEPS_AHEAD:
             self._forget_until(step)
@@ -56,6 +57,10 @@ class ReadAhead:
             for shard in self._shards_of_step(self._next_step):
                 self._meet(shard, self._next_step)
             self._next_step += 1
+            if self._has_met_all():
+                self._is_done = True
+                self._pool.shutdown(wait=False)
+                return
 
     def close(self) -> None:
         """Stop after the shards that are being fetched."""
@@ -73,6 +78,11 @@ class ReadAhead:
 
     def _has_room(self) -> bool:
         return len(self._ahead) < self._num_shards and self._bytes_left > 0
+
+    def _has_met_all(self) -> bool:
+        """Whether every shard of the split is open, or will be, and none has to give way to another."""
+        split = self._reader.infos[next(iter(self._seen))].split if self._seen else ""
+        return len(self._seen) == self._num_in_split[split]
 
     def _forget_until(self, step: int) -> None:
         """Shards that the stream has reached are no longer ahead of it."""

@@ -7,25 +7,35 @@ for one process and is used from several threads.
 from __future__ import annotations
 
 import bisect
+import errno
 import itertools
 import json
 import math
 import os
+import random
+import resource
 import threading
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from orchestrator.data.cache import Cache
 from orchestrator.data.index import ShardIndex, build_index, parse_index
-from orchestrator.data.manifest import DamagedShardError, LabelInfo, Manifest, ShardInfo
-from orchestrator.errors import DataError, NotFoundError
+from orchestrator.data.manifest import Damage, DamagedShardError, LabelInfo, Manifest, ShardInfo
+from orchestrator.errors import DataError, NotFoundError, StorageError
 from orchestrator.storage import Store
 
 _MIN_OPEN_SHARDS = 32
 _MAX_LABEL_BYTES = 2**20
+_MAX_KEPT_BYTES = 4 * 2**20
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_PASSING = (errno.EIO, errno.ESTALE)
+"""What a disk or a network mount answers for a while: tried again a few times before it counts as damage."""
+_PATIENCE_S = (0.1, 0.4, 1.6)
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +91,27 @@ class Sample(NamedTuple):
     """One sample's image as stored. `shard` and `offset` say where it came from."""
 
     key: str
-    image: bytes
+    image: memoryview
     shard: str
     offset: int
+
+
+class _Buffers(threading.local):
+    """A thread's memory for one stored image: what was read stays in the processor's cache until it is decoded."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray())
+
+    def of_thread(self, size: int) -> memoryview:
+        """So many bytes, the same memory at each call; very large images get their own."""
+        if size > len(self._memory):
+            if size > _MAX_KEPT_BYTES:
+                return memoryview(bytearray(size))
+            self._memory = memoryview(bytearray(size))
+        return self._memory[:size]
+
+
+_buffers = _Buffers()
 
 
 class OpenShard:
@@ -97,9 +125,9 @@ class OpenShard:
         os.close(self._descriptor)
 
     def sample(self, member: int) -> Sample:
-        """The image of a sample, by its number in the shard."""
-        offset = self._spans[2 * member]
-        image = self._read(offset, self._spans[2 * member + 1])
+        """The image of a sample, by its number in the shard; its bytes are valid until the thread's next call."""
+        offset, size = self._spans[2 * member], self._spans[2 * member + 1]
+        image = self._fill(_buffers.of_thread(size), offset)
         return Sample(self.index.keys[member], image, self.info.name, offset)
 
     def labels(self, member: int) -> dict[str, int]:
@@ -153,7 +181,7 @@ class OpenShard:
 
     def members(self, member: int) -> tuple[str, dict[str, bytes]]:
         """The key of a sample, and the bytes of its image and labels by extension."""
-        found = {self.index.extensions[member].rpartition(".")[2]: self.sample(member).image}
+        found = {self.index.extensions[member].rpartition(".")[2]: bytes(self.sample(member).image)}
         for extension, spans_N2 in self.index.labels_N2.items():
             offset, size = spans_N2[member].tolist()
             if offset >= 0:
@@ -161,15 +189,24 @@ class OpenShard:
         return self.index.keys[member], found
 
     def _read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
-        while len(data) != size:
-            more = os.pread(self._descriptor, size - len(data), offset + len(data))
-            if not more:
-                raise DataError(
-                    f"{self.info.name}: ends before byte {offset + size}; the shard changed while it was read"
-                )
-            data += more
-        return data
+        return bytes(self._fill(memoryview(bytearray(size)), offset))
+
+    def _fill(self, out: memoryview, offset: int) -> memoryview:
+        """Fill `out` with the shard's bytes from `offset`; returns it."""
+        try:
+            filled = patiently(lambda: os.preadv(self._descriptor, (out,), offset))
+            while filled < len(out):
+                count = os.preadv(self._descriptor, (out[filled:],), offset + filled)
+                if not count:
+                    raise DataError(
+                        f"{self.info.name}: ends before byte {offset + len(out)}; the shard changed while it was read"
+                    )
+                filled += count
+        except OSError as err:
+            raise DataError(
+                f"{self.info.name}: cannot be read at byte {offset} ({err.strerror}); check the disk or the mount"
+            ) from err
+        return out
 
 
 class SampleReader:
@@ -190,7 +227,7 @@ class SampleReader:
         self._opened: dict[int, OpenShard] = {}
         self._last_use: dict[int, int] = {}
         self._clock = itertools.count()
-        self._damaged: dict[int, DamagedShardError] = {}
+        self._damaged: dict[int, Damage] = {}
 
     @property
     def is_remote(self) -> bool:
@@ -234,16 +271,19 @@ class SampleReader:
     def _wait_or_open(self, shard: int) -> OpenShard:
         with self._lock:
             if shard in self._damaged:
-                raise self._damaged[shard]
+                raise DamagedShardError(*self._damaged[shard])
             if shard in self._opened:
                 return self._opened[shard]
             future = self._opening.get(shard)
             is_mine = future is None
             if future is None:
                 future = self._opening[shard] = Future()
-        if is_mine:
-            self._open_one(shard, future)
-        return future.result()
+        try:
+            if is_mine:
+                self._open_one(shard, future)
+            return future.result()
+        finally:
+            del future  # it holds an error, whose traceback holds this frame and the batch of its callers
 
     def _open_one(self, shard: int, future: Future[OpenShard]) -> None:
         try:
@@ -251,9 +291,12 @@ class SampleReader:
         except BaseException as err:
             with self._lock:
                 del self._opening[shard]
-                if isinstance(err, DamagedShardError):
-                    self._damaged[shard] = err
+                if isinstance(
+                    err, DamagedShardError
+                ):  # without its traceback, which would keep batches alive
+                    self._damaged[shard] = (err.where, err.reason, err.remedy, err.offset)
             future.set_exception(err)
+            del future
             return
         with self._lock:
             del self._opening[shard]
@@ -270,10 +313,45 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
 
     Raises:
         DamagedShardError: Missing, of another size, or with another number of samples than the manifest says.
-        StorageError: It cannot be fetched.
+        StorageError: It cannot be fetched, or too many files are open.
     """
-    path = shards.store.local_path(info.name)
     where = f"{shards.store.uri}/{info.name}"
+    try:
+        return _open_shard(shards, info, where)
+    except (OSError, StorageError) as err:
+        cause = err if isinstance(err, OSError) else err.__cause__
+        if isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            raise StorageError(
+                f"{where}: cannot open the shard ({cause.strerror}; this process may hold {limit:,}); raise the limit "
+                "with `ulimit -n`, or lower data.shuffle_shards"
+            ) from err
+        if isinstance(err, OSError):
+            raise StorageError(
+                f"{where}: cannot open the shard ({err.strerror}); check the disk, and that "
+                f"{shards.cache.folder} (data.cache_dir) can be written"
+            ) from err
+        raise
+
+
+def patiently(call: Callable[[], _Result]) -> _Result:
+    """Call, again after a while where a disk or a mount fails in a way that passes.
+
+    Raises:
+        OSError: Another failure, or the last one.
+    """
+    for wait_s in _PATIENCE_S:
+        try:
+            return call()
+        except OSError as err:
+            if err.errno not in _PASSING:
+                raise
+        time.sleep(wait_s * random.uniform(0.5, 1.0))
+    return call()
+
+
+def _open_shard(shards: ShardSet, info: ShardInfo, where: str) -> OpenShard:
+    path = shards.store.local_path(info.name)
     if path is None:
         try:
             descriptor = shards.cache.open_shard(
@@ -286,7 +364,7 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
     else:
         descriptor = _open_local(path, info, where)
     try:
-        index = _index_of(shards.cache, descriptor, info, where)
+        index = patiently(lambda: _index_of(shards.cache, descriptor, info, where))
     except BaseException:
         os.close(descriptor)
         raise
@@ -295,8 +373,10 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
 
 def _open_local(path: Path, info: ShardInfo, where: str) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as err:
+        if err.errno in _NO_DESCRIPTORS:
+            raise
         raise DamagedShardError(
             where, f"cannot read the shard ({err.strerror})", "restore it or pack again"
         ) from err

@@ -23,7 +23,7 @@ from torch import Tensor
 from jepa_core.encoder import ImageSize, height_and_width
 from orchestrator.config.models import DataConfig
 from orchestrator.data.decode import decode_into, random_box
-from orchestrator.data.jpeg import Box, Pixels
+from orchestrator.data.jpeg import Box, Encoded, Pixels
 from orchestrator.data.order import GlobalOrder, Int64s
 from orchestrator.data.quarantine import BadSample, GoodSamples, Quarantine, ledger_path
 from orchestrator.data.readahead import ReadAhead
@@ -181,7 +181,7 @@ class _Cropper:
     seed: int
     image_size_px: ImageSize
 
-    def __call__(self, out_HWC: Pixels, epoch: int, image: bytes, sample_id: int) -> None:
+    def __call__(self, out_HWC: Pixels, epoch: int, image: Encoded, sample_id: int) -> None:
         low, high = self.data.crop_aspect_ratio
         own = out_HWC.shape[1] / out_HWC.shape[0]  # a crop is stretched as little where images are not square
 

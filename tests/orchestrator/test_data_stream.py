@@ -1,17 +1,47 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import gc
 import itertools
+import os
 import pickle
+import resource
+import threading
+import weakref
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from image_data import data_config, global_stream, image_bytes, image_folder, open_stream, write_tar
+from image_data import (
+    RemoteFolder,
+    data_config,
+    global_stream,
+    image_bytes,
+    image_folder,
+    open_stream,
+    write_tar,
+)
 
 from orchestrator.config.models import RunConfig, StorageConfig
-from orchestrator.data import PackSettings, ShardSet, load_images, open_shards, pack_dataset, prepare_data
-from orchestrator.errors import DataError
+from orchestrator.data import (
+    PackSettings,
+    ShardSet,
+    load_images,
+    open_shards,
+    pack_dataset,
+    prepare_data,
+    shardset,
+)
+from orchestrator.data.manifest import DamagedShardError
+from orchestrator.data.quarantine import GoodSamples, Quarantine
+from orchestrator.data.shardset import SampleReader
+from orchestrator.errors import DataError, StorageError
+from orchestrator.storage import LocalStore
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +275,117 @@ def test_an_unknown_split_names_those_there_are(packed: tuple[ShardSet, RunConfi
     shards, _ = packed
     with pytest.raises(DataError, match=r"'dev'.*train"):
         load_images(shards, "dev", 1, image_size_px=16)
+
+
+def failing_open(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[str]:
+    """Opening a shard fails so many times; returns what was tried."""
+    tried: list[str] = []
+    really_open = os.open
+
+    def open_or_fail(path: Any, flags: int, mode: int = 0o777) -> int:
+        if str(path).endswith(".tar"):
+            tried.append(str(path))
+            if len(tried) <= times:
+                raise OSError(code, os.strerror(code))
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_or_fail)
+    monkeypatch.setattr(shardset, "_PATIENCE_S", (0.0, 0.0))
+    return tried
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_a_mount_that_fails_for_a_while_is_tried_again_and_a_lasting_failure_is_damage(
+    packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    shards, _ = packed
+    tried = failing_open(monkeypatch, code, times=2)
+    assert SampleReader(shards).open(0).info == shards.manifest.shards[0]
+    assert len(tried) == 3
+    failing_open(monkeypatch, code, times=1000)
+    with pytest.raises(DamagedShardError, match="cannot read the shard"):
+        SampleReader(shards).open(0)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_are_no_damage(
+    packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    shards, config = packed
+    failing_open(monkeypatch, code, times=1000)
+    with open_stream(shards, config) as stream:
+        with pytest.raises(StorageError, match="ulimit -n"):
+            next(stream)
+        assert stream.num_bad_samples == 0
+
+
+def test_the_limit_on_open_files_is_told_for_cached_shards_too(
+    packed: tuple[ShardSet, RunConfig], tmp_path: Path
+) -> None:
+    shards, _ = packed
+    far = replace(shards, store=RemoteFolder(shards.uri, log=str(tmp_path / "log")))
+    SampleReader(far).open(0)
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        with pytest.raises(StorageError, match="ulimit -n"):
+            SampleReader(far).open(0)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_cache_that_cannot_be_made_is_told_with_a_remedy(
+    packed: tuple[ShardSet, RunConfig], tmp_path: Path
+) -> None:
+    shards, _ = packed
+    (tmp_path / "file").write_text("no folder")
+    far = replace(
+        shards,
+        store=RemoteFolder(shards.uri, log=str(tmp_path / "log")),
+        cache=replace(shards.cache, folder=tmp_path / "file" / "cache"),
+    )
+    with pytest.raises(StorageError, match=r"file/cache.*data\.cache_dir.*written"):
+        SampleReader(far).open(0)
+
+
+def test_a_damaged_shard_keeps_no_batch_in_memory(packed: tuple[ShardSet, RunConfig], tmp_path: Path) -> None:
+    shards, _ = packed
+    reader = SampleReader(replace(shards, store=LocalStore(str(tmp_path / "gone"))))
+    samples = GoodSamples(reader, Quarantine(10_000, max_bad_fraction=1.0))
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def load_a_batch() -> None:
+        batch = np.empty(1000)
+        alive.append(weakref.ref(batch))
+        with pytest.raises(DataError, match="no shard of the split"):
+            samples.take(0, lambda image, sample_id: None)
+
+    gc.collect()
+    gc.disable()  # what only the collector of cycles would free stays for as long as it takes
+    try:
+        for _ in range(3):
+            load_a_batch()
+        assert [batch() for batch in alive] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_read_ahead_ends_its_threads_when_every_shard_of_a_small_set_is_open(
+    packed: tuple[ShardSet, RunConfig], tmp_path: Path
+) -> None:
+    shards, config = packed
+    far = replace(
+        shards,
+        store=RemoteFolder(shards.uri, log=str(tmp_path / "log")),
+        cache=replace(shards.cache, folder=tmp_path / "cache"),
+    )
+    with open_stream(far, config, total_steps=40) as stream:
+        found = [batch.keys for batch in stream]
+        names = [thread.name for thread in threading.enumerate()]
+        assert not [name for name in names if name.startswith("read-ahead")]
+    assert found == global_stream(shards, config, total_steps=40)

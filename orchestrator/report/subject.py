@@ -1,4 +1,4 @@
-"""What a sweep is about, and the words for it: mask geometries, methods beside each other, or other settings. Pure."""
+"""What a sweep is about, and the words for it: geometries, methods, other settings, members of a population. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Subject:
 MASKS = Subject(question="Which mask", one="geometry", many="geometries", title="Mask sweep")
 METHODS = Subject(question="Which method", one="method", many="methods", title="Method sweep")
 SETTINGS = Subject(question="Which setting", one="setting", many="settings", title="Sweep")
+POPULATION = Subject(question="Which member", one="member", many="members", title="Population")
 
 
 def subject_of(keys: Sequence[str]) -> Subject:

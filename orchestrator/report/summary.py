@@ -16,7 +16,7 @@ from orchestrator.report.gains import MethodGain, method_gains
 from orchestrator.report.matched import MatchedResult, compare
 from orchestrator.report.pareto import pareto_front, pareto_json, pareto_lines
 from orchestrator.report.population import population_lines
-from orchestrator.report.subject import METHODS, Subject, subject_of
+from orchestrator.report.subject import METHODS, POPULATION, Subject, subject_of
 from orchestrator.report.trials import (
     TrialSummary,
     group_geometries,
@@ -67,7 +67,7 @@ class Summary:
     @property
     def subject(self) -> Subject:
         """What the sweep is about."""
-        return subject_of(self.axes())
+        return POPULATION if self.population else subject_of(self.axes())
 
     def text(self) -> str:
         """Table, verdict and costs for a terminal."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestrator.report.findings import Findings
 from orchestrator.report.matched import MANY_SEEDS
 from orchestrator.report.realised import REALISED
-from orchestrator.report.subject import MASKS, Subject
+from orchestrator.report.subject import MASKS, POPULATION, Subject
 from orchestrator.report.verdict import GeometryResult, StoppedResult, Verdict
 
 SURE, COST, NEXT = "How sure", "At what cost", "What to try next"
@@ -96,6 +96,8 @@ def figure_text(value: float) -> str:
 def cost_text(gpu_hours: float, cpu_core_hours: float) -> str:
     """Device hours in the unit that fits."""
     hours, unit = (gpu_hours, "GPU") if gpu_hours > 0 else (cpu_core_hours, "CPU core")
+    if 0 < hours < 1 / 600:
+        return f"{3600 * hours:.2g} {unit} seconds"
     return f"{hours:.2f} {unit} hours" if hours >= 0.1 else f"{60 * hours:.1f} {unit} minutes"
 
 
@@ -156,7 +158,7 @@ def _gain_next(verdict: Verdict, subject: Subject) -> list[str]:
         f"First train longer (train.images): while the highest is not shown to be better than an untrained encoder, "
         f"{subject.question.lower()} is best means little."
     ]
-    if gain.seeds is not None and gain.seeds <= MANY_SEEDS:
+    if gain.seeds is not None and gain.seeds <= MANY_SEEDS and subject is not POPULATION:
         lines.append(
             f"If the gain is as large as it seems, {gain.seeds} seeds each (sweep.seeds) would show it."
         )
@@ -219,6 +221,10 @@ def _certainty(verdict: Verdict, subject: Subject) -> str:
 def _seeds_next(verdict: Verdict, subject: Subject) -> list[str]:
     if verdict.outcome == "no_gain":
         return []
+    if subject is POPULATION:
+        return [
+            "What luck does to it, only another population tells: run the sweep again under another seed (sweep.seeds)."
+        ]
     if verdict.noise is not None and verdict.noise.assumed and len(verdict.ranking) > 1:
         measure = f"First measure the noise: run the same {subject.many} under two more seeds (sweep.seeds)."
         return [measure, *_seeds_to_separate(verdict)]

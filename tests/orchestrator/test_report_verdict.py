@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from orchestrator.report.noise import difference_error, pool_noise
 from orchestrator.report.trials import TrialSummary, group_geometries
 from orchestrator.report.verdict import judge
+from orchestrator.report.words import cost_text
 from orchestrator.sweep.noise import critical_range
 
 METRIC = "probe/linear/mean"
@@ -218,3 +219,11 @@ def test_telling_more_geometries_apart_takes_more():
     assert factors == sorted(factors)
     assert factors[0] == pytest.approx(2.086, abs=1e-3)  # Student's t, 20 degrees of freedom
     assert factors[2] == pytest.approx(4.445 / math.sqrt(2), abs=2e-3)  # the published range for 6 and 20
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.001, "3.6 CPU core seconds"), (0.01, "0.6 CPU core minutes"), (2.0, "2.00 CPU core hours")],
+)
+def test_costs_are_told_in_a_unit_in_which_they_can_be_read(hours, text):
+    assert cost_text(0.0, hours) == text

@@ -420,6 +420,8 @@ def test_the_report_tells_whose_weights_the_highest_has(told: tuple[Path, SweepR
     highest = max(summary.trials, key=lambda trial: trial.value)
     assert f"The highest has the weights of {schedule_text(config, highest.schedule)}" in summary.markdown()
     assert (summary.findings, summary.matched) == (None, ())
+    assert summary.rows()[0][1] == "member"
+    assert "only another population tells" in summary.text()
     shown = next(each for each in summary.to_json()["trials"] if each["trial_id"] == highest.trial_id)
     assert [each["from_images"] for each in shown["schedule"]] == [
         each.from_images for each in highest.schedule

@@ -70,6 +70,7 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
         )
         for key in sorted({*started, *given})
         if started.get(key) != given.get(key)
+        and not (key == "train.images" and record.lengths)  # told below, by what it was extended to
         and not (key.startswith(MAY_CHANGE) and not (is_population and key == "sweep.num_trials"))
         and not (not is_population and _may_grow(key, started.get(key), given.get(key)))
     ]

@@ -77,8 +77,10 @@ def test_an_extended_sweep_that_goes_on_without_change_has_nothing_to_do(tmp_pat
 def test_an_extended_sweep_may_become_longer_still_but_not_shorter(tmp_path: Path) -> None:
     record = SweepRecord(sweep_id="s", config_text=dump(_config(tmp_path, 320)), lengths=[320, 960])
     check_same_sweep(_config(tmp_path, 1280), record)
-    with pytest.raises(ConfigError, match=r"train.images.*extended to 960 images"):
-        check_same_sweep(_config(tmp_path, 640), record)
+    for shorter in (640, 160):
+        with pytest.raises(ConfigError, match=r"train.images.*extended to 960 images") as caught:
+            check_same_sweep(_config(tmp_path, shorter), record)
+        assert len(caught.value.faults) == 1
     with pytest.raises(ConfigError, match=r"train\.images"):
         check_same_sweep(_config(tmp_path, 160), SweepRecord(sweep_id="s", config_text=record.config_text))
 

@@ -38,6 +38,8 @@ _SAMPLED_POINTS = 24
 _BASES = 6
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _COUPLED = 0.9
+_SAMPLING_SHARE = 0.01
+"""A figure that differs by less than this share is taken for the same everywhere."""
 _MIN_FOR_COUPLING = 4
 _OWN_FIGURES: Mapping[str, frozenset[str]] = {
     "masks.target_scale": frozenset({"target block", "all targets"}),
@@ -232,7 +234,8 @@ def _axis_notes(config: RunConfig, variants: Sequence[_Variant]) -> list[str]:
         section, _, field = key.partition(".")
         if section != "masks" or not variants:
             continue
-        values = axis.choices if isinstance(axis, Choice) else [axis_value(axis, at) for at in _LEVELS]
+        levels = [axis_value(axis, at) for at in _LEVELS] if not isinstance(axis, Choice) else axis.choices
+        values = list(dict.fromkeys(levels))  # a short range of whole numbers has the same at several levels
         having = [variant for variant in variants if key in variant.point]
         if not having:
             notes.append(f"axis {key} exists at no point of the plan")
@@ -286,6 +289,7 @@ def _coupling_notes(config: RunConfig, geometries: Sequence[GeometryAudit]) -> l
         "all targets": [each.audit.target_union_fraction.mean for each in geometries],
         "FLOPs per image": [each.flops.total for each in geometries],
     }
+    realised = {name: values for name, values in realised.items() if _varies(values)}
     notes = []
     for first, second, value in coupled_figures({**axes, **realised}, threshold=_COUPLED):
         if first in axes and second in axes:
@@ -296,6 +300,11 @@ def _coupling_notes(config: RunConfig, geometries: Sequence[GeometryAudit]) -> l
         elif first in axes and second not in _OWN_FIGURES.get(first, frozenset()):
             notes.append(f"{second} follows {first} (correlation {value:+.2f}): its effect is that of both")
     return notes
+
+
+def _varies(values: Sequence[float]) -> bool:
+    """Whether a realised figure differs by more than the sampling of it may come to."""
+    return max(values) - min(values) > _SAMPLING_SHARE * max(values)
 
 
 def _axis_figures(config: RunConfig, geometries: Sequence[GeometryAudit]) -> dict[str, list[float]]:

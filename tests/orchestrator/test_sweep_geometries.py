@@ -70,6 +70,16 @@ def test_a_search_that_proposes_its_points_is_described_by_points_of_its_space()
     assert max(centers) > 0.26
 
 
+def test_a_short_range_repeats_no_value_and_what_is_the_same_everywhere_follows_nothing():
+    space = {
+        "masks.num_target_blocks": {"int_uniform": [1, 4]},
+        "optimizer.learning_rate": {"uniform": [0.1, 0.2]},
+    }
+    _, _, audit = swept(space, sweep__search="optuna", sweep__num_trials=5)
+    assert [note for note in audit.notes if "come to the same blocks" in note] == []
+    assert [note for note in audit.notes if note.startswith("kept context follows")] == []
+
+
 def test_the_batch_of_a_device_is_part_of_a_reference_geometry():
     batches = {"choices": [2048, 128]}
     _, _, audit = swept({"train.batch_size": batches}, masks__sampler="reference")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sweep_common import Silent
 
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
@@ -69,16 +70,6 @@ class InProcess:
     def report(self, report: TrialReport) -> Decision:
         """Deliver a report and hear the decision."""
         return self.board.report(report, self.attempt_id)
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
-        """Pass over an event."""
-
-    def on_message(self, text: str) -> None:
-        """Pass over a message."""
 
 
 def make_config(folder: Path) -> RunConfig:

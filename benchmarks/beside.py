@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from sweep_common import SMALL_MODEL
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
@@ -59,14 +60,7 @@ def make_config(folder: Path) -> RunConfig:
             "data.cache_dir": str(folder / "cache"),
             "data.loader_threads": 1,
             "storage.uri": str(folder / "runs"),
-            "encoder.image_size_px": 48,
-            "encoder.patch_size_px": 6,
-            "encoder.width": 64,
-            "encoder.depth": 4,
-            "encoder.num_heads": 4,
-            "predictor.width": 32,
-            "predictor.depth": 2,
-            "predictor.num_heads": 2,
+            **SMALL_MODEL,
             "train.images": 6 * EVERY_IMAGES,
             "train.batch_size": 48,
             "train.report_every_images": EVERY_IMAGES,

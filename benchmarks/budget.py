@@ -14,11 +14,11 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from sweep_common import SMALL_MODEL, Silent
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
@@ -30,16 +30,6 @@ from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 
 RESULTS = Path(__file__).parent / "results"
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
-        """Pass over an event."""
-
-    def on_message(self, text: str) -> None:
-        """Pass over a message."""
 
 
 class HeldTime:
@@ -74,14 +64,7 @@ def make_config(folder: Path, *, num_slots: int, cap: float) -> RunConfig:
             "data.scenes_test_images": 400,
             "data.loader_threads": 0,
             "storage.uri": str(folder / "runs"),
-            "encoder.image_size_px": 48,
-            "encoder.patch_size_px": 6,
-            "encoder.width": 64,
-            "encoder.depth": 4,
-            "encoder.num_heads": 4,
-            "predictor.width": 32,
-            "predictor.depth": 2,
-            "predictor.num_heads": 2,
+            **SMALL_MODEL,
             "train.images": 10_080,
             "train.batch_size": 48,
             "train.report_every_images": 480,

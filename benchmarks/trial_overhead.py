@@ -16,16 +16,14 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+from sweep_common import Silent
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
-from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 from orchestrator.sweep.space import plan_sweep
 from orchestrator.train.distributed import Rank
@@ -35,16 +33,6 @@ from orchestrator.train.reuse import DataCache
 
 RESULTS = Path(__file__).parent / "results"
 NUM_TRIALS = 6
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
-        """Pass over an event."""
-
-    def on_message(self, text: str) -> None:
-        """Pass over a message."""
 
 
 def make_config(folder: Path) -> RunConfig:

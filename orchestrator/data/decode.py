@@ -27,9 +27,7 @@ MAX_PIXELS = 50_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _CROP_ATTEMPTS = 10
 _DIRECT_MODES = ("RGB", "L")
-_resize: Callable[..., Tensor] = torch._C._nn._upsample_bilinear2d_aa
-
-
+_resize: Callable[..., Tensor] = torch.ops.aten._upsample_bilinear2d_aa.out
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -47,9 +45,8 @@ def _judged(decode: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Resu
             return decode(*arguments, **options)
         except UndecodableError:
             raise
-        except (
-            Exception
-        ) as err:  # Pillow raises many kinds on damaged files: OSError, SyntaxError, struct.error, ...
+        # Pillow raises many kinds on damaged files: OSError, SyntaxError, struct.error, ...
+        except Exception as err:
             raise UndecodableError(f"{type(err).__name__}: {str(err)[:200]}") from err
 
     return judged

@@ -291,9 +291,8 @@ class SampleReader:
         except BaseException as err:
             with self._lock:
                 del self._opening[shard]
-                if isinstance(
-                    err, DamagedShardError
-                ):  # without its traceback, which would keep batches alive
+                if isinstance(err, DamagedShardError):
+                    # Not the error itself: its traceback would keep batches alive.
                     self._damaged[shard] = (err.where, err.reason, err.remedy, err.offset)
             future.set_exception(err)
             del future

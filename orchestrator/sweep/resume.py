@@ -58,9 +58,6 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
     """
     started = flatten(parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml"))
     given = flatten(config)
-    is_population = (
-        config.sweep.pbt is not None
-    )  # its members are ranked together from the first image to the last
     faults = [
         Fault(
             key=key,
@@ -71,8 +68,7 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
         for key in sorted({*started, *given})
         if started.get(key) != given.get(key)
         and not (key == "train.images" and record.lengths)  # told below, by what it was extended to
-        and not (key.startswith(MAY_CHANGE) and not (is_population and key == "sweep.num_trials"))
-        and not (not is_population and _may_grow(key, started.get(key), given.get(key)))
+        and not _may_change(config, key, started.get(key), given.get(key))
     ]
     faults += _shortened(config, record)
     if faults:
@@ -109,9 +105,15 @@ def _shortened(config: RunConfig, record: SweepRecord) -> list[Fault]:
     ]
 
 
-def _may_grow(key: str, before: Any, now: Any) -> bool:
-    """Whether a sweep has become longer or wider."""
-    return (key == "train.images" and now >= before) or _is_wider(key, before, now)
+def _may_change(config: RunConfig, key: str, before: Any, now: Any) -> bool:
+    """Whether a sweep may go on with this value: what plans no trial, and longer or wider ones.
+
+    A population cannot grow: its members are ranked together from the first image to the last.
+    """
+    can_grow = config.sweep.pbt is None
+    if key.startswith(MAY_CHANGE):
+        return can_grow or key != "sweep.num_trials"
+    return can_grow and ((key == "train.images" and now >= before) or _is_wider(key, before, now))
 
 
 def _is_wider(key: str, before: Any, now: Any) -> bool:

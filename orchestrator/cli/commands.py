@@ -172,11 +172,12 @@ def _run(
     from orchestrator.sweep.planning import describe_plan
 
     if dry_run:
+        earlier: tuple[RunConfig, ...] = ()
         if sweep_id is not None:
             from orchestrator.sweep.runner import check_resume
 
-            check_resume(config, sweep_id, revive)
-        plan = describe_plan(config)
+            earlier = check_resume(config, sweep_id, revive).earlier
+        plan = describe_plan(config, earlier=earlier)
         emit(as_json, plan.to_json(), plan.text())
         return
     record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
@@ -188,27 +189,34 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     from orchestrator.report import summarize
 
     summary = summarize(config, record)
-    emit(as_json, summary.to_json(), f"{summary.text()}\n\n{_look_closer(config, record.sweep_id)}")
+    closer = _look_closer(config, record.sweep_id, has_best=summary.verdict.best is not None)
+    emit(as_json, summary.to_json(), f"{summary.text()}\n\n{closer}")
     if record.state in ("interrupted", "paused"):
-        click.echo(f"go on with: orchestrator resume {record.sweep_id}", err=True)
+        click.echo(f"go on with: orchestrator resume {record.sweep_id}{_where(config)}", err=True)
     if record.state == "interrupted":
         sys.exit(130)
 
 
-def _look_closer(config: RunConfig, sweep_id: str) -> str:
+def _where(config: RunConfig) -> str:
+    """The option by which other commands find the sweep."""
+    return "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
+
+
+def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
     """Where the page and the runs of a sweep are, and what to do with its best geometry."""
     from orchestrator.sweep.runner import run_uri
 
-    where = "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
+    where = _where(config)
     where_ui = "" if "://" in config.storage.uri else where  # MLflow's default store is never in a bucket
     go_on = f"orchestrator train --from-best {sweep_id}{where} --set train.images=N"
     if config.sweep.pbt is not None:
         go_on = f"orchestrator best {sweep_id}{where}    (whose weights, trained under what)"
-    return (
-        f"Report: {run_uri(config, sweep_id)}/report/report.html\n"
-        f"MLflow: orchestrator ui{where_ui}    (select the trials, press Compare)\n"
-        f"Go on:  {go_on}"
-    )
+    lines = [
+        f"Report: {run_uri(config, sweep_id)}/report/report.html",
+        f"MLflow: orchestrator ui{where_ui}    (select the trials, press Compare)",
+        *([f"Go on:  {go_on}"] if has_best else []),
+    ]
+    return "\n".join(lines)
 
 
 @app.command()

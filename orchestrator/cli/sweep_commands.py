@@ -151,7 +151,7 @@ def resume(
     metavar="KEY=VALUE",
     multiple=True,
     required=True,
-    help="More of something: train.images, sweep.num_trials, sweep.seeds, an axis' choices, the budget.",
+    help="More of something: train.images, sweep.num_trials, sweep.seeds, an axis' choices or range, the budget.",
 )
 @click.option("--address", help="Ray cluster to join; default: start one on this machine.")
 @click.option("--num-cpus", type=click.IntRange(1), help="CPUs the local Ray may use; default: all.")

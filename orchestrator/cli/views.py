@@ -44,7 +44,7 @@ class PlainView:
 
     def __init__(self, config: RunConfig, stream: TextIO) -> None:
         self.metric, self.stream = config.sweep.metric, stream
-        self.started_s = time.monotonic()
+        self.started_s, self.started_ms = time.monotonic(), 1000 * time.time()
 
     def on_message(self, text: str) -> None:
         """Print a note with the time since the start."""
@@ -53,16 +53,12 @@ class PlainView:
         self.stream.flush()
 
     def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
-        """Print what a reader of a log wants to know."""
+        """Print what a reader of a log wants to know; what happened before a sweep went on is in its own log."""
         kind = event["kind"]
-        if kind == "sweep_started":
-            self.on_message(f"sweep {record.sweep_id}, data {record.data['uri']}")
-            for note in record.notes:
-                self.on_message(f"note: {note}")
+        if event["time_ms"] < self.started_ms:
             return
-        if kind == "generation_decided":
-            self.on_message(event["reason"])
-            return
+        for line in news(event, record):
+            self.on_message(line)
         trial = record.trials.get(event.get("trial_id", ""))
         if trial is None:
             return
@@ -82,7 +78,7 @@ class _LiveView:
         self.config, self.metric, self.console = config, config.sweep.metric, console
         self.record = SweepRecord()
         self.message = ""
-        self.started_s = time.monotonic()
+        self.started_s, self.started_ms = time.monotonic(), 1000 * time.time()
         self.live = Live(self, console=console, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> _LiveView:
@@ -100,11 +96,9 @@ class _LiveView:
     def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
         """Redraw from the record; notes and failures are kept above the table."""
         self.record = record
-        if event["kind"] == "sweep_started":
-            for note in record.notes:
-                self.live.console.print(Text(f"note: {note}", style="yellow"))
-        if event["kind"] == "generation_decided":
-            self.live.console.print(Text(event["reason"]))
+        if event["time_ms"] >= self.started_ms:
+            for line in news(event, record):
+                self.live.console.print(Text(line, style="yellow" if line.startswith("note:") else ""))
         if event["kind"] == "attempt_started":
             self.message = ""
 
@@ -158,6 +152,27 @@ class _LiveView:
         if best is not None:
             text += f"\nbest so far: {best.metrics[self.metric]:.1f}  {best.name}"
         return Text(text)
+
+
+def news(event: Mapping[str, Any], record: SweepRecord) -> list[str]:
+    """What an event says of the sweep as a whole, in lines; `record` already holds it."""
+    kind = event["kind"]
+    if kind == "sweep_started":
+        begun = f"sweep {record.sweep_id}, data {record.data['uri']}"
+        return [begun, *(f"note: {note}" for note in event["notes"])]
+    if kind == "sweep_resumed":
+        done = sum(trial.done for trial in record.trials.values())
+        return [f"sweep {record.sweep_id} goes on: {done} of {len(record.trials)} trials done"]
+    if kind == "sweep_extended":
+        return [f"trials become longer: {event['train_images']:,} images, {event['before_images']:,} before"]
+    if kind == "trial_revived":
+        trial = record.trials[event["trial_id"]]
+        return [f"trial {trial.index:03d} ({trial.name}) is revived: no rule stops it again"]
+    if kind == "warm_started":
+        return [f"note: {note}" for note in event["notes"]]
+    if kind in ("generation_decided", "seeds_added", "seeds_settled", "budget_exhausted"):
+        return [event["reason"]]
+    return []
 
 
 def best_so_far(record: SweepRecord, metric: str) -> TrialRecord | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jepa_core.objectives import IJepaSettings
-from orchestrator.config import parse_config
+from orchestrator.config import dump, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.storage import Store, open_store
@@ -34,7 +34,7 @@ from orchestrator.sweep.health import judge
 from orchestrator.sweep.hours import full_length_hours
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.queue import TrialQueue
-from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
+from orchestrator.sweep.record import STOPPED, SweepRecord, TrialRecord, fold
 from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, trial_rungs
 from orchestrator.sweep.space import make_trial
 from orchestrator.train.evaluation import MISSING
@@ -131,14 +131,14 @@ class Board:
             total_images=plan.images_at(plan.total_steps),
         )
 
-    def extend(self) -> None:
-        """Journal that trials have become longer than they were planned: finished ones go on from their checkpoint.
+    def go_on(self, environment: Mapping[str, Any]) -> None:
+        """Journal that a sweep goes on, and under which configuration: it may hold more than the one before.
 
-        A trial that was stopped stays so.
+        Where trials have become longer, finished ones go on from their checkpoint; one that was stopped stays so.
         """
+        before = max(parse_config(self._record.config_text).train.images, *self._record.lengths, 0)
+        self.append("sweep_resumed", environment=dict(environment), config=dump(self._config))
         images = self._config.train.images
-        lengths = self._record.lengths
-        before = lengths[-1] if lengths else parse_config(self._record.config_text).train.images
         if images > before:
             self.append("sweep_extended", before_images=before, train_images=images)
         for trial in self._record.in_order():
@@ -151,7 +151,7 @@ class Board:
 
     def revive(self, trial_id: str) -> None:
         """Undo a stop: the trial goes on from its checkpoint when it is submitted, and no rule stops it again."""
-        if self._record.trials[trial_id].state in ("stopped", "failed"):
+        if self._record.trials[trial_id].state in STOPPED:
             self.append("trial_revived", trial_id=trial_id)
 
     def submit(

@@ -44,6 +44,16 @@ def cap_seconds(budget: BudgetConfig, *, has_gpus: bool) -> float | None:
     return None if hours is None else 3600 * hours
 
 
+def uncapped(budget: BudgetConfig, *, has_gpus: bool) -> str | None:
+    """What to say when a cap is set for the device that is not held alone; None when nothing is to be said."""
+    caps = {"budget.gpu_hours": budget.gpu_hours, "budget.cpu_core_hours": budget.cpu_core_hours}
+    own, other = list(caps) if has_gpus else list(caps)[::-1]
+    if caps[own] is not None or caps[other] is None:
+        return None
+    held = "GPUs are" if has_gpus else "no GPU is"
+    return f"{other} caps nothing in this sweep: {held} held, and {own} is not set"
+
+
 def standing(record: SweepRecord, now_s: float, *, has_gpus: bool, beside_per_slot: float = 0.0) -> Standing:
     """Read a sweep's standing off its record at a time in Unix seconds.
 

@@ -104,6 +104,16 @@ class Quote:
             text += f"; {self.hours * self.least_share:.3g} when {self.least_words}"
         return f"{text}; starting worker groups comes on top"
 
+    def against(self, cap: float | None) -> str:
+        """What a cap on the hours of its device, None for none, means for the sweep."""
+        if cap is None:
+            return f"none on {self.device} hours, which are what is held here"
+        if self.hours * (1 + self.uncertainty) <= cap:
+            return "the quote keeps to it"
+        if self.hours * self.least_share * (1 - self.uncertainty) > cap:
+            return "less than the quote: the sweep will end before all its trials have"
+        return "it may end the sweep before all its trials have ended"
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
         return {

@@ -142,7 +142,7 @@ class Follower:
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
         """Close the runs that nothing works on any more; a resumed sweep opens them again."""
         for trial in self.record.in_order():
-            if trial.state == "running":
+            if trial.attempts and not trial.done:
                 self._left.add(trial.trial_id)
                 self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=event["time_ms"])
 

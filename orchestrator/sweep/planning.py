@@ -142,12 +142,23 @@ class PlanDescription:
             f"ranked by    {sweep.metric}; {_compared(self.config)}",
             f"cost         {self.cost.text()}",
             *([] if self.quote is None else [f"quote        {self.quote.text()}"]),
+            *self._budget(),
             f"checkpoints  {self.checkpoints.text()}, at {self.config.storage.uri}",
             "",
             align(self._rows()),
             *self._remarks(),
         ]
         return "\n".join(lines)
+
+    def _budget(self) -> list[str]:
+        """The cap, and what the quote says of it; nothing where none is set."""
+        budget = self.config.budget
+        caps = {"GPU": budget.gpu_hours, "CPU core": budget.cpu_core_hours}
+        told = [f"{cap:g} {device} hours" for device, cap in caps.items() if cap is not None]
+        if not told:
+            return []
+        said = "" if self.quote is None else f"; {self.quote.against(caps[self.quote.device])}"
+        return [f"budget       at most {' or, without a GPU, '.join(told)}{said}"]
 
     def _rows(self) -> list[list[str]]:
         """The trials with what their masks come to; samples of the space where a search proposes its own points."""
@@ -196,16 +207,19 @@ class PlanDescription:
         return plan.images_at(plan.total_steps)
 
 
-def describe_plan(config: RunConfig, say: Callable[[str], None] | None = None) -> PlanDescription:
+def describe_plan(
+    config: RunConfig, say: Callable[[str], None] | None = None, *, earlier: Sequence[RunConfig] = ()
+) -> PlanDescription:
     """Plan a sweep and stop there.
 
     With `say`, which is told what happens meanwhile, short runs on this machine give a quote; that packs the data.
+    `earlier` are the configurations so far of a sweep that goes on.
 
     Raises:
         ConfigError: The sweep that `sweep.warm_start` names is not there.
         DataError, StorageError: The data source is missing, cannot be read or cannot be reached.
     """
-    plan = plan_sweep(config)
+    plan = plan_sweep(config, earlier)
     audit = audit_sweep(config, plan)
     cost = estimate_cost(config, plan, audit)
     return PlanDescription(
@@ -283,15 +297,16 @@ def _counted(config: RunConfig, plan: SweepPlan) -> str:
 
 def _halved_share(config: RunConfig, plan: SweepPlan) -> float:
     """The share of all images that is trained on when every rung lets through just its share of trials."""
-    asha, total = config.sweep.asha, config.train.images
-    rungs = rungs_images(asha, total)
-    if asha is None or not rungs:
+    asha, total, count = config.sweep.asha, config.train.images, num_trials(config, plan)
+    if asha is None:
         return 1.0
-    left, seen, images = num_trials(config, plan), 0, 0
-    for rung in (*rungs, total):
-        images += left * (rung - seen)
-        seen, left = rung, math.ceil(left / asha.reduction_factor)
-    return images / (num_trials(config, plan) * total)
+    images = 0
+    for bracket in range(asha.brackets):
+        left, seen = len(range(bracket, count, asha.brackets)), 0  # trials are dealt in turn
+        for rung in (*rungs_images(asha, total, bracket=bracket), total):
+            images += left * (rung - seen)
+            seen, left = rung, math.ceil(left / asha.reduction_factor)
+    return images / (count * total)
 
 
 def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstimate:
@@ -343,7 +358,11 @@ def _compared(config: RunConfig) -> str:
     if sweep.pbt is not None and ends:
         share = f"the lowest {100 * sweep.pbt.replaced_fraction:g} % go on from the highest"
         return f"a population, in which {share} at {_listed(ends)} images"
-    return f"halved at {_listed(rungs)} images" if rungs else "no trial is stopped early"
+    if not rungs:
+        return "no trial is stopped early"
+    brackets = 1 if sweep.asha is None else sweep.asha.brackets
+    dealt = f"; in {brackets} brackets, each later one without another of the first" if brackets > 1 else ""
+    return f"halved at {_listed(rungs)} images{dealt}"
 
 
 def _listed(images: Sequence[int]) -> str:

@@ -13,6 +13,8 @@ from orchestrator.train.energy import ENERGY
 
 _MISSING = "evaluation/missing"
 TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
+STOPPED: tuple[TrialState, ...] = ("stopped", "failed")
+"""How a trial ends before its length; it can be revived."""
 
 
 JOULES_PER_KWH = 3.6e6
@@ -99,6 +101,8 @@ class TrialRecord:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     revived: bool = False
     """Whether a stop was undone: no rule stops the trial again."""
+    was_extended: bool = False
+    """Whether it became longer after it had begun: its schedule is not that of a trial planned for its length."""
     takeovers: list[Takeover] = field(default_factory=list)
     """Of a member of a population: whose weights it went on from, in order."""
     longest_gap_s: float = 0.0
@@ -158,11 +162,14 @@ class TrialRecord:
 
 @dataclass
 class SweepRecord:
-    """A sweep: its configuration as YAML text, its trials by id, and how it ended."""
+    """A sweep: its configuration, its trials by id, and how it ended."""
 
     sweep_id: str = ""
     name: str = ""
     config_text: str = ""
+    """The configuration as YAML: the newest, where the sweep was extended or went on under a changed one."""
+    earlier_config_texts: list[str] = field(default_factory=list)
+    """The ones before it, in order."""
     environment: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -201,6 +208,9 @@ class SweepRecord:
         """What an earlier driver held went with it, at its last event as far as is known."""
         for slot in self.slots.values():
             slot.is_open = False
+        for trial in self.trials.values():
+            if trial.state == "running":
+                trial.state = "pending"
 
     def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
         self.sweep_id, self.name = event["sweep_id"], event["name"]
@@ -211,6 +221,10 @@ class SweepRecord:
 
     def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = "running", None
+        text = event.get("config", self.config_text)  # journals of earlier versions lack it
+        if text != self.config_text:
+            self.earlier_config_texts.append(self.config_text)
+            self.config_text = text
 
     def _on_sweep_extended(self, event: Mapping[str, Any]) -> None:
         self.lengths = self.lengths or [event["before_images"]]
@@ -219,11 +233,12 @@ class SweepRecord:
     def _on_trial_extended(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]
         trial.total_images = event["total_images"]
+        trial.was_extended = trial.was_extended or trial.images > 0
         if trial.state == "finished":
             trial.state, trial.reason = "pending", ""
 
     def _on_budget_exhausted(self, event: Mapping[str, Any]) -> None:
-        self.notes.append(f"{event['reason']}; a larger one goes on with --resume")
+        self.notes.append(f"{event['reason']}; a larger one goes on from there")
 
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
         self.state, self.ended_ms = event["state"], event["time_ms"]
@@ -291,11 +306,14 @@ class SweepRecord:
         trial.state, trial.reason = "running", ""
 
     def _on_attempt_ended(self, event: Mapping[str, Any]) -> None:
-        attempt = self.trials[event["trial_id"]].attempts.get(event["attempt_id"])
+        trial = self.trials[event["trial_id"]]
+        attempt = trial.attempts.get(event["attempt_id"])
         if attempt is None:
             return  # its start could not be journaled
         attempt.ended = attempt.last_seen = event["time_ms"] / 1000
         attempt.error = event.get("error", "")
+        if not trial.done:
+            trial.state = "pending"
 
     def _on_report(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.config import first_seeds, parse_config
 from orchestrator.config.models import RunConfig
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, Fault
 from orchestrator.sweep.account import account
+from orchestrator.sweep.places import place_of
 from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.resume import deciding_differences
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import PROPOSING, TrialPlan, plan_sweep
+from orchestrator.sweep.space import PROPOSING, TrialPlan, make_trial, plan_sweep
 
 
 class RecordedCurves:
@@ -51,6 +54,7 @@ class Replay:
     hours: float
     recorded_hours: float
     device: str
+    notes: tuple[str, ...]
     num_missing: int
     num_short: int
 
@@ -83,7 +87,7 @@ class Replay:
             "reasons": {trial.trial_id: trial.reason for trial in self.record.in_order() if trial.reason},
             "trials_not_recorded": self.num_missing,
             "trials_recorded_in_part": self.num_short,
-            "notes": list(self.record.notes),
+            "notes": [*self.notes, *self.record.notes],
         }
 
     def text(self) -> str:
@@ -107,29 +111,27 @@ class Replay:
             lines.append(
                 f"note: {self.num_short} trials ended early when they were recorded; their last value is held"
             )
-        return "\n".join([*lines, *(f"note: {note}" for note in self.record.notes)])
+        return "\n".join([*lines, *(f"note: {note}" for note in (*self.notes, *self.record.notes))])
 
 
 def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Replay:
     """Run the recorded trials that a configuration plans through its own rules.
 
     Raises:
-        ConfigError: None of them was recorded.
+        ConfigError: None of them was recorded, or they were trained otherwise than the configuration says.
     """
-    if config.sweep.search in PROPOSING:
-        raise ConfigError(
-            "a search that proposes as it goes cannot be replayed; use grid, random or sobol in the file"
-        )
     if config.sweep.pbt is not None or recorded.generations:
         raise ConfigError(
             "a population cannot be replayed: its members go on from each other's weights, and what those would have "
             "come to under another decision was not recorded; replay a sweep without sweep.pbt"
         )
-    planned = plan_sweep(config).trials
+    is_proposed = config.sweep.search in PROPOSING
+    planned = _as_proposed(config, recorded) if is_proposed else plan_sweep(config).trials
     known = [trial for trial in planned if recorded.trials.get(trial.trial_id, _NOBODY).images]
     if not known:
         ids = json.dumps([trial.name for trial in planned[:3]])
         raise ConfigError(f"{recorded.sweep_id} has no curve of any trial of this file, such as {ids}")
+    _check_trained_alike(known, recorded)
     last = [next(reversed(recorded.trials[trial.trial_id].attempts.values())) for trial in known]
     cluster = SimulatedCluster(
         num_slots=num_slots,
@@ -148,9 +150,50 @@ def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Repla
         hours=replayed.total.total - replayed.idle,
         recorded_hours=sum(spent.trials[trial.trial_id].total for trial in ran),
         device=spent.device,
+        notes=(_AS_PROPOSED,) if is_proposed else (),
         num_missing=len(planned) - len(known),
         num_short=sum(trial.images < trial.total_images for trial in ran),
     )
 
 
+def _as_proposed(config: RunConfig, recorded: SweepRecord) -> list[TrialPlan]:
+    """The trials of a proposing search as they were recorded, at most as many as it is to propose now."""
+    seeds, limit = first_seeds(config.sweep), config.sweep.num_trials
+    trials = [
+        make_trial(config, trial.point, trial.seed, trial.index)
+        for trial in recorded.in_order()
+        if trial.seed in seeds and place_of(config.sweep.space, trial.point) is not None
+    ]
+    points = list(dict.fromkeys(json.dumps(trial.point) for trial in trials))[:limit]
+    return [trial for trial in trials if json.dumps(trial.point) in points]
+
+
+def _check_trained_alike(trials: Sequence[TrialPlan], recorded: SweepRecord) -> None:
+    """The trials were recorded under the very settings that are asked about, but for those that train nothing.
+
+    Raises:
+        ConfigError: They were not; every setting that differs is named.
+    """
+    started = parse_config(recorded.config_text, source=f"{recorded.sweep_id}/config.yaml")
+    different: dict[str, tuple[Any, Any]] = {}
+    for trial in trials:
+        before = make_trial(started, trial.point, trial.seed, trial.index).config
+        different |= deciding_differences(before, trial.config)
+    faults = [
+        Fault(
+            key=key,
+            rule=f"was {json.dumps(before, default=str)} when {recorded.sweep_id} was recorded: its curves are no "
+            "other setting's",
+            given=json.dumps(now, default=str),
+            remedy="leave it as it was; other rungs, seeds, health rules and budgets can be replayed",
+        )
+        for key, (before, now) in different.items()
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+_AS_PROPOSED = (
+    "the points are those that were proposed then; a search that hears of other values proposes others"
+)
 _NOBODY = TrialRecord(trial_id="", index=-1, point={}, seed=0)

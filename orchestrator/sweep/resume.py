@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.config import flatten, parse_config
+from orchestrator.config import dump, flatten, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.storage import Store
 from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.record import STOPPED, SweepRecord, TrialRecord, fold
 
 MAY_CHANGE = (
     "storage.",
@@ -38,6 +39,13 @@ MAY_CHANGE = (
 """Keys that say where and how a sweep runs, or how long, and not what its trials are."""
 
 
+NOT_ABOUT_RESULTS = ("name", "sweep.", "train.seed", "probe.every_images", *MAY_CHANGE)
+"""Keys by which two sweeps may differ though their trials at one point come to the same."""
+
+_RANGES = (".uniform", ".log_uniform", ".int_uniform", ".center", ".center_ratio", ".width", ".spread")
+"""The bounds of an axis that is a range."""
+
+
 def read_sweep(store: Store) -> SweepRecord:
     """The record of the sweep whose folder is `store`.
 
@@ -51,28 +59,57 @@ def read_sweep(store: Store) -> SweepRecord:
 
 
 def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
-    """A configuration plans the same trials as the one a sweep was started with, and perhaps more.
+    """A configuration plans the same trials as the one that a sweep last went on under, and perhaps more.
 
     Raises:
         ConfigError: It does not; every key that differs is named with both values.
     """
-    started = flatten(parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml"))
+    before = flatten(parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml"))
     given = flatten(config)
     faults = [
         Fault(
             key=key,
-            rule=f"was {_text(started.get(key))} when {record.sweep_id} was started and cannot change in it",
+            rule=f"is {_text(before.get(key))} in {record.sweep_id} and cannot change in it",
             given=_text(given.get(key)),
-            remedy="leave it as it was, or start a new sweep without --resume",
+            remedy=f"leave it as it is (`orchestrator resume {record.sweep_id}` does), or start a new sweep",
         )
-        for key in sorted({*started, *given})
-        if started.get(key) != given.get(key)
+        for key in sorted({*before, *given})
+        if before.get(key) != given.get(key)
         and not (key == "train.images" and record.lengths)  # told below, by what it was extended to
-        and not _may_change(config, key, started.get(key), given.get(key))
+        and not _may_change(config, key, before.get(key), given.get(key))
     ]
     faults += _shortened(config, record)
     if faults:
         raise ConfigError(faults)
+
+
+def earlier_configs(record: SweepRecord) -> tuple[RunConfig, ...]:
+    """The configurations under which a sweep was driven so far, in order, the newest among them."""
+    texts = (*record.earlier_config_texts, record.config_text)
+    return tuple(parse_config(text, source=f"{record.sweep_id}/journal") for text in texts)
+
+
+def check_something_left(config: RunConfig, record: SweepRecord) -> None:
+    """A sweep that was cancelled goes on only where there is more to do than when it was.
+
+    Raises:
+        ConfigError: It would end again at once.
+    """
+    if record.state == "cancelled" and dump(config) == record.config_text:
+        raise ConfigError(
+            f"{record.sweep_id} was cancelled, for good: nothing is left to go on with; let single trials go on with "
+            "--revive TRIAL, or give it more to do with `orchestrator extend`"
+        )
+
+
+def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings that decide what a trial comes to and differ, by dotted key: (before, now)."""
+    first, second = flatten(before), flatten(now)
+    return {
+        key: (first.get(key), second.get(key))
+        for key in sorted({*first, *second})
+        if not key.startswith(NOT_ABOUT_RESULTS) and first.get(key) != second.get(key)
+    }
 
 
 def find_trial(record: SweepRecord, name: str) -> str:
@@ -84,10 +121,26 @@ def find_trial(record: SweepRecord, name: str) -> str:
     for trial in record.in_order():
         if name == trial.trial_id or (name.isdecimal() and int(name) == trial.index):
             return trial.trial_id
-    known = ", ".join(f"{trial.index:03d} ({trial.trial_id})" for trial in record.in_order())
-    raise ConfigError(
-        [Fault(key="trial", rule=f"is not one of {record.sweep_id}", given=name, remedy=f"there are {known}")]
-    )
+    raise _no_such_trial(record.in_order(), name, f"is not one of {record.sweep_id}")
+
+
+def find_stopped(record: SweepRecord, name: str) -> str:
+    """The id of a trial whose stop can be undone, named by its id or by its number.
+
+    Raises:
+        ConfigError: There is no such trial, or it was neither stopped nor has it failed.
+    """
+    trial = record.trials[find_trial(record, name)]
+    if trial.state in STOPPED:
+        return trial.trial_id
+    others = [each for each in record.in_order() if each.state in STOPPED]
+    raise _no_such_trial(others, name, f"is {trial.state}; one that was stopped or has failed can be revived")
+
+
+def _no_such_trial(there: Sequence[TrialRecord], name: str, rule: str) -> ConfigError:
+    known = ", ".join(f"{trial.index:03d} ({trial.trial_id})" for trial in there)
+    remedy = f"there are {known}" if known else "there is none"
+    return ConfigError([Fault(key="trial", rule=rule, given=name, remedy=remedy)])
 
 
 def _shortened(config: RunConfig, record: SweepRecord) -> list[Fault]:
@@ -117,12 +170,15 @@ def _may_change(config: RunConfig, key: str, before: Any, now: Any) -> bool:
 
 
 def _is_wider(key: str, before: Any, now: Any) -> bool:
-    """Whether a list of seeds or of an axis' choices holds everything that it held, and more.
+    """Whether seeds, an axis' choices or its range hold everything that they held, and more.
 
     One seed, 0, is how `auto` begins.
     """
     if key == "sweep.seeds" and now == "auto":
         return bool(before == (0,))
+    if key.startswith("sweep.space.") and key.endswith(_RANGES):
+        is_range = isinstance(before, tuple) and isinstance(now, tuple)
+        return is_range and bool(now[0] <= before[0] and before[1] <= now[1])
     is_list = key in ("sweep.seeds", "sweep.points") or (
         key.startswith("sweep.space.") and (key.endswith(".choices") or ".also." in key)
     )

@@ -26,13 +26,20 @@ from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.board import Board
+from orchestrator.sweep.budget import uncapped
 from orchestrator.sweep.cluster import Cluster, plan_room, ray_cluster, trial_resources
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.follower import Follower, Observer
 from orchestrator.sweep.labels import check_labels
 from orchestrator.sweep.lease import driver_lease
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.resume import check_same_sweep, find_trial, read_sweep
+from orchestrator.sweep.resume import (
+    check_same_sweep,
+    check_something_left,
+    earlier_configs,
+    find_stopped,
+    read_sweep,
+)
 from orchestrator.sweep.search import Search
 from orchestrator.sweep.slots import Slots
 from orchestrator.sweep.space import SweepPlan, plan_sweep
@@ -100,12 +107,13 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
 
 def _run_unleased(request: SweepRequest) -> SweepRecord:
     config, observer = request.config, request.observer
-    plan = plan_sweep(config)
     sweep_id = request.sweep_id or new_sweep_id(config.name)
     uri = run_uri(config, sweep_id)
     store = open_store(uri, config.storage)
+    plan = plan_sweep(config)
     if request.resume:
-        request = replace(request, revive=check_resume(config, sweep_id, request.revive))
+        going_on = check_resume(config, sweep_id, request.revive)
+        request, plan = replace(request, revive=going_on.revive), plan_sweep(config, going_on.earlier)
     warm = _warm_start(config, store, is_new=not request.resume)
     with driver_lease(store), _saying_how_to_go_on(observer, store, sweep_id):
         take_request(store)  # one that an earlier driver did not hear any more; later ones are for this one
@@ -137,16 +145,29 @@ def _warm_start(config: RunConfig, store: Store, *, is_new: bool) -> WarmStart |
     return warm_start(config)
 
 
-def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Whether a sweep can go on under a configuration; returns the ids of the trials to revive.
+@dataclass(frozen=True, kw_only=True)
+class GoingOn:
+    """What is known of a sweep that goes on: the ids of the trials to revive, and its configurations so far."""
+
+    revive: tuple[str, ...]
+    earlier: tuple[RunConfig, ...]
+
+
+def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ()) -> GoingOn:
+    """Whether a sweep can go on under a configuration.
 
     Raises:
         NotFoundError: There is no such sweep.
-        ConfigError: The configuration would not mean the same trials, or a trial to revive is not there.
+        ConfigError: The configuration would not mean the same trials, a trial to revive is not there or was not
+            stopped, or the sweep was cancelled.
     """
     record = read_sweep(open_store(run_uri(config, sweep_id), config.storage))
     check_same_sweep(config, record)
-    return tuple(find_trial(record, name) for name in revive)
+    if not revive:
+        check_something_left(config, record)
+    return GoingOn(
+        revive=tuple(find_stopped(record, name) for name in revive), earlier=earlier_configs(record)
+    )
 
 
 def _run_leased(
@@ -168,6 +189,9 @@ def _run_leased(
         room = plan_room(config, cluster)
         if config.probe.beside is not None and not room.evaluates_beside:
             observer.on_message("no room for probe.beside next to a trial: training stops for its probes")
+        resources = trial_resources(config, cluster)
+        if (warning := uncapped(config.budget, has_gpus=resources.num_gpus > 0)) is not None:
+            observer.on_message(warning)
         board = _start_board(
             config, uri, sweep_id, plan, shards, cluster, evaluates_beside=room.evaluates_beside
         )
@@ -183,7 +207,7 @@ def _run_leased(
         concurrency = room.num_slots
         slots = Slots(
             board=board,
-            resources=trial_resources(config, cluster),
+            resources=resources,
             num_slots=concurrency,
             scratch_dir=scratch,
             max_failures=config.train.max_failures,
@@ -309,8 +333,7 @@ def _start_board(
     actor = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node)
     board = actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside)
     if ray.get(board.record.remote()).sweep_id:
-        ray.get(board.append.remote("sweep_resumed", environment=environment(cluster)))
-        ray.get(board.extend.remote())
+        ray.get(board.go_on.remote(environment(cluster)))
     else:
         ray.get(
             board.append.remote(

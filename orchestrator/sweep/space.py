@@ -48,14 +48,18 @@ class SweepPlan:
     notes: tuple[str, ...] = ()
 
 
-def plan_sweep(config: RunConfig) -> SweepPlan:
-    """The trials of a sweep whose points are known beforehand; none for a search that proposes as it goes."""
+def plan_sweep(config: RunConfig, earlier: Sequence[RunConfig] = ()) -> SweepPlan:
+    """The trials of a sweep whose points are known beforehand; none for a search that proposes as it goes.
+
+    `earlier` are the configurations, in order, that a sweep which goes on had before: what was drawn under one stays,
+    though an axis has become wider since.
+    """
     notes: list[str] = []
     if any(axis.when or axis.also for axis in config.sweep.space.values()):
         notes.append(f"axes: {space_text(config.sweep)}")
     if config.sweep.search in PROPOSING:
         return SweepPlan(trials=(), notes=tuple(notes))
-    points = _points(config)
+    points = _points(config, earlier)
     points, merged = _merge_equal_geometries(config, points)
     notes += merged
     cap = config.sweep.num_trials
@@ -71,11 +75,17 @@ def plan_sweep(config: RunConfig) -> SweepPlan:
     return SweepPlan(trials=tuple(trials), notes=tuple(notes))
 
 
-def _points(config: RunConfig) -> list[dict[str, Any]]:
+def _points(config: RunConfig, earlier: Sequence[RunConfig]) -> list[dict[str, Any]]:
     if config.sweep.points:
         return [full_point(config, point) for point in config.sweep.points]
-    draw = {"grid": lambda: grid_points(config.sweep), "sobol": lambda: _sobol_points(config)}
-    return draw.get(config.sweep.search, lambda: _random_points(config))()
+    if config.sweep.search == "grid":
+        return grid_points(config.sweep)
+    draw = _sobol_points if config.sweep.search == "sobol" else _random_points
+    points: list[dict[str, Any]] = []
+    for each in (*earlier, config):
+        if (each.sweep.num_trials or 1) > len(points):
+            points += draw(each)[len(points) :]
+    return points
 
 
 def full_point(config: RunConfig, point: ListedPoint) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class SweepStatus:
     record: SweepRecord = field(default_factory=SweepRecord)
     num_events: int = 0
     config: RunConfig | None = None
+    """The newest, as the record's."""
     driver: str = ""
     """Who drove the sweep just before its newest events were read; empty when nobody did."""
 
@@ -49,7 +50,7 @@ class SweepStatus:
             raise NotFoundError(
                 f"{self.store.uri}: there is no sweep; `orchestrator ls` lists those there are"
             )
-        if self.config is None:
+        if self.config is None or any("config" in event for event in fresh):
             self.config = parse_config(self.record.config_text, source=f"{self.store.uri}/config.yaml")
         return fresh
 
@@ -59,6 +60,10 @@ class SweepStatus:
         if self.record.state == "running" and not self.driver:
             return "crashed"
         return self.record.state
+
+    def _state_of(self, trial: TrialRecord) -> str:
+        """A trial's state; one that was running when its driver crashed waits, as after any other end."""
+        return "pending" if trial.state == "running" and self.state == "crashed" else trial.state
 
     def ledger(self) -> Account:
         """Where the hours went up to now."""
@@ -86,7 +91,7 @@ class SweepStatus:
         head = f"{self.record.sweep_id}: {self.state}" + (f" ({self.driver})" if self.driver else "")
         lines = [f"{head}, {done} of {len(self.record.trials)} trials done"]
         for trial in self.record.in_order():
-            lines.append(_trial_line(trial, self.config.sweep.metric))
+            lines.append(_trial_line(trial, self._state_of(trial), self.config.sweep.metric))
             if trial.takeovers:
                 schedule = schedule_of(self.record, trial.trial_id)
                 lines.append(f"       weights of {schedule_text(self.config, schedule)}")
@@ -95,7 +100,7 @@ class SweepStatus:
 
     def _trial_json(self, trial: TrialRecord) -> dict[str, Any]:
         assert self.config is not None
-        found = _trial_json(trial, self.config.sweep.metric)
+        found = _trial_json(trial, self._state_of(trial), self.config.sweep.metric)
         if self.config.sweep.pbt is not None:
             found["schedule"] = [each.to_json() for each in schedule_of(self.record, trial.trial_id)]
         return found
@@ -140,11 +145,11 @@ def event_line(event: Mapping[str, Any]) -> str:
     return f"{when}  {event['kind']:<16}  {' '.join(parts)}".rstrip()
 
 
-def _trial_line(trial: TrialRecord, metric: str) -> str:
+def _trial_line(trial: TrialRecord, state: str, metric: str) -> str:
     value = trial.metrics.get(metric)
     shown = "" if value is None else f"{value:.1f}"
     line = (
-        f"  {trial.index:03d}  {trial.trial_id}  {trial.state:<9}"
+        f"  {trial.index:03d}  {trial.trial_id}  {state:<9}"
         f"{trial.images:>12,} of {trial.total_images:,} images  {shown:>6}  {trial.name}"
     )
     return line + (f"  ({trial.reason})" if trial.reason else "")
@@ -154,13 +159,13 @@ def _generation_json(event: Mapping[str, Any]) -> dict[str, Any]:
     return {key: event[key] for key in ("generation", "images", "ranking", "takeovers")}
 
 
-def _trial_json(trial: TrialRecord, metric: str) -> dict[str, Any]:
+def _trial_json(trial: TrialRecord, state: str, metric: str) -> dict[str, Any]:
     return {
         "trial_id": trial.trial_id,
         "index": trial.index,
         "point": json.loads(json.dumps(trial.point)),
         "seed": trial.seed,
-        "state": trial.state,
+        "state": state,
         "reason": trial.reason,
         "images": trial.images,
         "total_images": trial.total_images,

@@ -21,9 +21,8 @@ from orchestrator.sweep.hours import full_length_hours
 from orchestrator.sweep.places import place_of
 from orchestrator.sweep.proposals import Heard
 from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.resume import MAY_CHANGE, read_sweep
+from orchestrator.sweep.resume import deciding_differences, read_sweep
 
-_NOT_ABOUT_RESULTS = ("name", "sweep.", "train.seed", "probe.every_images", *MAY_CHANGE)
 _NAMED = 3
 
 
@@ -104,40 +103,36 @@ def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
         return f"{'stopped early' if trial.state == 'stopped' else trial.state}"
     if trial.takeovers:
         return "its settings changed in mid-training (sweep.pbt)"
+    if trial.was_extended:
+        return "it was extended, so its schedule is not that of a trial of its length"
     if not math.isfinite(trial.metrics.get(metric, math.nan)):
         return f"{metric} was not measured"
     try:
         before = apply_overrides(started, trial.point)
     except ConfigError:
         return "its point no longer keeps every rule"
-    settings = flatten(before)
-    point = {**settings, **trial.point}
+    point = {**flatten(before), **trial.point}
     if place_of(config.sweep.space, point) is None:
         return "its point lies outside the space"
-    return _other_difference(config, settings)
+    return _other_difference(config, before)
 
 
-def _other_difference(config: RunConfig, settings: Mapping[str, Any]) -> str:
+def _other_difference(config: RunConfig, before: RunConfig) -> str:
     """The settings, of those that the new sweep does not search, by which a result differs."""
     space = config.sweep.space
     searched = {other for key, axis in space.items() for other in (key, *axis.also)}
     # A section that an axis of the space rebuilds, such as another method's settings, is compared there.
-    now = flatten(config)
-    if "objective.name" in space:
-        now = {key: value for key, value in now.items() if not key.startswith("objective.")}
-        settings = {key: value for key, value in settings.items() if not key.startswith("objective.")}
-    different = [
-        key
-        for key in sorted({*now, *settings})
-        if key not in searched
-        and not key.startswith(_NOT_ABOUT_RESULTS)
-        and now.get(key) != settings.get(key)
-    ]
+    rebuilt = ("objective.",) if "objective.name" in space else ()
+    different = {
+        key: values
+        for key, values in deciding_differences(before, config).items()
+        if key not in searched and not key.startswith(rebuilt)
+    }
     if not different:
         return ""
     named = [
-        f"{key} was {json.dumps(settings.get(key), default=str)}, now {json.dumps(now.get(key), default=str)}"
-        for key in different[:_NAMED]
+        f"{key} was {json.dumps(was, default=str)}, now {json.dumps(now, default=str)}"
+        for key, (was, now) in list(different.items())[:_NAMED]
     ]
     more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
     return "; ".join(named) + more

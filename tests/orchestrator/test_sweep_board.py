@@ -163,7 +163,7 @@ def test_an_interrupted_trial_is_neither_stopped_nor_decided(tmp_path: Path) -> 
     board.stop_all("interrupted")
     assert board.report(_report("a", 640, 50.0, rung=640), _attempt(board, "a")).action == "stop"
     trial = Board(str(tmp_path), CONFIG).record().trials["a"]
-    assert trial.state == "running"
+    assert trial.state == "pending"
     assert trial.decisions == {}
 
 
@@ -336,7 +336,7 @@ def test_an_interrupted_sweep_sends_its_slots_home(tmp_path: Path) -> None:
     board.stop_all("interrupted")
     board.attempt_ended("a", _attempt(board, "a"), Outcome())
     assert board.next_trial("slot-a").kind == "end"
-    assert board.record().trials["a"].state == "running"
+    assert board.record().trials["a"].state == "pending"
 
 
 def test_slot_time_without_a_trial_is_counted(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from orchestrator.sweep.budget import (
     images_to_decision,
     images_to_finish_one,
     standing,
+    uncapped,
 )
 from orchestrator.sweep.record import Attempt, Slot, SweepRecord, TrialRecord
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
@@ -138,6 +139,17 @@ def test_the_cap_is_of_the_device_that_is_held() -> None:
     assert cap_seconds(budget, has_gpus=True) == 7200
     assert cap_seconds(budget, has_gpus=False) is None
     assert cap_seconds(BudgetConfig(cpu_core_hours=1.0), has_gpus=False) == 3600
+
+
+def test_a_cap_on_what_is_not_held_is_told() -> None:
+    assert uncapped(BudgetConfig(), has_gpus=False) is None
+    assert uncapped(BudgetConfig(gpu_hours=2.0), has_gpus=True) is None
+    assert uncapped(BudgetConfig(gpu_hours=2.0, cpu_core_hours=1.0), has_gpus=False) is None
+    told = uncapped(BudgetConfig(gpu_hours=2.0), has_gpus=False)
+    assert (
+        told
+        == "budget.gpu_hours caps nothing in this sweep: no GPU is held, and budget.cpu_core_hours is not set"
+    )
 
 
 @pytest.mark.parametrize(("spent", "fits"), [(80.0, True), (90.0, False)])

@@ -97,6 +97,27 @@ def test_a_quote_tells_its_range_its_price_and_what_halving_may_leave() -> None:
     assert quote.to_json()["money"] == pytest.approx(61.0)
 
 
+@pytest.mark.parametrize(
+    ("cap", "said"),
+    [
+        (None, "none on GPU hours"),
+        (12.0, "keeps to it"),
+        (10.5, "may end the sweep"),
+        (4.0, "will end before"),
+    ],
+)
+def test_a_quote_says_what_a_cap_means_for_the_sweep(cap: float | None, said: str) -> None:
+    quote = Quote(
+        device="GPU",
+        hours_of_trial={"a": 1.0},
+        num_trials=10,
+        baselines_hours=0.0,
+        uncertainty=0.1,
+        least_share=0.5,
+    )
+    assert said in quote.against(cap)
+
+
 def test_a_calibrated_plan_quotes_every_trial_and_leaves_nothing_behind(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, sweep__space={"masks.num_target_blocks": {"choices": [1, 4]}})
     said: list[str] = []

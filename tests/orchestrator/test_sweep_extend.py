@@ -10,11 +10,15 @@ from orchestrator.config import apply_overrides, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
+from orchestrator.report import load_sweep
+from orchestrator.storage import open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.follower import Follower
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.resume import check_same_sweep
+from orchestrator.sweep.resume import check_same_sweep, earlier_configs
 from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.status import SweepStatus
+from orchestrator.sweep.warm import take_over
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
@@ -35,8 +39,7 @@ def _drive(config: RunConfig, folder: Path) -> Board:
     """Begin a sweep, or go on with it, and run it to its end in this process."""
     board = Board(str(folder / "s"), config, prepare_data(config).uri)
     if board.record().sweep_id:
-        board.append("sweep_resumed")
-        board.extend()
+        board.go_on({})
     else:
         facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
         board.append("sweep_started", sweep_id="s", config=dump(config), **facts)
@@ -48,6 +51,37 @@ def _drive(config: RunConfig, folder: Path) -> Board:
         board.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
     board.append("sweep_ended", state="finished")
     return board
+
+
+def test_an_extended_sweep_is_told_under_its_newest_configuration(tmp_path: Path) -> None:
+    _drive(apply_overrides(_config(tmp_path, 320), {"budget.cpu_core_hours": 1.0}), tmp_path)
+    _drive(apply_overrides(_config(tmp_path, 640), {"budget.cpu_core_hours": 2.0}), tmp_path)
+    status = SweepStatus(open_store(str(tmp_path / "s")))
+    status.refresh()
+    assert status.ledger().cap == 2.0
+    config, record, _ = load_sweep(str(tmp_path), "s")
+    assert config.train.images == 640
+    assert [earlier.train.images for earlier in earlier_configs(record)] == [320, 640]
+
+
+def test_a_status_that_is_watched_takes_a_changed_configuration_over(tmp_path: Path) -> None:
+    _drive(_config(tmp_path, 320), tmp_path)
+    status = SweepStatus(open_store(str(tmp_path / "s")))
+    status.refresh()
+    assert status.ledger().cap is None
+    _drive(apply_overrides(_config(tmp_path, 320), {"budget.cpu_core_hours": 2.0}), tmp_path)
+    status.refresh()
+    assert status.ledger().cap == 2.0
+
+
+def test_what_was_extended_says_nothing_to_a_sweep_that_is_planned_for_its_length(tmp_path: Path) -> None:
+    _drive(_config(tmp_path, 320), tmp_path)
+    record = _drive(_config(tmp_path, 640), tmp_path).record()
+    search = {"sweep.search": "optuna", "sweep.num_trials": 2}
+    for images in (320, 640):
+        warm = take_over(apply_overrides(_config(tmp_path, images), search), record)
+        assert warm.heard == ()
+        assert any("was extended" in note for note in warm.notes)
 
 
 def _states(record: SweepRecord) -> list[tuple[str, int, int]]:

@@ -79,6 +79,21 @@ def test_halving_bounds_the_cost_from_below(described):
     assert cost.least_flops / cost.flops == pytest.approx(16 / 54)
 
 
+def test_a_later_bracket_costs_more_since_it_stops_later(described):
+    changes = {"sweep.asha": {"first_rung_images": 1000, "reduction_factor": 3, "brackets": 2}}
+    plan = describe_plan(apply_overrides(described.config, changes))
+    # The first bracket: 3 see 1,000 images, 1 goes on to 9,000: 11,000. The second: 3 see 3,000, 1 goes on: 15,000.
+    assert plan.cost.least_flops / plan.cost.flops == pytest.approx(26 / 54)
+    assert "2 brackets" in plan.text()
+
+
+def test_a_plan_tells_the_cap(described):
+    assert "budget " not in described.text()
+    changes = {"budget.gpu_hours": 12.0, "budget.cpu_core_hours": 2.5}
+    text = describe_plan(apply_overrides(described.config, changes)).text()
+    assert "at most 12 GPU hours or, without a GPU, 2.5 CPU core hours" in text
+
+
 def test_the_size_of_a_checkpoint_is_what_is_written(described, tmp_path):
     config = described.config
     state = create_state(

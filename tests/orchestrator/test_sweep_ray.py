@@ -170,7 +170,7 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     )
     paused = _run(config, Remembering(pause_once))
     (before,) = paused.in_order()
-    assert (paused.state, before.state) == ("paused", "running")
+    assert (paused.state, before.state) == ("paused", "pending")
     assert before.images < 16_000
     record = run_sweep(SweepRequest(config=config, observer=Remembering(), sweep_id="s", resume=True))
     (after,) = record.in_order()

@@ -6,18 +6,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from command_line import run_command
 
 from orchestrator.config import apply_overrides, default_config, dump
+from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.control import leave_request, take_request
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.lease import driver_lease, driver_text
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.resume import check_same_sweep, read_sweep
+from orchestrator.sweep.record import SweepRecord, TrialRecord, TrialState
+from orchestrator.sweep.resume import check_same_sweep, check_something_left, find_stopped, read_sweep
 
 HOLD = """
 import sys, time
@@ -131,6 +133,49 @@ def test_a_sweep_may_go_on_with_more_choices_and_seeds_but_not_with_others() -> 
     other = {axis: {"masks.num_target_blocks": {"choices": [1, 3]}}}
     with pytest.raises(ConfigError):
         check_same_sweep(apply_overrides(config, other), record)
+
+
+@pytest.mark.parametrize(
+    ("before", "wider", "other"),
+    [
+        ({"log_uniform": [1e-3, 1e-2]}, {"log_uniform": [1e-4, 1e-2]}, {"log_uniform": [1e-4, 5e-3]}),
+        ({"uniform": [0.1, 0.2]}, {"uniform": [0.1, 0.3]}, {"log_uniform": [0.1, 0.3]}),
+    ],
+)
+def test_a_sweep_may_go_on_with_wider_ranges_but_not_with_others(
+    before: dict[str, Any], wider: dict[str, Any], other: dict[str, Any]
+) -> None:
+    def config(axis: dict[str, Any]) -> RunConfig:
+        space = {"optimizer.learning_rate": axis}
+        changes = {"sweep.search": "optuna", "sweep.num_trials": 4, "sweep.space": space}
+        return apply_overrides(default_config(), changes)
+
+    record = SweepRecord(sweep_id="s", config_text=dump(config(before)))
+    check_same_sweep(config(wider), record)
+    with pytest.raises(ConfigError, match="cannot change in it"):
+        check_same_sweep(config(other), record)
+
+
+def test_what_was_cancelled_goes_on_only_with_more_to_do() -> None:
+    config = default_config()
+    record = SweepRecord(sweep_id="s", config_text=dump(config), state="cancelled")
+    with pytest.raises(ConfigError, match="was cancelled"):
+        check_something_left(config, record)
+    check_something_left(apply_overrides(config, {"train.images": 2_000_000}), record)
+    record.state = "paused"
+    check_something_left(config, record)
+
+
+def test_only_what_has_stopped_is_revived() -> None:
+    trials = [
+        TrialRecord(trial_id=f"t{index}", index=index, point={}, seed=0, state=state)
+        for index, state in enumerate(get_args(TrialState))
+    ]
+    record = SweepRecord(sweep_id="s", trials={trial.trial_id: trial for trial in trials})
+    revivable = [trial.trial_id for trial in trials if trial.state in ("stopped", "failed")]
+    assert [find_stopped(record, trial_id) for trial_id in revivable] == revivable
+    with pytest.raises(ConfigError, match=r"is finished; .*there are 003 \(t3\), 004 \(t4\)"):
+        find_stopped(record, "2")
 
 
 def test_a_request_is_heard_once_and_nonsense_never(tmp_path: Path) -> None:

@@ -38,6 +38,24 @@ def test_sobol_points_fill_every_cell_that_random_ones_leave_empty() -> None:
     assert len({(int(4 * x), int(4 * y)) for x, y in _points("random", 16)}) < 16
 
 
+@pytest.mark.parametrize("search", ["random", "sobol"])
+def test_what_was_drawn_stays_when_an_axis_becomes_wider(search: str) -> None:
+    def drawn(high: float, num_trials: int) -> RunConfig:
+        space = {"optimizer.learning_rate": {"log_uniform": [1e-4, high]}}
+        changes = {"sweep.search": search, "sweep.num_trials": num_trials, "sweep.space": space}
+        return apply_overrides(default_config(), changes)
+
+    narrow, wide = drawn(1e-3, 4), drawn(1e-1, 12)
+    first = [trial.trial_id for trial in plan_sweep(narrow).trials]
+    trials = plan_sweep(wide, [narrow]).trials
+    assert [trial.trial_id for trial in trials[:4]] == first
+    rates = [trial.point["optimizer.learning_rate"] for trial in trials]
+    assert len(rates) == 12
+    assert max(rates[:4]) <= 1e-3 < max(rates[4:])
+    again = plan_sweep(wide, [narrow, wide]).trials
+    assert [trial.trial_id for trial in again] == [trial.trial_id for trial in trials]
+
+
 def test_a_longer_sobol_search_continues_a_shorter_one() -> None:
     assert _points("sobol", 20)[:8] == _points("sobol", 8)
 

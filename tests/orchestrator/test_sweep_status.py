@@ -15,6 +15,7 @@ from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.storage import open_store
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.lease import driver_lease
+from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.replay import replay
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.space import TrialPlan, plan_sweep
@@ -116,6 +117,22 @@ def test_a_running_sweep_whose_driver_is_gone_has_crashed(runs: Path) -> None:
         assert status.state == "running"
 
 
+def test_a_trial_of_a_sweep_that_nobody_drives_is_not_said_to_run(runs: Path) -> None:
+    store = open_store(str(runs / "simulated"))
+    keys = [info.key for info in store.list("journal/")]
+    cut = next(place for place, key in enumerate(keys) if b"attempt_ended" in store.read(key))
+    for key in keys[cut - 1 :]:  # its end and all after it
+        store.delete(key)
+
+    def states() -> list[str]:
+        told = json.loads(_call("status", "simulated", "--runs", str(runs), "--json"))
+        return [trial["state"] for trial in told["trials"]]
+
+    assert states() == ["pending"] * 4
+    with driver_lease(store):
+        assert states() == ["running", "pending", "pending", "pending"]
+
+
 def test_a_replay_under_asha_finds_the_winner_for_less(runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "asha.yaml"
     choices = {"masks.num_target_blocks": {"choices": [4, 1, 2, 3]}}
@@ -126,6 +143,29 @@ def test_a_replay_under_asha_finds_the_winner_for_less(runs: Path, tmp_path: Pat
     assert told["hours"] < 0.5 * told["recorded_hours"]
     assert sorted(told["states"].values()) == ["finished", "stopped", "stopped", "stopped"]
     assert "rank 1 of 4" in _call("simulate", str(file), "--from", "simulated", "--runs", str(runs))
+
+
+def _recorded(runs: Path) -> SweepRecord:
+    status = SweepStatus(open_store(str(runs / "simulated")))
+    status.refresh()
+    return status.record
+
+
+@pytest.mark.parametrize(("key", "value"), [("train__images", 18_000), ("optimizer__learning_rate", 0.5)])
+def test_a_replay_under_settings_that_were_not_recorded_is_refused(
+    runs: Path, key: str, value: float
+) -> None:
+    with pytest.raises(ConfigError, match=f"{key.replace('__', '.')}.* when simulated was recorded"):
+        replay(_config(**{key: value}), _recorded(runs), num_slots=1)
+
+
+def test_the_points_that_a_search_proposed_are_replayed_as_they_were(runs: Path) -> None:
+    asha = {"first_rung_images": 1000, "reduction_factor": 3}
+    found = replay(
+        _config(sweep__search="optuna", sweep__num_trials=3, sweep__asha=asha), _recorded(runs), num_slots=1
+    )
+    assert [trial.point["masks.num_target_blocks"] for trial in found.record.in_order()] == [1, 2, 3]
+    assert "proposed then" in found.text()
 
 
 def test_a_replay_of_other_trials_is_refused(runs: Path) -> None:

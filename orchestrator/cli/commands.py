@@ -187,26 +187,22 @@ def _run(
 def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     """Print what came of a sweep, and how to go on with one that was interrupted, which exits with 130."""
     from orchestrator.report import summarize
+    from orchestrator.sweep.runner import runs_text
 
     summary = summarize(config, record)
     closer = _look_closer(config, record.sweep_id, has_best=summary.verdict.best is not None)
     emit(as_json, summary.to_json(), f"{summary.text()}\n\n{closer}")
     if record.state in ("interrupted", "paused"):
-        click.echo(f"go on with: orchestrator resume {record.sweep_id}{_where(config)}", err=True)
+        click.echo(f"go on with: orchestrator resume {record.sweep_id}{runs_text(config)}", err=True)
     if record.state == "interrupted":
         sys.exit(130)
 
 
-def _where(config: RunConfig) -> str:
-    """The option by which other commands find the sweep."""
-    return "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
-
-
 def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
     """Where the page and the runs of a sweep are, and what to do with its best geometry."""
-    from orchestrator.sweep.runner import run_uri
+    from orchestrator.sweep.runner import run_uri, runs_text
 
-    where = _where(config)
+    where = runs_text(config)
     where_ui = "" if "://" in config.storage.uri else where  # MLflow's default store is never in a bucket
     go_on = f"orchestrator train --from-best {sweep_id}{where} --set train.images=N"
     if config.sweep.pbt is not None:

@@ -93,6 +93,11 @@ def run_uri(config: RunConfig, sweep_id: str) -> str:
     return f"{root.rstrip('/')}/{sweep_id}"
 
 
+def runs_text(config: RunConfig) -> str:
+    """The option by which other commands find the sweep; empty where they look by themselves."""
+    return "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
+
+
 def run_sweep(request: SweepRequest) -> SweepRecord:
     """Run a sweep, or go on with one, to its end or to an interruption.
 
@@ -115,7 +120,7 @@ def _run_unleased(request: SweepRequest) -> SweepRecord:
         going_on = check_resume(config, sweep_id, request.revive)
         request, plan = replace(request, revive=going_on.revive), plan_sweep(config, going_on.earlier)
     warm = _warm_start(config, store, is_new=not request.resume)
-    with driver_lease(store), _saying_how_to_go_on(observer, store, sweep_id):
+    with driver_lease(store), _saying_how_to_go_on(observer, store, f"{sweep_id}{runs_text(config)}"):
         take_request(store)  # one that an earlier driver did not hear any more; later ones are for this one
         shards = _labelled_shards(config, observer)
         store.write("config.yaml", dump(config).encode())
@@ -259,6 +264,8 @@ class _Driver:
         self.error: BaseException | None = None
         self.stopped = ""
         self._looked_s = 0.0
+        # Not the thread's own end: before Python 3.13 one whose `join` a signal interrupts counts as ended, and is not.
+        self._ended = threading.Event()
 
     def run(self) -> str:
         """Carry the sweep to its end; returns `finished`, `interrupted`, `paused` or `cancelled`.
@@ -266,11 +273,10 @@ class _Driver:
         Raises:
             TrainingError: No slot could be kept up.
         """
-        worker = threading.Thread(target=self._work, name="search", daemon=True)
-        worker.start()
-        while worker.is_alive():
+        threading.Thread(target=self._work, name="search", daemon=True).start()
+        while not self._ended.is_set():
             try:
-                worker.join(_POLL_S)
+                self._ended.wait(_POLL_S)
                 self._follow()
                 self._hear_requests()
             except KeyboardInterrupt:
@@ -314,6 +320,8 @@ class _Driver:
             self.slots.join()
         except BaseException as err:  # handed to the main thread, which raises it
             self.error = err
+        finally:
+            self._ended.set()
 
 
 def _start_board(
@@ -392,14 +400,14 @@ def _scratch() -> Iterator[str]:
 
 
 @contextmanager
-def _saying_how_to_go_on(observer: Observer, store: Store, sweep_id: str) -> Iterator[None]:
+def _saying_how_to_go_on(observer: Observer, store: Store, found: str) -> Iterator[None]:
     """Say of an interruption that is not the orderly stop's whether there is anything to go on with."""
     try:
         yield
     except KeyboardInterrupt:
         with suppress(StorageError):
             has_begun = len(store.list("journal/")) > 1  # the first event is the driver's own start
-            go_on = f"`orchestrator resume {sweep_id}` goes on" if has_begun else "no trial was planned yet"
+            go_on = f"`orchestrator resume {found}` goes on" if has_begun else "no trial was planned yet"
             observer.on_message(f"interrupted; {go_on}")
         raise
 

@@ -1,7 +1,8 @@
-"""Hears that a node of this worker group will be taken away, so that the trial writes a checkpoint in time.
+"""Hears that a worker group's node will be taken away, or that its sweep is to stop, and asks for a checkpoint in time.
 
 A cloud's notice reaches Ray as a drain of the node (SIGTERM to `ray start --block`, `infra/ray/spot_watch.sh`, or the
-autoscaler). Rank 0 asks Ray for draining nodes in a thread and the loop looks at a flag between two steps: nothing is
+autoscaler). A sweep that was asked to stop does so at its trials' next reports, which may be long in coming. Rank 0
+asks Ray for draining nodes, and the board, in a thread, and the loop looks at a flag between two steps: nothing is
 exchanged between ranks, since rank 0 alone writes checkpoints and holds the whole state.
 """
 
@@ -16,14 +17,16 @@ import ray
 
 _log = logging.getLogger(__name__)
 POLL_S = 2.0
+_SWEEP = "the sweep"
 
 
 @dataclass
 class PreemptionNotice:
-    """Raised once for every node of `node_ids` that is found in `draining()`."""
+    """Raised once for every node of `node_ids` that is found in `draining()`, and once when `is_stopping()`."""
 
     node_ids: frozenset[str]
     draining: Callable[[], Collection[str]]
+    is_stopping: Callable[[], bool] = lambda: False
     _known: set[str] = field(default_factory=set)
     _raised: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -37,10 +40,11 @@ class PreemptionNotice:
 
     def look(self) -> None:
         """Ask once."""
-        fresh = (self.node_ids & set(self.draining())) - self._known
+        fresh = self.node_ids & set(self.draining()) | ({_SWEEP} if self.is_stopping() else set())
+        fresh -= self._known
         if fresh:
             self._known |= fresh
-            _log.warning("nodes %s will be taken away: writing a checkpoint", ", ".join(sorted(fresh)))
+            _log.warning("%s will be taken away: writing a checkpoint", ", ".join(sorted(fresh)))
             self._raised.set()
 
     def start(self) -> None:
@@ -59,13 +63,13 @@ class PreemptionNotice:
                 _log.debug("cannot ask for draining nodes: %s", err)
 
 
-def notice_of_this_group() -> PreemptionNotice | None:
-    """The notice for the nodes of this worker's placement group; None outside of one."""
+def notice_of_this_group(is_stopping: Callable[[], bool]) -> PreemptionNotice | None:
+    """The notice for the nodes of this worker's placement group and its sweep; None outside of a group."""
     group = ray.util.get_current_placement_group()
     if group is None:
         return None
     nodes = ray.util.placement_group_table(group)["bundles_to_node_id"].values()
-    return PreemptionNotice(frozenset(nodes), draining_nodes)
+    return PreemptionNotice(frozenset(nodes), draining_nodes, is_stopping)
 
 
 def draining_nodes() -> Collection[str]:

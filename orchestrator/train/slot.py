@@ -147,8 +147,9 @@ def slot_worker(arguments: dict[str, Any]) -> None:
     if rank.index == 0:
         group = ray.util.get_current_placement_group()
         group_id = group.id.hex() if group is not None else None
-        ray.get(arguments["board"].slot_started.remote(arguments["slot_id"], group_id))
-        notice = notice_of_this_group()
+        board = arguments["board"]
+        ray.get(board.slot_started.remote(arguments["slot_id"], group_id))
+        notice = notice_of_this_group(lambda: bool(ray.get(board.is_stopping.remote())))
     if notice is not None:
         notice.start()
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_sweeps import tiny_config
 
-from orchestrator.config import dump
+from orchestrator.config import apply_overrides, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import open_store
 from orchestrator.sweep.lease import driver_text
@@ -107,6 +107,46 @@ def _session_of(stat: Path) -> int | None:
     except OSError:
         return None
     return None if fields[0] == "Z" else int(fields[3])
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """What is started hears SIGINT, though pytest itself was started in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_ctrl_c_once_ends_with_checkpoints_and_twice_at_once(shell: Shell, times: int) -> None:
+    # The first Ctrl-C waits for the next report, which never comes where a second one must end the sweep; its
+    # checkpoint does not wait.
+    every = 160 if times == 1 else 6_400_000
+    config = tiny_config(shell.folder, train__images=6_400_000, train__report_every_images=every)
+    sweep = _start_sweep(shell, apply_overrides(config, {"train.checkpoint_every_images": 6_400_000}))
+    _wait_for(shell, "sweep", "0 of 6,400,000 images", sweep)
+    for number in range(times):
+        sweep.send_signal(signal.SIGINT)
+        if number == 0:
+            _wait_for(shell, "sweep", "Ctrl-C again stops at once", sweep)
+        while times == 2 and not list(shell.runs.rglob("step-*/manifest.json")):
+            time.sleep(0.05)
+    told = sweep.communicate()[0]
+    assert sweep.returncode == 130
+    assert "Traceback" not in shell.errors("sweep")
+    (found,) = _listed(shell)
+    assert found["driver"] == ""
+    assert found["trials"][0]["state"] == "pending"
+    assert f"orchestrator resume {found['sweep_id']}" in shell.errors("sweep")
+    assert list(shell.runs.rglob("step-*/manifest.json"))
+    if times == 1:
+        assert found["state"] == "interrupted"
+        assert json.loads(told)["state"] == "interrupted"
+    else:
+        assert found["state"] == "crashed"
+    _wait_until_no_process_is_left(sweep.pid)
 
 
 @pytest.mark.slow

@@ -67,3 +67,14 @@ def test_a_notice_is_taken_once_for_a_node_and_again_for_another() -> None:
         notice.look()
         heard.append(notice.take())
     assert heard == [False, True, False, False, True]
+
+
+def test_a_sweep_that_is_asked_to_stop_gives_notice_once() -> None:
+    asked: list[bool] = []
+    notice = PreemptionNotice(frozenset({"a"}), lambda: (), lambda: bool(asked))
+    heard = []
+    for _ in range(3):
+        notice.look()
+        heard.append(notice.take())
+        asked.append(True)
+    assert heard == [False, True, False]

@@ -8,24 +8,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import default_config, first_seeds, flatten, most_seeds
 from orchestrator.config.models import RunConfig, TrainConfig
-from orchestrator.config.space import dimensions, space_text
+from orchestrator.config.space import space_text
 from orchestrator.data import Survey, survey_source
+from orchestrator.errors import ConfigError
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.labels import label_notes
 from orchestrator.sweep.model_costs import checkpoint_bytes
 from orchestrator.sweep.scheduler import generation_ends, rungs_images
 from orchestrator.sweep.space import (
     SweepPlan,
+    TrialPlan,
+    even_points,
     listed_point,
     make_trial,
     plan_sweep,
     point_name,
-    point_of_fractions,
 )
 from orchestrator.sweep.warm import WarmStart, warm_start
 from orchestrator.text import align, with_prefix
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 _MAX_NOTES = 10
 _MAX_LISTED = 8
+_QUOTED_POINTS = 4
+"""Points by which a search that proposes its own is quoted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,14 +240,16 @@ def describe_plan(
 
 
 def quote_cost(config: RunConfig, plan: SweepPlan, cost: CostEstimate, say: Callable[[str], None]) -> Quote:
-    """Device hours of the sweep, from short runs of its own trials, or of a middling one where none is known yet."""
+    """Device hours of the sweep, from short runs of its own trials, or points of its space where none is known."""
     from orchestrator.sweep.calibrate import calibrate  # the training loop takes seconds to import
 
     trials, flops = plan.trials, cost.flops_of_trial
     if not trials:
-        middle = point_of_fractions(config, [0.5] * len(dimensions(config.sweep.space)))
-        trials = (make_trial(config, middle, first_seeds(config.sweep)[0], 0),)
-        flops = {trials[0].trial_id: cost.flops / most_trials(config, plan)}
+        sample = _sampled_plan(config)
+        trials, flops = (
+            sample.trials,
+            estimate_cost(config, sample, audit_sweep(config, sample)).flops_of_trial,
+        )
     return calibrate(
         config,
         trials,
@@ -252,6 +259,16 @@ def quote_cost(config: RunConfig, plan: SweepPlan, cost: CostEstimate, say: Call
         least_words=cost.ends[0],
         say=say,
     )
+
+
+def _sampled_plan(config: RunConfig) -> SweepPlan:
+    """Trials at a few points that lie evenly in the space of a search that proposes its own."""
+    trials: dict[str, TrialPlan] = {}
+    for number, point in enumerate(even_points(config, _QUOTED_POINTS)):
+        with suppress(ConfigError):  # a point that is not valid as a whole is none of the sweep's
+            trial = make_trial(config, point, first_seeds(config.sweep)[0], number)
+            trials.setdefault(trial.trial_id, trial)
+    return SweepPlan(trials=tuple(trials.values()))
 
 
 def num_trials(config: RunConfig, plan: SweepPlan) -> int:

@@ -150,7 +150,7 @@ def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Repla
         hours=replayed.total.total - replayed.idle,
         recorded_hours=sum(spent.trials[trial.trial_id].total for trial in ran),
         device=spent.device,
-        notes=(_AS_PROPOSED,) if is_proposed else (),
+        notes=_proposed_notes(config, recorded) if is_proposed else (),
         num_missing=len(planned) - len(known),
         num_short=sum(trial.images < trial.total_images for trial in ran),
     )
@@ -166,6 +166,16 @@ def _as_proposed(config: RunConfig, recorded: SweepRecord) -> list[TrialPlan]:
     ]
     points = list(dict.fromkeys(json.dumps(trial.point) for trial in trials))[:limit]
     return [trial for trial in trials if json.dumps(trial.point) in points]
+
+
+def _proposed_notes(config: RunConfig, recorded: SweepRecord) -> tuple[str, ...]:
+    outside = sum(
+        place_of(config.sweep.space, trial.point) is None
+        for trial in recorded.trials.values()
+        if trial.images
+    )
+    left_out = f"recorded trials outside the space of the file, which are left out: {outside}"
+    return (_AS_PROPOSED, *([left_out] if outside else []))
 
 
 def _check_trained_alike(trials: Sequence[TrialPlan], recorded: SweepRecord) -> None:

@@ -190,10 +190,14 @@ def _random_points(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def _sobol_points(config: RunConfig) -> list[dict[str, Any]]:
+    return even_points(config, config.sweep.num_trials or 1)
+
+
+def even_points(config: RunConfig, count: int) -> list[dict[str, Any]]:
     """A scrambled Sobol sequence: more even over the space than independent draws, and longer ones continue it."""
     seed = config.sweep.search_seed % 2**31
     engine = SobolEngine(len(dimensions(config.sweep.space)), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    draws = engine.draw(config.sweep.num_trials or 1, dtype=torch.float64).clamp(0.0, 1.0)
+    draws = engine.draw(count, dtype=torch.float64).clamp(0.0, 1.0)
     return [point_of_fractions(config, row) for row in draws.tolist()]
 
 

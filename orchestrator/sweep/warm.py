@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.config import apply_overrides, flatten, parse_config
+from orchestrator.config import apply_overrides, flatten, parse_config, searched_keys
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.storage import open_store
@@ -118,7 +118,10 @@ def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
 
 
 def _other_difference(config: RunConfig, before: RunConfig) -> str:
-    """The settings, of those that the new sweep does not search, by which a result differs."""
+    """The settings, of those that the new sweep does not search, by which a result differs.
+
+    `before` is the trial's; of what its sweep searched the value is not told, so that its trials have one reason.
+    """
     space = config.sweep.space
     searched = {other for key, axis in space.items() for other in (key, *axis.also)}
     # A section that an axis of the space rebuilds, such as another method's settings, is compared there.
@@ -130,8 +133,11 @@ def _other_difference(config: RunConfig, before: RunConfig) -> str:
     }
     if not different:
         return ""
+    varied = searched_keys(before.sweep)
     named = [
-        f"{key} was {json.dumps(was, default=str)}, now {json.dumps(now, default=str)}"
+        f"{key} was not {json.dumps(now, default=str)}"
+        if key in varied
+        else f"{key} was {json.dumps(was, default=str)}, now {json.dumps(now, default=str)}"
         for key, (was, now) in list(different.items())[:_NAMED]
     ]
     more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""

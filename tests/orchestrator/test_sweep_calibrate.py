@@ -132,11 +132,13 @@ def test_a_calibrated_plan_quotes_every_trial_and_leaves_nothing_behind(tmp_path
     assert not list((tmp_path / "runs").glob(".calibration*"))
 
 
-def test_a_search_that_proposes_is_quoted_by_a_middling_trial(tmp_path: Path) -> None:
-    space = {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
+def test_a_search_that_proposes_is_quoted_by_points_of_its_space(tmp_path: Path) -> None:
+    space = {"encoder.depth": {"choices": [1, 2]}}
     config = tiny_config(
         tmp_path, sweep__search="optuna", sweep__num_trials=5, sweep__seeds=2, sweep__space=space
     )
-    quote = describe_plan(config, lambda text: None).quote
+    said: list[str] = []
+    quote = describe_plan(config, said.append).quote
     assert quote is not None
-    assert quote.hours > 9 * next(iter(quote.hours_of_trial.values()))
+    assert {depth for depth in (1, 2) if any(f"depth {depth}," in text for text in said)} == {1, 2}
+    assert quote.hours > 9 * sum(quote.hours_of_trial.values()) / len(quote.hours_of_trial)

@@ -149,6 +149,17 @@ def test_an_earlier_sweep_that_measured_something_else_is_left_out_with_the_sett
     assert any("its point lies outside the space" in note for note in outside.notes)
 
 
+def test_trials_that_differ_in_what_their_sweep_searched_have_one_reason() -> None:
+    record = fold(sweep_events())
+    scale = {"masks.target_scale": WIDE["masks.target_scale"]}
+    values = {"sweep.space": scale, "masks.target_aspect_ratio": [0.7, 1.7]}
+    warm = take_over(
+        apply_overrides(sweep_config(), values | {"sweep.search": "optuna", "sweep.num_trials": 5}), record
+    )
+    (note,) = (note for note in warm.notes if "masks.target_aspect_ratio" in note)
+    assert "left out: masks.target_aspect_ratio was not [0.7, 1.7]" in note
+
+
 def test_a_warm_start_from_a_sweep_that_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
     config = _config(WIDE, storage__uri=str(tmp_path), sweep__warm_start="masks-1")
     with pytest.raises(ConfigError, match=r"sweep\.warm_start: is not a sweep .*masks-1"):

@@ -166,6 +166,12 @@ def test_the_points_that_a_search_proposed_are_replayed_as_they_were(runs: Path)
     )
     assert [trial.point["masks.num_target_blocks"] for trial in found.record.in_order()] == [1, 2, 3]
     assert "proposed then" in found.text()
+    fewer = {"masks.num_target_blocks": {"choices": [1, 2, 3]}}
+    found = replay(
+        _config(sweep__search="optuna", sweep__num_trials=9, sweep__space=fewer), _recorded(runs), num_slots=1
+    )
+    assert len(found.record.trials) == 3
+    assert "which are left out: 1" in found.text()
 
 
 def test_a_replay_of_other_trials_is_refused(runs: Path) -> None:

@@ -7,13 +7,14 @@ for one process and is used from several threads.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import errno
+import functools
 import itertools
 import json
 import math
 import os
 import random
-import resource
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,12 +27,11 @@ from orchestrator.data.cache import Cache
 from orchestrator.data.index import ShardIndex, build_index, parse_index
 from orchestrator.data.manifest import Damage, DamagedShardError, LabelInfo, Manifest, ShardInfo
 from orchestrator.errors import DataError, NotFoundError, StorageError
-from orchestrator.storage import Store
+from orchestrator.storage import Store, check_open_files
 
 _MIN_OPEN_SHARDS = 32
 _MAX_LABEL_BYTES = 2**20
 _MAX_KEPT_BYTES = 4 * 2**20
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _PASSING = (errno.EIO, errno.ESTALE)
 """What a disk or a network mount answers for a while: tried again a few times before it counts as damage."""
 _PATIENCE_S = (0.1, 0.4, 1.6)
@@ -115,10 +115,15 @@ _buffers = _Buffers()
 
 
 class OpenShard:
-    """An open, indexed shard. Closed when nobody refers to it any more, so that no thread reads a closed file."""
+    """An open, indexed shard. Closed when nobody refers to it any more, so that no thread reads a closed file.
 
-    def __init__(self, descriptor: int, index: ShardIndex, info: ShardInfo) -> None:
-        self._descriptor, self.index, self.info = descriptor, index, info
+    `renew` is called between two tries of a read that found the file stale.
+    """
+
+    def __init__(
+        self, descriptor: int, index: ShardIndex, info: ShardInfo, renew: Callable[[], None] | None = None
+    ) -> None:
+        self._descriptor, self.index, self.info, self._renew = descriptor, index, info, renew
         self._spans = index.images_N2.ravel().data  # plain integers, at a third of NumPy's cost
 
     def __del__(self) -> None:
@@ -194,9 +199,9 @@ class OpenShard:
     def _fill(self, out: memoryview, offset: int) -> memoryview:
         """Fill `out` with the shard's bytes from `offset`; returns it."""
         try:
-            filled = patiently(lambda: os.preadv(self._descriptor, (out,), offset))
+            filled = self._fill_once(out, offset)
             while filled < len(out):
-                count = os.preadv(self._descriptor, (out[filled:],), offset + filled)
+                count = self._fill_once(out[filled:], offset + filled)
                 if not count:
                     raise DataError(
                         f"{self.info.name}: ends before byte {offset + len(out)}; the shard changed while it was read"
@@ -207,6 +212,9 @@ class OpenShard:
                 f"{self.info.name}: cannot be read at byte {offset} ({err.strerror}); check the disk or the mount"
             ) from err
         return out
+
+    def _fill_once(self, part: memoryview, offset: int) -> int:
+        return patiently(lambda: os.preadv(self._descriptor, (part,), offset), self._renew)
 
 
 class SampleReader:
@@ -315,16 +323,24 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
         StorageError: It cannot be fetched, or too many files are open.
     """
     where = f"{shards.store.uri}/{info.name}"
+    with _opening(shards, where):
+        descriptor = _open_file(shards, info, where)
+        renew = functools.partial(_renew, shards, info, where, descriptor)
+        try:
+            index = patiently(lambda: _index_of(shards.cache, descriptor, info, where), renew)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return OpenShard(descriptor, index, info, renew)
+
+
+@contextlib.contextmanager
+def _opening(shards: ShardSet, where: str) -> Iterator[None]:
+    """Tell why a shard cannot be opened."""
     try:
-        return _open_shard(shards, info, where)
+        yield
     except (OSError, StorageError) as err:
-        cause = err if isinstance(err, OSError) else err.__cause__
-        if isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS:
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            raise StorageError(
-                f"{where}: cannot open the shard ({cause.strerror}; this process may hold {limit:,}); raise the limit "
-                "with `ulimit -n`, or lower data.shuffle_shards"
-            ) from err
+        check_open_files(err, f"{where}: cannot open the shard", or_else=", or lower data.shuffle_shards")
         if isinstance(err, OSError):
             raise StorageError(
                 f"{where}: cannot open the shard ({err.strerror}); check the disk, and that "
@@ -333,8 +349,10 @@ def open_shard(shards: ShardSet, info: ShardInfo) -> OpenShard:
         raise
 
 
-def patiently(call: Callable[[], _Result]) -> _Result:
+def patiently(call: Callable[[], _Result], renew: Callable[[], None] | None = None) -> _Result:
     """Call, again after a while where a disk or a mount fails in a way that passes.
+
+    `renew` opens a stale file anew before the next try: no read of it succeeds any more.
 
     Raises:
         OSError: Another failure, or the last one.
@@ -345,37 +363,42 @@ def patiently(call: Callable[[], _Result]) -> _Result:
         except OSError as err:
             if err.errno not in _PASSING:
                 raise
+            is_stale = err.errno == errno.ESTALE
         time.sleep(wait_s * random.uniform(0.5, 1.0))
+        if is_stale and renew is not None:
+            renew()
     return call()
 
 
-def _open_shard(shards: ShardSet, info: ShardInfo, where: str) -> OpenShard:
-    path = shards.store.local_path(info.name)
-    if path is None:
+def _renew(shards: ShardSet, info: ShardInfo, where: str, descriptor: int) -> None:
+    """Have an open descriptor refer to the file that now has the shard's path; other threads may be reading it."""
+    with _opening(shards, where):
+        fresh = _open_file(shards, info, where)
         try:
-            descriptor = shards.cache.open_shard(
-                shards.store, info.name, size_bytes=info.size_bytes, sha256=info.sha256
-            )
-        except NotFoundError as err:
-            raise DamagedShardError(
-                where, "the manifest names this shard, but it is not there", "upload it again"
-            ) from err
-    else:
-        descriptor = _open_local(path, info, where)
+            os.dup2(fresh, descriptor, inheritable=False)
+        finally:
+            os.close(fresh)
+
+
+def _open_file(shards: ShardSet, info: ShardInfo, where: str) -> int:
+    path = shards.store.local_path(info.name)
+    if path is not None:
+        return _open_local(path, info, where)
     try:
-        index = patiently(lambda: _index_of(shards.cache, descriptor, info, where))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return OpenShard(descriptor, index, info)
+        return shards.cache.open_shard(
+            shards.store, info.name, size_bytes=info.size_bytes, sha256=info.sha256
+        )
+    except NotFoundError as err:
+        raise DamagedShardError(
+            where, "the manifest names this shard, but it is not there", "upload it again"
+        ) from err
 
 
 def _open_local(path: Path, info: ShardInfo, where: str) -> int:
     try:
         descriptor = patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as err:
-        if err.errno in _NO_DESCRIPTORS:
-            raise
+        check_open_files(err, f"{where}: cannot open the shard")
         raise DamagedShardError(
             where, f"cannot read the shard ({err.strerror})", "restore it or pack again"
         ) from err

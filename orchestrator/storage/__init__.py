@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from orchestrator.config.models import StorageConfig
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, Store, hash_file
+from orchestrator.storage.base import ObjectInfo, Store, check_open_files, hash_file
 from orchestrator.storage.local import LocalStore, atomic_file, sync
 from orchestrator.storage.memory import MemoryStore
 from orchestrator.storage.s3 import S3Store
@@ -28,6 +28,7 @@ __all__ = [
     "StorageError",
     "Store",
     "atomic_file",
+    "check_open_files",
     "hash_file",
     "open_store",
     "sync",

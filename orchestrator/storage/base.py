@@ -1,11 +1,16 @@
 """What a store is: bytes under keys below one URI.
 
-Owns the protocol and the rules for keys. Leaves out where the bytes are (`local`, `s3`).
+Owns the protocol, the rules for keys, and how the limit on open files is told. Leaves out where the bytes are
+(`local`, `s3`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import resource
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +18,7 @@ from typing import Protocol
 from orchestrator.errors import StorageError
 
 MAX_KEY_BYTES = 1024
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +109,32 @@ def check_key(key: str, uri: str) -> str:
     if is_bad:
         raise StorageError(f"{uri}: {key[:80]!r} is not a key; use a relative path without `..`")
     return key
+
+
+def check_open_files(err: BaseException, failed: str, *, or_else: str = "") -> None:
+    """Tell the limit on open files from other failures, whatever an error was wrapped in.
+
+    `failed` begins the message and `or_else` ends it, as another remedy.
+
+    Raises:
+        StorageError: The error, or one that it comes from, is that limit.
+    """
+    cause: BaseException | None = err
+    while cause is not None:
+        found = _no_descriptor() if isinstance(cause, socket.gaierror) else cause
+        if isinstance(found, OSError) and found.errno in _NO_DESCRIPTORS:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            raise StorageError(
+                f"{failed} ({found.strerror}; this process may hold {limit:,}); raise the limit with `ulimit -n`"
+                f"{or_else}"
+            ) from err
+        cause = cause.__cause__ or cause.__context__
+
+
+def _no_descriptor() -> OSError | None:
+    """Why no file can be opened, if none can: a resolver without a descriptor says that there is no such name."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as err:
+        return err
+    return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, check_key, hash_file
+from orchestrator.storage.base import ObjectInfo, check_key, check_open_files, hash_file
 
 _TEMPORARY = ".orchestrator-tmp-"
 
@@ -147,6 +147,7 @@ class LocalStore:
                 raise StorageError(f"{path}: cannot write ({err.strerror}); check the folder") from err
             raise NotFoundError(f"{path}: there is no such file; check the path") from err
         except OSError as err:
+            check_open_files(err, f"{path}: cannot {action}")
             remedy = "check permissions and free space" if action == "write" else "check permissions"
             raise StorageError(f"{path}: cannot {action} ({err.strerror or err}); {remedy}") from err
 

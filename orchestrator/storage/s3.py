@@ -40,7 +40,7 @@ from botocore.parsers import ResponseParserError
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, check_key
+from orchestrator.storage.base import ObjectInfo, check_key, check_open_files
 from orchestrator.storage.local import atomic_file
 
 if TYPE_CHECKING:
@@ -294,6 +294,7 @@ class S3Store:
                     HTTPClientError,
                     ConnectionError,
                 ) as err:
+                    check_open_files(err, f"{self.uri}/{key}: cannot {action}")  # boto3 has tried that again
                     _log.info("%s/%s: %s, trying again", self.uri, key, mask_secrets(str(err)))
                     time.sleep(min(_MAX_WAIT_S, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
             return get()
@@ -311,10 +312,14 @@ class S3Store:
                 "AWS_SECRET_ACCESS_KEY, or `storage.anonymous: true` for a public bucket"
             ) from err
         except (BotoCoreError, HTTPClientError, S3UploadFailedError, _BrokenAnswerError) as err:
+            check_open_files(err, f"{where}: cannot {action}")
             text = mask_secrets(str(err)) or type(err).__name__
             raise StorageError(
                 f"{where}: cannot {action} ({text}); check the network and `storage.endpoint_url`"
             ) from err
+        except OSError as err:  # of boto3's own files, which it reads for a new client
+            check_open_files(err, f"{where}: cannot {action}")
+            raise
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import itertools
 import os
 import pickle
-import resource
+import shutil
 import threading
 import weakref
 from collections import Counter
@@ -26,6 +25,7 @@ from image_data import (
     open_stream,
     write_tar,
 )
+from open_files import no_open_files_left
 
 from orchestrator.config.models import RunConfig, StorageConfig
 from orchestrator.data import (
@@ -307,6 +307,75 @@ def test_a_mount_that_fails_for_a_while_is_tried_again_and_a_lasting_failure_is_
         SampleReader(shards).open(0)
 
 
+def go_stale(monkeypatch: pytest.MonkeyPatch, path: Path, *, comes_back: bool = True) -> None:
+    """From its next read on the file is stale for good; under its path is another with the same bytes, or none."""
+    stale: list[int] = []
+
+    def reading(really_read: Any) -> Any:
+        def read(descriptor: int, *arguments: Any) -> Any:
+            inode = os.fstat(descriptor).st_ino
+            if not stale:
+                stale.append(inode)
+                path.rename(f"{path}.old")
+                if comes_back:
+                    shutil.copy2(f"{path}.old", path)
+            if inode in stale:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return really_read(descriptor, *arguments)
+
+        return read
+
+    monkeypatch.setattr(os, "pread", reading(os.pread))
+    monkeypatch.setattr(os, "preadv", reading(os.preadv))
+    monkeypatch.setattr(shardset, "_PATIENCE_S", (0.0, 0.0))
+
+
+def test_a_shard_whose_open_file_is_stale_is_opened_anew(
+    packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards, _ = packed
+    opened = SampleReader(shards).open(0)
+    before = bytes(opened.sample(1).image)
+    go_stale(monkeypatch, Path(shards.uri, opened.info.name))
+    assert bytes(opened.sample(1).image) == before
+    assert bytes(opened.sample(1).image) == before
+
+
+def test_a_file_that_is_stale_while_its_members_are_found_is_opened_anew(
+    packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shards, _ = packed
+    keys = SampleReader(shards).open(0).index.keys
+    unread = replace(shards, cache=replace(shards.cache, folder=tmp_path / "cache"))
+    go_stale(monkeypatch, Path(shards.uri, shards.manifest.shards[0].name))
+    assert SampleReader(unread).open(0).index.keys == keys
+
+
+def test_a_cached_shard_that_is_stale_and_gone_is_fetched_again(
+    packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shards, _ = packed
+    cache = replace(shards.cache, folder=tmp_path / "cache")
+    far = replace(shards, store=RemoteFolder(shards.uri, log=str(tmp_path / "log")), cache=cache)
+    opened = SampleReader(far).open(0)
+    before = bytes(opened.sample(1).image)
+    go_stale(monkeypatch, cache.shard_path(opened.info.sha256), comes_back=False)
+    assert bytes(opened.sample(1).image) == before
+    assert (tmp_path / "log").read_text().split() == [opened.info.name] * 2
+
+
+def test_a_stale_shard_that_is_gone_is_damage_and_leaves_no_file_open(
+    packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(packed[0].uri, tmp_path / "shards")
+    opened = SampleReader(replace(packed[0], store=LocalStore(str(folder)))).open(0)
+    held = len(os.listdir("/proc/self/fd"))
+    go_stale(monkeypatch, folder / opened.info.name, comes_back=False)
+    with pytest.raises(DamagedShardError, match="cannot read the shard"):
+        opened.sample(0)
+    assert len(os.listdir("/proc/self/fd")) == held
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
 def test_too_many_open_files_are_no_damage(
     packed: tuple[ShardSet, RunConfig], monkeypatch: pytest.MonkeyPatch, code: int
@@ -325,18 +394,8 @@ def test_the_limit_on_open_files_is_told_for_cached_shards_too(
     shards, _ = packed
     far = replace(shards, store=RemoteFolder(shards.uri, log=str(tmp_path / "log")))
     SampleReader(far).open(0)
-    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-        with contextlib.suppress(OSError):
-            while True:
-                held.append(os.open("/dev/null", os.O_RDONLY))
-        with pytest.raises(StorageError, match="ulimit -n"):
-            SampleReader(far).open(0)
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with no_open_files_left(), pytest.raises(StorageError, match="ulimit -n"):
+        SampleReader(far).open(0)
 
 
 def test_a_cache_that_cannot_be_made_is_told_with_a_remedy(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from flaky_proxy import run_flaky_proxy
+from open_files import no_open_files_left
 from s3_server import S3Server
 
 from orchestrator.config.models import StorageConfig
@@ -289,3 +290,30 @@ def test_a_network_that_stays_broken_is_an_error_with_a_remedy(
         proxy.cuts[:] = [600] * 50
         with pytest.raises(StorageError, match=r"storage\.endpoint_url"):
             open_store(s3_bucket, StorageConfig(endpoint_url=proxy.endpoint_url)).read("a")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_the_limit_on_open_files_is_no_network_error(
+    host: str, is_connected: bool, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_module, "_MAX_ATTEMPTS", 1)
+    s3_module._make_client.cache_clear()
+    store = open_store(s3_bucket, StorageConfig(endpoint_url=f"http://{host}:9"))
+    assert isinstance(store, S3Store)
+    if is_connected:
+        assert store._client
+    with (
+        no_open_files_left(),
+        pytest.raises(StorageError, match=r"cannot read \(Too many open files.*ulimit -n"),
+    ):
+        store.read("a")
+    with pytest.raises(StorageError, match=r"storage\.endpoint_url"):
+        store.read("a")
+
+
+def test_the_limit_on_open_files_is_told_for_local_stores(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.write("a", b"1")
+    with no_open_files_left(), pytest.raises(StorageError, match="ulimit -n"):
+        store.read("a")

@@ -12,6 +12,7 @@ from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.sweep.model_costs import ModelCosts, model_dims, reads_masks
+from orchestrator.sweep.record import TrialRecord
 
 
 class FlopsCounter:
@@ -39,6 +40,19 @@ class FlopsCounter:
             num_target_blocks=run.masks.num_target_blocks,
             num_context_blocks=run.masks.num_context_blocks,
         ).total
+
+    def spent(self, trial: TrialRecord) -> dict[int, float]:
+        """FLOPs of a trial's training by images seen, each stretch under the settings that it was trained under.
+
+        Only where a report tells them; a report tells of the images since the one before.
+        """
+        spent, last = dict[int, float](), 0
+        for images, metrics in sorted(trial.history.items()):
+            each = self.per_image(trial.settings_before(images), metrics)
+            if images > last and math.isfinite(each):
+                spent[images] = spent.get(last, 0.0) + (images - last) * each
+                last = images
+        return spent
 
     def _run_at(self, point: Mapping[str, Any]) -> RunConfig | None:
         try:

@@ -205,7 +205,7 @@ def _spent(trial: TrialSummary, budget: Budget, images: int) -> float:
     if budget == "images":
         return float(images)
     if budget == "FLOPs":
-        return images * trial.flops_per_image
+        return trial.flops.get(images, images * trial.flops_per_image)
     return trial.hours.get(images, math.nan)
 
 

@@ -54,6 +54,8 @@ class TrialSummary:
     hours: Mapping[int, float] = field(default_factory=dict)
     health: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     flops_per_image: float = math.nan
+    flops: Mapping[int, float] = field(default_factory=dict)
+    """Of a member of a population, which changes what an image costs: FLOPs spent by images seen."""
     num_attempts: int = 1
     label: str = ""
     published: float = math.nan
@@ -158,6 +160,8 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
     hours = {images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()}
     start_hours = hours.get(0, 0.0)
     device_hours = trial.gpu_hours or trial.cpu_core_hours
+    spent = flops.spent(trial) if trial.takeovers else {}
+    per_image = spent[max(spent)] / max(spent) if spent else flops.per_image(trial.point, trial.metrics)
     own_share = 1 - start_hours / device_hours if device_hours > 0 else 1.0
     return TrialSummary(
         trial_id=trial.trial_id,
@@ -184,7 +188,8 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
             for images, row in sorted(trial.history.items())
             if any(key.startswith("health/") for key in row)
         },
-        flops_per_image=flops.per_image(trial.point, trial.metrics),
+        flops_per_image=per_image,
+        flops=spent,
         num_attempts=len(trial.attempts),
         label=_label(config, trial),
         published=math.nan if listed is None or listed.published is None else listed.published,

@@ -19,6 +19,8 @@ from orchestrator.config.models import AXIS_KINDS, Axis, RunConfig, SweepConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.report import load_sweep, summarize
+from orchestrator.report.compute import FlopsCounter
+from orchestrator.report.trials import trial_summaries
 from orchestrator.report.winner import setting_text
 from orchestrator.storage import MemoryStore, Store, open_store
 from orchestrator.sweep.board import Board
@@ -27,7 +29,7 @@ from orchestrator.sweep.follower import Follower
 from orchestrator.sweep.generations import changed, decide_generation, explore
 from orchestrator.sweep.planning import _compared
 from orchestrator.sweep.population import schedule_of, schedule_text
-from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.record import SweepRecord, Takeover, TrialRecord
 from orchestrator.sweep.replay import replay
 from orchestrator.sweep.resume import check_same_sweep
 from orchestrator.sweep.scheduler import generation_ends, trial_rungs
@@ -473,6 +475,23 @@ def test_a_plan_tells_when_members_are_ranked_and_that_each_starts_once_a_genera
     alone = make_trial(_config(sweep__pbt=None), trial.point, 0, 0)
     # Four more starts, probes and checkpoints.
     assert seconds - trial_seconds(alone, [(alone, known)], {alone.trial_id: 1.0}) == pytest.approx(4 * 5.5)
+
+
+def test_the_operations_of_a_member_are_those_of_the_settings_it_ran_under() -> None:
+    config = _config(sweep__space={"masks.num_target_blocks": {"choices": [1, 4]}})
+    patches = {"masks/context_patches": 60.0, "masks/target_patches": 30.0}
+    member = TrialRecord(trial_id="m", index=0, point={"masks.num_target_blocks": 1}, seed=0)
+    member.history = {0: {}, **{images: patches for images in (200, 400, 1000)}}
+    member.takeovers = [Takeover(images=400, parent="n", settings={"masks.num_target_blocks": 4})]
+    counter = FlopsCounter(config)
+    cheap, dear = (counter.per_image({"masks.num_target_blocks": blocks}, patches) for blocks in (1, 4))
+    assert dear > 1.1 * cheap
+    assert counter.spent(member) == pytest.approx(
+        {200: 200 * cheap, 400: 400 * cheap, 1000: 400 * cheap + 600 * dear}
+    )
+    parent = TrialRecord(trial_id="n", index=1, point={"masks.num_target_blocks": 4}, seed=0)
+    summary = trial_summaries(config, SweepRecord(trials={"m": member, "n": parent}))[0]
+    assert summary.flops_per_image == pytest.approx((400 * cheap + 600 * dear) / 1000)
 
 
 def test_a_population_cannot_be_replayed() -> None:

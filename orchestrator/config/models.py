@@ -237,7 +237,7 @@ class HealthConfig(Section):
     """Collapsed: the features' spread is below this share of the untrained encoder's."""
     min_target_spread_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Collapsed: what the loss compares differs between images by less than this share of the untrained model's.
-    0 stops nobody; how far sound runs of every method fall has not been measured."""
+    0 stops nobody; sound short trials of DINO fell to 0.00, of I-JEPA to 0.06."""
     min_target_movement: float = Field(default=1e-7, ge=0)
     """Stalled: the target encoder's weights change by less than this, relatively, between two reports."""
 

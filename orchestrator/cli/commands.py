@@ -192,6 +192,10 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     summary = summarize(config, record)
     closer = _look_closer(config, record.sweep_id, has_best=summary.verdict.best is not None)
     emit(as_json, summary.to_json(), f"{summary.text()}\n\n{closer}")
+    if record.state == "finished" and record.is_exhausted:
+        left = sum(not trial.done for trial in record.trials.values())
+        extend = f"orchestrator extend {record.sweep_id}{runs_text(config)} --set budget.KEY=HOURS"
+        click.echo(f"the budget is spent, {left} trials are not done; a larger one: {extend}", err=True)
     if record.state in ("interrupted", "paused"):
         click.echo(f"go on with: orchestrator resume {record.sweep_id}{runs_text(config)}", err=True)
     if record.state == "interrupted":

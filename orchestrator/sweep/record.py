@@ -184,6 +184,8 @@ class SweepRecord:
     warm_start: Mapping[str, Any] | None = None
     """What was taken from an earlier sweep, when this one started."""
     state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
+    is_exhausted: bool = False
+    """Whether its budget was spent since its driver began."""
     started_ms: int = 0
     ended_ms: int | None = None
 
@@ -220,7 +222,7 @@ class SweepRecord:
         self.started_ms = event["time_ms"]
 
     def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:
-        self.state, self.ended_ms = "running", None
+        self.state, self.ended_ms, self.is_exhausted = "running", None, False
         text = event.get("config", self.config_text)  # journals of earlier versions lack it
         if text != self.config_text:
             self.earlier_config_texts.append(self.config_text)
@@ -238,6 +240,7 @@ class SweepRecord:
             trial.state, trial.reason = "pending", ""
 
     def _on_budget_exhausted(self, event: Mapping[str, Any]) -> None:
+        self.is_exhausted = True
         self.notes.append(f"{event['reason']}; a larger one goes on from there")
 
     def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:

@@ -56,9 +56,14 @@ class SweepStatus:
 
     @property
     def state(self) -> str:
-        """The sweep's state; `crashed` when it was running and nobody drives it any more."""
+        """The sweep's state; `crashed` when it was running and nobody drives it any more.
+
+        `exhausted` when it ended since its budget was spent.
+        """
         if self.record.state == "running" and not self.driver:
             return "crashed"
+        if self.record.state == "finished" and self.record.is_exhausted:
+            return "exhausted"
         return self.record.state
 
     def _state_of(self, trial: TrialRecord) -> str:

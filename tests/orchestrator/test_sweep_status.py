@@ -13,6 +13,7 @@ from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.storage import open_store
+from orchestrator.sweep.board import Board
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.lease import driver_lease
 from orchestrator.sweep.record import SweepRecord
@@ -115,6 +116,19 @@ def test_a_running_sweep_whose_driver_is_gone_has_crashed(runs: Path) -> None:
     with driver_lease(store):
         status.refresh()
         assert status.state == "running"
+
+
+def test_a_sweep_whose_budget_is_spent_is_exhausted_until_it_goes_on(tmp_path: Path) -> None:
+    config = _config(budget__gpu_hours=0.06)  # 216 s for four trials of 90 s
+    store = open_store(str(tmp_path / "poor"))
+    simulate(config, plan_sweep(config).trials, Heights(), SimulatedCluster(num_slots=1), store=store)
+    told = json.loads(_call("status", "poor", "--runs", str(tmp_path), "--json"))
+    assert told["state"] == "exhausted"
+    assert "exhausted" in _call("ls", "--runs", str(tmp_path))
+    Board("memory", config, store=store).go_on({})
+    with driver_lease(store):
+        told = json.loads(_call("status", "poor", "--runs", str(tmp_path), "--json"))
+    assert told["state"] == "running"
 
 
 def test_a_trial_of_a_sweep_that_nobody_drives_is_not_said_to_run(runs: Path) -> None:

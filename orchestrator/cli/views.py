@@ -22,6 +22,7 @@ _MAX_ROWS = 30
 _STATE_STYLE = {
     "pending": "dim",
     "running": "cyan",
+    "waiting": "blue",
     "finished": "green",
     "stopped": "yellow",
     "failed": "red",
@@ -132,7 +133,7 @@ class _LiveView:
         return (
             f"{trial.index:03d}",
             trial.name,
-            Text(trial.state, style=_STATE_STYLE[trial.state]),
+            Text(trial.shown_state, style=_STATE_STYLE[trial.shown_state]),
             ProgressBar(total=max(1, trial.total_images), completed=trial.images, width=16),
             "" if value is None else f"{value:.1f}",
             "" if gain is None else f"{gain:+.1f}",

@@ -399,6 +399,11 @@ TaggedObjective = Annotated[
 class AshaConfig(Section):
     """Asynchronous successive halving over rungs counted in images seen."""
 
+    variant: Literal["promotion", "stopping"] | None = None
+    """`promotion`: a trial waits at a rung with its checkpoint while others come to it, and the best go on.
+    `stopping`: a trial goes on, or stops for good, by those that came before it. Null is `stopping` under a search
+    that proposes as it goes (`optuna`, `gp`), which has to hear of each trial's end, else `promotion`."""
+
     first_rung_images: int = Field(ge=1)
     """Images after which a trial is first compared with the others."""
     reduction_factor: int = Field(default=3, ge=2, le=100)

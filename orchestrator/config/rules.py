@@ -209,6 +209,21 @@ def _check_first_rung(config: RunConfig) -> list[Problem]:
     return _broken("sweep.asha.first_rung_images", message)
 
 
+@rule("sweep.asha", "sweep.search", "sweep.points")
+def _check_variant(config: RunConfig) -> list[Problem]:
+    """Trials wait at rungs (`promotion`) only where all are known before the sweep starts."""
+    sweep = config.sweep
+    if sweep.asha is None or sweep.asha.variant != "promotion" or sweep.points:
+        return []
+    if sweep.search not in ("optuna", "gp"):
+        return []
+    message = (
+        f"cannot be promotion when sweep.search is {sweep.search}, which hears of a trial before it proposes the "
+        "next; leave it out (stopping), or set sweep.search to grid, random or sobol"
+    )
+    return _broken("sweep.asha.variant", message)
+
+
 @rule("sweep.trade_off", "sweep.search", "sweep.asha")
 def _check_trade_off(config: RunConfig) -> list[Problem]:
     """`sweep.trade_off` needs a search that proposes (`optuna` or `gp`), and no `sweep.asha`."""

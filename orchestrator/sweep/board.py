@@ -17,6 +17,7 @@ from orchestrator.config import dump, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.storage import Store, open_store
+from orchestrator.sweep import generations, promotion
 from orchestrator.sweep.budget import (
     REASON,
     Standing,
@@ -29,13 +30,14 @@ from orchestrator.sweep.budget import (
     standing,
 )
 from orchestrator.sweep.clock import SteadyClock
-from orchestrator.sweep.generations import is_decided, next_generation, waits
+from orchestrator.sweep.generations import is_decided, next_generation
 from orchestrator.sweep.health import judge
 from orchestrator.sweep.hours import full_length_hours
 from orchestrator.sweep.journal import Journal
+from orchestrator.sweep.promotion import Verdict, verdicts
 from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import STOPPED, SweepRecord, TrialRecord, fold
-from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, trial_rungs
+from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, promotes, trial_rungs
 from orchestrator.sweep.space import make_trial
 from orchestrator.train.evaluation import MISSING
 from orchestrator.train.lineage import Inheritance
@@ -43,8 +45,6 @@ from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
 from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.slot import Assignment, Outcome
-
-_GENERATION_ENDS = "its generation ends: it goes on when the others have come as far"
 
 
 class Board:
@@ -169,7 +169,7 @@ class Board:
         """
         self.plan_trial(trial_id, index, point, seed, name)
         trial = self._record.trials[trial_id]
-        is_needed = not trial.done and not waits(self._config, self._record, trial)
+        is_needed = not trial.done and not self._waits(trial)
         self._queue.submit(trial_id, is_needed=is_needed, proposal=proposal)
         self._end_generation()
 
@@ -251,6 +251,8 @@ class Board:
 
     def next_trial(self, slot_id: str) -> Assignment:
         """What a slot does next; a trial that it gets has its attempt opened."""
+        if self._stop_reason is None and not self._queue.waiting:
+            self._promote()
         if self._stop_reason is not None or self._is_exhausted() or slot_id in self._resizing:
             return Assignment(kind="end")
         if not self._can_start():
@@ -288,7 +290,7 @@ class Board:
         was_sent_back = trial_id in self._returning
         self._returning.discard(trial_id)
         trial = self._record.trials[trial_id]
-        if trial.done or self._stop_reason is not None or waits(self._config, self._record, trial):
+        if trial.done or self._stop_reason is not None or self._waits(trial):
             return
         if trial_id in self._paused and not outcome.error:
             self._paused.discard(trial_id)
@@ -327,11 +329,12 @@ class Board:
             **fields,
         )
         self._progress.add(self._queue.slot_of(attempt_id))
+        if decision.action == "wait" and self._goes_straight_on(report.trial_id):
+            decision = Decision()
         if report.final:
             self.trial_ended(report.trial_id, "finished", "")
         elif decision.action == "stop" and self._stop_reason is None:
-            if decision.reason != _GENERATION_ENDS:
-                self.trial_ended(report.trial_id, "stopped", decision.reason)
+            self.trial_ended(report.trial_id, "stopped", decision.reason)
         elif decision.action == "continue":
             decision = self._within_budget(report)
             if decision.action == "continue" and self._queue.slot_of(attempt_id) in self._resizing:
@@ -342,13 +345,57 @@ class Board:
     def _is_exhausted(self) -> bool:
         """Whether nothing waits for a slot, nor for the end of a generation after which it would."""
         trials = self._record.trials.values()
-        return self._queue.exhausted and not any(waits(self._config, self._record, trial) for trial in trials)
+        return self._queue.exhausted and not any(self._waits(trial) for trial in trials)
+
+    def _waits(self, trial: TrialRecord) -> bool:
+        """Whether a trial has come to a rung or to the end of a generation, and goes on from it later, if at all."""
+        return generations.waits(self._config, self._record, trial) or promotion.waits(self._config, trial)
+
+    def _promote(self) -> None:
+        """Queue the best trial that may go on from the rung it waits at; end those that can no more."""
+        best = self._best_waiting()
+        if best is not None:
+            self._queue.waiting.append(
+                best.trial_id
+            )  # first: what is lost of its event it hears at the rung again
+            self._decide_rung(best)
+
+    def _goes_straight_on(self, trial_id: str) -> bool:
+        """Whether a trial that has come to a rung would be the next for its own slot; it is promoted then."""
+        if self._queue.waiting or self._stop_reason is not None:
+            return False
+        best = self._best_waiting(but=trial_id)
+        if best is None or best.trial_id != trial_id:
+            return False
+        self._decide_rung(best)
+        return True
+
+    def _best_waiting(self, *, but: str = "") -> Verdict | None:
+        """The best trial that may go on from its rung and has left its slot, which `but` need not have.
+
+        Those that can go on no more are ended.
+        """
+        found = verdicts(self._config, self._record)
+        for each in found:
+            if not each.promoted:
+                self._decide_rung(each)
+                self.trial_ended(each.trial_id, "stopped", each.reason)
+        held = {held.trial_id for held in self._queue.held.values()} - {but}
+        return next((each for each in found if each.promoted and each.trial_id not in held), None)
+
+    def _decide_rung(self, verdict: Verdict) -> None:
+        self.append(
+            "rung_decided",
+            trial_id=verdict.trial_id,
+            rung=verdict.rung,
+            action="continue" if verdict.promoted else "stop",
+            reason=verdict.reason,
+        )
 
     def _end_generation(self) -> None:
         """Decide a generation once every living member has reached its end and left its slot, and queue them again."""
         if self._stop_reason is not None or any(
-            waits(self._config, self._record, self._record.trials[held.trial_id])
-            for held in self._queue.held.values()
+            self._waits(self._record.trials[held.trial_id]) for held in self._queue.held.values()
         ):
             return
         decision = next_generation(self._config, self._record)
@@ -358,15 +405,49 @@ class Board:
         self._queue.waiting.extend(trial.trial_id for trial in self._record.in_order() if not trial.done)
 
     def _can_start(self) -> bool:
-        """Whether the next waiting trial can be paid; when it cannot and nothing runs, the sweep is over."""
+        """Whether the next waiting trial can be paid; when it cannot and nothing runs, the sweep is over.
+
+        Where trials wait at rungs, one of those may come first that can be paid.
+        """
         cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
         if cap_s is None or not self._queue.waiting:
             return True
         if self._can_pay(cap_s, self._record.trials[self._queue.waiting[0]], num_starts=1):
             return True
+        if promotes(self._config.sweep) and self._makes_do(cap_s):
+            return True
         if not self._queue.held:
             self._exhaust()
         return False
+
+    def _makes_do(self, cap_s: float) -> bool:
+        """Put a trial first that waits at a rung and can be paid, where the next one cannot.
+
+        It is the best of those that may go on if no trial begins any more. When nothing runs and the reserve stands in
+        the way of all, it is for the one that has come farthest.
+        """
+        held = {held.trial_id for held in self._queue.held.values()}
+        for each in verdicts(self._config, self._record, begins_more=False):
+            trial = self._record.trials[each.trial_id]
+            if each.promoted and trial.trial_id not in held and self._can_pay(cap_s, trial, num_starts=1):
+                self._queue.waiting.appendleft(trial.trial_id)
+                self._decide_rung(each)
+                return True
+        begun = [trial for trial in self._record.in_order() if trial.images and not trial.done]
+        if held or not begun:
+            return False
+        trial = max(begun, key=lambda each: (each.images, each.metrics.get(self._metric, -math.inf)))
+        if not self._can_pay(cap_s, trial, num_starts=1, keeps_reserve=False):
+            return False
+        if trial.trial_id in self._queue.waiting:
+            self._queue.waiting.remove(trial.trial_id)
+        self._queue.waiting.appendleft(trial.trial_id)
+        if self._waits(trial):
+            reason = f"has come farthest, and {REASON[:-1]} is left for no other"
+            self._decide_rung(
+                Verdict(trial_id=trial.trial_id, rung=max(trial.rungs), promoted=True, reason=reason)
+            )
+        return True
 
     def _within_budget(self, report: TrialReport) -> Decision:
         """Whether a trial that may go on can be paid: up to its next report, and at a rung up to the next decision.
@@ -384,16 +465,23 @@ class Board:
         self._paused.add(report.trial_id)
         return Decision(action="stop", reason=f"{REASON} waits for what the running trials leave")
 
-    def _can_pay(self, cap_s: float, trial: TrialRecord, *, num_starts: int = 0) -> bool:
+    def _can_pay(
+        self, cap_s: float, trial: TrialRecord, *, num_starts: int = 0, keeps_reserve: bool = True
+    ) -> bool:
+        """Whether a trial's way to its next decision fits, beside what is reserved to bring one to its end.
+
+        One that has begun is what the reserve is for, unless others wait that have come farther.
+        """
         held = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
         running = [(other, self._rungs(other)) for other in held if other is not trial]
         started = [*running, (trial, self._rungs(trial))]
+        keeps_reserve &= not trial.images or promotes(self._config.sweep)
         return can_pay_images(
             cap_s,
             self._standing(),
             num_images=images_to_decision(trial.images, trial.total_images, self._rungs(trial)),
             running=running,
-            reserve_images=0 if trial.images else images_to_finish_one(self._record, started),
+            reserve_images=images_to_finish_one(self._record, started) if keeps_reserve else 0,
             num_starts=num_starts,
         )
 
@@ -463,17 +551,20 @@ class Board:
         if report.rung is not None and self._config.sweep.pbt is not None:
             if is_decided(self._record, report.rung):
                 return Decision()
-            return Decision(action="stop", reason=_GENERATION_ENDS)
+            return Decision(action="wait", reason="its generation ends: the others come as far")
         if report.rung is None or self._asha is None or trial.revived or _is_missing(report):
             return Decision()
         earlier = trial.decisions.get(report.rung)
         if earlier is not None:
             return Decision(action=earlier[0], reason=earlier[1])  # type: ignore[arg-type]
+        value = _value_at_end(report, self._metric)
+        if promotes(self._config.sweep) and not math.isnan(value):
+            return Decision(action="wait", reason="it goes on if it is among the best that come to this rung")
         return decide_at_rung(
             self._asha,
             rung=report.rung,
             trial_id=report.trial_id,
-            value=_value_at_end(report, self._metric),
+            value=value,
             recorded={
                 other.trial_id: other.rungs[report.rung]
                 for other in self._record.trials.values()

@@ -21,7 +21,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
 from orchestrator.sweep.runner import run_uri
-from orchestrator.sweep.scheduler import trial_rungs
+from orchestrator.sweep.scheduler import promotes, trial_rungs
 from orchestrator.sweep.space import TrialPlan
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
@@ -218,10 +218,11 @@ def trial_seconds(
         image_s *= flops / min(high, max(low, flops))  # a model that was not measured: by its operations
     nearest = min(same, key=lambda pair: abs(_flops_per_image(pair[0], flops_of_trial) - flops))[1]
     rungs = trial_rungs(trial.config, index=trial.index, seed=trial.seed)
+    waits_at_rungs = trial.config.sweep.pbt is not None or promotes(trial.config.sweep)
     return nearest.trial_s(
         plan_run(trial.config, rungs),
         image_s=image_s / trial.config.train.num_workers,
-        num_starts=1 if trial.config.sweep.pbt is None else 1 + len(rungs),
+        num_starts=1 + len(rungs) if waits_at_rungs else 1,
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.labels import label_notes
 from orchestrator.sweep.model_costs import checkpoint_bytes
-from orchestrator.sweep.scheduler import generation_ends, rungs_images
+from orchestrator.sweep.scheduler import bracket_of, generation_ends, promotes, rungs_images
 from orchestrator.sweep.space import (
     SweepPlan,
     TrialPlan,
@@ -317,12 +317,19 @@ def _halved_share(config: RunConfig, plan: SweepPlan) -> float:
     asha, total, count = config.sweep.asha, config.train.images, num_trials(config, plan)
     if asha is None:
         return 1.0
-    images = 0
+    images = 0.0
     for bracket in range(asha.brackets):
-        left, seen = len(range(bracket, count, asha.brackets)), 0  # trials are dealt in turn
+        in_bracket, seen = len(range(bracket, count, asha.brackets)), 0  # trials are dealt in turn
+        # Where trials wait, geometries are ranked: all seeds of one go on, and one goes on at least.
+        points = {
+            json.dumps(trial.point) for trial in plan.trials if bracket_of(asha, trial.index) == bracket
+        }
+        left = len(points) if promotes(config.sweep) else in_bracket
+        seeds = in_bracket / max(1, left)
         for rung in (*rungs_images(asha, total, bracket=bracket), total):
-            images += left * (rung - seen)
-            seen, left = rung, math.ceil(left / asha.reduction_factor)
+            images += seeds * left * (rung - seen)
+            seen, share = rung, left / asha.reduction_factor
+            left = max(1, math.floor(share)) if promotes(config.sweep) else math.ceil(share)
     return images / (count * total)
 
 

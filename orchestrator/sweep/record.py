@@ -133,6 +133,13 @@ class TrialRecord:
         return self.state in ("finished", "stopped", "failed")
 
     @property
+    def shown_state(self) -> str:
+        """The state for a reader: `waiting` for one that has come to a rung and given its slot up to others."""
+        rung = max(self.rungs, default=0)
+        waits = self.decisions.get(rung, ("",))[0] == "wait" and self.images <= rung
+        return "waiting" if self.state == "pending" and waits else self.state
+
+    @property
     def beside_gpu_s(self) -> float:
         """GPU seconds of evaluations beside training, which are no part of any attempt."""
         return sum(metrics.get("evaluation/gpu_s", 0.0) for metrics in self.history.values())
@@ -342,6 +349,10 @@ class SweepRecord:
         if event["rung"] is not None:
             trial.rungs.setdefault(event["rung"], event["value"])
             trial.decisions.setdefault(event["rung"], (event["action"], event["reason"]))
+
+    def _on_rung_decided(self, event: Mapping[str, Any]) -> None:
+        decision = event["action"], event["reason"]
+        self.trials[event["trial_id"]].decisions[event["rung"]] = decision
 
     def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial_id"]]

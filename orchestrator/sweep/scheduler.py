@@ -1,10 +1,11 @@
 """Where trials are compared, and asynchronous successive halving as a pure function of what the rungs have seen.
 
-Rungs are counted in images seen. A trial goes on from a rung when its value is among the best 1 / reduction_factor of
-the values recorded there so far, itself included; the first to arrive always goes on.
+Rungs are counted in images seen. In the stopping variant, which is here, a trial is decided on once at each rung and
+never waits: it goes on when its value is among the best 1 / reduction_factor of the values recorded there, itself
+included; the first to arrive always goes on. `promotion` has the variant in which trials wait.
 
-Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), Algorithm 2, in the stopping
-variant, in which a trial is decided on once at each rung and never waits.
+Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), Algorithm 2; stopping as in the
+schedulers of Ray Tune and Syne Tune.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import math
 from collections.abc import Mapping
 
 from orchestrator.config import first_seeds
-from orchestrator.config.models import AshaConfig, PbtConfig, RunConfig
+from orchestrator.config.models import AshaConfig, PbtConfig, RunConfig, SweepConfig
+from orchestrator.sweep.space import PROPOSING
 from orchestrator.train.reporting import Decision
 
 
@@ -31,6 +33,15 @@ def rungs_images(asha: AshaConfig | None, total_images: int, *, bracket: int = 0
 def generation_ends(pbt: PbtConfig | None, total_images: int) -> tuple[int, ...]:
     """Where a population's generations end, in images; the last ends with training, decides nothing and is left out."""
     return () if pbt is None else tuple(range(pbt.every_images, total_images, pbt.every_images))
+
+
+def promotes(sweep: SweepConfig) -> bool:
+    """Whether trials wait at rungs until the best of them go on, as against being decided on as they come."""
+    if sweep.asha is None:
+        return False
+    if sweep.asha.variant is None:
+        return bool(sweep.points) or sweep.search not in PROPOSING
+    return sweep.asha.variant == "promotion"
 
 
 def trial_rungs(config: RunConfig, *, index: int, seed: int) -> tuple[int, ...]:

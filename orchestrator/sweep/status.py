@@ -68,7 +68,7 @@ class SweepStatus:
 
     def _state_of(self, trial: TrialRecord) -> str:
         """A trial's state; one that was running when its driver crashed waits, as after any other end."""
-        return "pending" if trial.state == "running" and self.state == "crashed" else trial.state
+        return "pending" if trial.state == "running" and self.state == "crashed" else trial.shown_state
 
     def ledger(self) -> Account:
         """Where the hours went up to now."""

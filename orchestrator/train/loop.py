@@ -203,7 +203,7 @@ class Run:
                 if stop is None:
                     continue
                 self.meter.wait_s = stream.take_wait_s()
-                if self._at_stop(stop, bad_samples=self._count_bad_samples(stream)).action == "stop":
+                if self._at_stop(stop, bad_samples=self._count_bad_samples(stream)).action != "continue":
                     return
 
     def _model(self) -> torch.nn.Module:
@@ -246,7 +246,9 @@ class Run:
                 metrics |= found.metrics
         metrics |= self._bad_probe_samples() | summed_j(self.rank.gather(self.energy.take_j()))
         row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
-        return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action == "stop"
+        return (
+            self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action != "continue"
+        )
 
     def _resume(self, found: Checkpoint) -> bool:
         """Load a checkpoint and repeat its report; returns whether nothing is left to do.
@@ -262,7 +264,7 @@ class Run:
         report = TrialReport.from_json(found.meta["report"])
         report = replace(report, final=report.final and self.state.step >= self.plan.total_steps)
         report = self._with_late_rows(report, found.meta.get("evaluating", []))
-        return self._deliver(report).action == "stop" or report.final
+        return self._deliver(report).action != "continue" or report.final
 
     def _inherit(self, inherits: Inheritance) -> bool:
         """Take over another trial's weights; its reports are its own, so there is none to repeat."""
@@ -334,7 +336,7 @@ class Run:
         if stop.checkpoint:
             self._save(report)
         decision = self._deliver(report)
-        if decision.action == "stop":
+        if decision.action != "continue":
             self._finish(report, is_saved=stop.checkpoint)
         self.meter.drain(batch_size=1)
         return decision

@@ -60,9 +60,9 @@ class TrialReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The driver's answer: go on, or checkpoint and return."""
+    """The driver's answer: go on, or checkpoint and return, for good or to wait until the driver has it go on."""
 
-    action: Literal["continue", "stop"] = "continue"
+    action: Literal["continue", "wait", "stop"] = "continue"
     reason: str = ""
 
 

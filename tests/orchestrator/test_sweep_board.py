@@ -17,7 +17,9 @@ from orchestrator.train.slot import Outcome
 METRIC = "probe/linear/mean"
 CONFIG = RunConfig(
     train=TrainConfig(images=6400, batch_size=64),
-    sweep=SweepConfig(metric=METRIC, asha=AshaConfig(first_rung_images=640, reduction_factor=2)),
+    sweep=SweepConfig(
+        metric=METRIC, asha=AshaConfig(variant="stopping", first_rung_images=640, reduction_factor=2)
+    ),
 )
 
 
@@ -420,7 +422,7 @@ def test_taking_over_waits_for_what_a_dying_writer_still_appends(tmp_path: Path)
 
 
 def test_trials_are_compared_within_their_bracket(tmp_path: Path) -> None:
-    asha = AshaConfig(first_rung_images=640, reduction_factor=2, brackets=2)
+    asha = AshaConfig(variant="stopping", first_rung_images=640, reduction_factor=2, brackets=2)
     config = CONFIG.model_copy(update={"sweep": CONFIG.sweep.model_copy(update={"asha": asha})})
     board = Board(str(tmp_path), config)
     for number, trial in enumerate(("a", "b", "c")):

@@ -31,7 +31,7 @@ def _config(folder: Path, images: int) -> RunConfig:
         folder,
         train__images=images,
         sweep__space={"masks.num_target_blocks": {"choices": [1, 2]}},
-        sweep__asha={"first_rung_images": 160, "reduction_factor": 2},
+        sweep__asha={"variant": "stopping", "first_rung_images": 160, "reduction_factor": 2},
     )
 
 

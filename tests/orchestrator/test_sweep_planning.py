@@ -71,12 +71,15 @@ def test_the_cost_is_the_flops_of_each_image_times_the_images(described):
 
 
 def test_halving_bounds_the_cost_from_below(described):
-    halved = apply_overrides(
-        described.config, {"sweep.asha": {"first_rung_images": 1000, "reduction_factor": 3}}
-    )
-    cost = describe_plan(halved).cost
+    def share(**asha):
+        rungs = {"first_rung_images": 1000, "reduction_factor": 3, **asha}
+        cost = describe_plan(apply_overrides(described.config, {"sweep.asha": rungs})).cost
+        return cost.least_flops / cost.flops
+
     # 6 trials see 1,000 images, 2 go on to 3,000, 1 to 9,000: 16,000 of 54,000.
-    assert cost.least_flops / cost.flops == pytest.approx(16 / 54)
+    assert share(variant="stopping") == pytest.approx(16 / 54)
+    # Three geometries under two seeds: one geometry goes on from 1,000 images, under both.
+    assert share() == pytest.approx(22 / 54)
 
 
 def test_a_later_bracket_costs_more_since_it_stops_later(described):

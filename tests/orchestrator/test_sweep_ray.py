@@ -55,12 +55,38 @@ def test_two_trials_of_two_workers_share_two_cpus_and_a_stopped_one_makes_room(t
         train__cpus_per_worker=0.5,
         probe__test_images=60,
         sweep__space={"optimizer.learning_rate": {"choices": [0.001, 0.002, 1.0, 1.1]}},
-        sweep__asha={"first_rung_images": 192, "reduction_factor": 4},
+        sweep__asha={"variant": "stopping", "first_rung_images": 192, "reduction_factor": 4},
     )
     record = _run(config)
     assert [trial.state for trial in record.in_order()] == ["finished", "finished", "stopped", "stopped"]
     slots = {next(iter(trial.attempts.values())).slot_id for trial in record.in_order()}
     assert slots == {"slot-0", "slot-1"}
+    assert _live_placement_groups() == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_trials_wait_at_their_rung_for_each_other_and_the_best_goes_on_from_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    config = tiny_config(
+        tmp_path,
+        sweep__space={"optimizer.learning_rate": {"choices": [1.0, 0.001, 0.003]}},
+        sweep__asha={"first_rung_images": 192, "reduction_factor": 3},
+        sweep__max_concurrent_trials=1,
+    )
+    record = _run(config)
+    best = max(record.in_order(), key=lambda trial: (trial.rungs[192], -trial.index))
+    assert best.state == "finished"
+    others = [trial for trial in record.in_order() if trial is not best]
+    assert [(trial.state, trial.images, len(trial.attempts)) for trial in others] == [("stopped", 192, 1)] * 2
+    rows = [
+        images
+        for attempt in best.attempts
+        for images in best.reported_by
+        if best.reported_by[images] == attempt
+    ]
+    assert sorted(rows) == sorted(best.history)
+    assert len({slot.slot_id for slot in record.slots.values()}) == 1
     assert _live_placement_groups() == []
 
 

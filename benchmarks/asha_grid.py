@@ -1,22 +1,24 @@
 """Successive halving against the full grid on the embedded default: does it find a top geometry, and at what cost?
 
-    python benchmarks/asha_grid.py --folder DIR [--seconds N]     again with the same DIR to go on
+    python benchmarks/asha_grid.py --folder DIR     again with the same DIR to go on
 
-Nine geometries on the settings of sweeps/masks.yaml, for 9,600 images each, are trained in this process, as one
-sweep with its journal in DIR, probed at every rung that the schedules below have. Each schedule then replays these
-curves in many random orders of the trials and on one and more slots; the first schedule is also run for real, on Ray.
-The cost is device time of trials. Writes benchmarks/results/asha_grid-cpu.json.
+Nine geometries on the settings of sweeps/masks.yaml (its own six, and wide blocks at its three scales), 24,000 images
+and three seeds each, are trained as a sweep on Ray, on one slot, and probed every 4,800 images. The first schedule is
+run for real under two of the seeds. Each schedule then replays the grid's curves, in both variants of halving, under
+every choice of one, two and three of the seeds, in many random orders of the trials and on one and more slots. The
+winner is the finished geometry with the best mean over its seeds; its rank is by the grid's means over the same
+seeds. Cost is device time of trials, as a share of the grid's. Writes benchmarks/results/asha_grid-cpu.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import random
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,86 +29,59 @@ from sweep_common import Silent
 
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
-from orchestrator.data import prepare_data
-from orchestrator.storage import open_store
 from orchestrator.sweep.account import account
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.replay import RecordedCurves
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.space import TrialPlan, plan_sweep
-from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run
-from orchestrator.train.reporting import Decision, TrialReport
-from orchestrator.train.reuse import DataCache
-from orchestrator.train.slot import Outcome
 
 RESULTS = Path(__file__).parent / "results"
 SWEEP = Path(__file__).parents[1] / "sweeps" / "masks.yaml"
 METRIC = "probe/linear/mean"
 SPACE = {
-    "masks.target_scale": {"choices": [[0.05, 0.08], [0.08, 0.12], [0.15, 0.2]]},
+    "masks.target_scale": {"choices": [[0.08, 0.12], [0.15, 0.2], [0.22, 0.25]]},
     "masks.target_aspect_ratio": {"choices": [[0.4, 0.5], [0.75, 1.5], [2.0, 3.0]]},
 }
+SEEDS = (0, 1, 2)
+SEEDS_FOR_REAL = (0, 1)
 SCHEDULES = (
-    {"first_rung_images": 1200, "reduction_factor": 4},
-    {"first_rung_images": 1200, "reduction_factor": 2},
-    {"first_rung_images": 2400, "reduction_factor": 4},
-    {"first_rung_images": 2400, "reduction_factor": 2},
+    {"first_rung_images": 4800, "reduction_factor": 3},
+    {"first_rung_images": 4800, "reduction_factor": 4},
+    {"first_rung_images": 4800, "reduction_factor": 2},
+    {"first_rung_images": 9600, "reduction_factor": 2},
 )
-PROBED_AT = (1200, 2400, 4800)
 ORDERS = 20
 SLOTS = (1, 4)
 
 
-class InProcess:
-    """Reports to a board in this process."""
-
-    def __init__(self, board: Board, attempt_id: str) -> None:
-        self.board, self.attempt_id = board, attempt_id
-
-    def report(self, report: TrialReport) -> Decision:
-        """Deliver a report and hear the decision."""
-        return self.board.report(report, self.attempt_id)
-
-
-def make_config(folder: Path) -> RunConfig:
+def make_config(folder: Path, seeds: Sequence[int]) -> RunConfig:
     """The embedded default over more geometries; no health rule stops a trial, so that every curve is whole."""
     values = {
         "sweep.space": SPACE,
-        "storage.uri": str(folder / "runs"),
-        "data.loader_threads": 0,
-        "probe.every_images": None,
+        "sweep.seeds": list(seeds),
+        "storage.uri": str(folder),
+        "probe.every_images": 4800,
         "health.stop_unhealthy": False,
-        "train.images": 9600,
-        "train.report_every_images": 2400,
-        "train.checkpoint_every_images": 2400,
-        "probe.train_images": 3000,
         "train.gpus_per_worker": 0,
         "sweep.max_concurrent_trials": 1,
     }
     return apply_overrides(load_config(str(SWEEP)), values)
 
 
-def run_grid(config: RunConfig, folder: Path, seconds: float) -> SweepRecord:
-    """Every trial to its end, from wherever an earlier call came to; begins none after so many seconds."""
-    until_s = time.monotonic() + seconds
-    uri, cache = str(folder / "grid"), DataCache()
-    board = Board(uri, config, prepare_data(config).uri)
-    board.slot_opened("slot-0", 0.0, 1.0)
-    for trial in plan_sweep(config).trials:
-        board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
-    while time.monotonic() < until_s and (assignment := board.next_trial("slot-0")).job is not None:
-        job = replace(assignment.job, rungs_images=PROBED_AT)
-        Run(job, InProcess(board, assignment.attempt_id), Rank(), cache).train()
-        board.attempt_ended(job.trial_id, assignment.attempt_id, Outcome())
-        ended = board.record().trials[job.trial_id]
-        print(f"{ended.index:2d} {ended.metrics[METRIC]:.2f}  {ended.name}", flush=True)
-    found = fold(read_events(open_store(uri)))
-    found.trials = {trial.trial_id: found.trials[trial.trial_id] for trial in plan_sweep(config).trials}
-    return found
+def run(config: RunConfig, folder: Path, sweep_id: str) -> SweepRecord:
+    """A sweep on one CPU core to its end, from wherever an earlier call came to."""
+    resume = (folder / sweep_id / "journal").exists()
+    return run_sweep(
+        SweepRequest(config=config, observer=Silent(), sweep_id=sweep_id, resume=resume, num_cpus=1)
+    )
+
+
+def under_seeds(grid: SweepRecord, seeds: Sequence[int]) -> SweepRecord:
+    """The grid's trials of these seeds alone."""
+    return replace(
+        grid, trials={trial.trial_id: trial for trial in grid.trials.values() if trial.seed in seeds}
+    )
 
 
 def hours_of_trials(record: SweepRecord, config: RunConfig) -> float:
@@ -114,94 +89,117 @@ def hours_of_trials(record: SweepRecord, config: RunConfig) -> float:
     return sum(hours.total for hours in account(record, config.budget).trials.values())
 
 
+def images_of(record: SweepRecord) -> int:
+    """Images that a sweep trained on."""
+    return sum(trial.images for trial in record.trials.values())
+
+
+def means(record: SweepRecord) -> dict[str, float]:
+    """The mean over its finished seeds of every geometry that has one, by its point."""
+    values: dict[str, list[float]] = {}
+    for trial in record.trials.values():
+        if trial.state == "finished":
+            values.setdefault(json.dumps(trial.point, sort_keys=True), []).append(trial.metrics[METRIC])
+    return {point: statistics.mean(each) for point, each in values.items()}
+
+
 def winner_rank(record: SweepRecord, grid: SweepRecord) -> int:
-    """Where the best finished trial of a sweep stands among the grid's values; 1 is the best."""
-    finished = [trial for trial in record.trials.values() if trial.state == "finished"]
-    winner = max(finished, key=lambda trial: trial.metrics[METRIC])
-    values = {trial_id: trial.metrics[METRIC] for trial_id, trial in grid.trials.items()}
-    return 1 + sum(value > values[winner.trial_id] for value in values.values())
+    """Where a sweep's winner stands among the grid's geometries; 1 is the best."""
+    finished, whole = means(record), means(grid)
+    winner = max(finished, key=lambda point: finished[point])
+    return 1 + sum(value > whole[winner] for value in whole.values())
 
 
-def replay_schedule(
-    config: RunConfig, schedule: Mapping[str, int], trials: Sequence[TrialPlan], grid: SweepRecord
-) -> dict[str, Any]:
-    """Ranks and costs of one schedule over random orders of the trials, by number of slots."""
-    halved = apply_overrides(config, {"sweep.asha": dict(schedule)})
-    whole = hours_of_trials(grid, config)
-    found: dict[str, Any] = {**schedule, "orders": ORDERS}
-    for num_slots in SLOTS:
-        ranks, shares = [], []
-        for number in range(ORDERS + 1):  # the file's own order first
-            order = random.Random(number).sample(list(trials), len(trials)) if number else list(trials)
-            renumbered = [replace(trial, index=place) for place, trial in enumerate(order)]
-            cluster = SimulatedCluster(num_slots=num_slots, gpus_per_slot=0.0, start_s=0.0)
-            record = simulate(halved, renumbered, RecordedCurves(grid), cluster)
-            ranks.append(winner_rank(record, grid))
-            shares.append(hours_of_trials(record, config) / whole)
-        as_listed = {"rank_of_winner": ranks.pop(0), "cost_share": round(shares.pop(0), 3)}
-        found[f"slots_{num_slots}"] = {
-            "in_the_files_order": as_listed,
-            "winner_in_top_three": sum(rank <= 3 for rank in ranks) / ORDERS,
-            "winner_is_the_grids": sum(rank == 1 for rank in ranks) / ORDERS,
-            "cost_share_median": round(statistics.median(shares), 3),
-            "cost_share_highest": round(max(shares), 3),
-        }
+def replay(
+    config: RunConfig, trials: Sequence[TrialPlan], grid: SweepRecord, num_slots: int, order: int
+) -> tuple[int, float]:
+    """The winner's rank and the cost of one replay; order 0 is the file's own, others are random."""
+    taken = random.Random(order).sample(list(trials), len(trials)) if order else list(trials)
+    renumbered = [replace(trial, index=place) for place, trial in enumerate(taken)]
+    cluster = SimulatedCluster(num_slots=num_slots, gpus_per_slot=0.0, start_s=0.0)
+    record = simulate(config, renumbered, RecordedCurves(grid), cluster)
+    return winner_rank(record, grid), hours_of_trials(record, config) / hours_of_trials(grid, config)
+
+
+def replays(folder: Path, grid: SweepRecord, variant: str, schedule: Mapping[str, int]) -> dict[str, Any]:
+    """Ranks and costs of one variant and schedule, by number of slots and by seeds."""
+    found: dict[str, Any] = {"variant": variant, **schedule}
+    for num_slots, count in itertools.product(SLOTS, range(1, len(SEEDS) + 1)):
+        rows = {}
+        for seeds in itertools.combinations(SEEDS, count):
+            config = apply_overrides(
+                make_config(folder, seeds), {"sweep.asha": {"variant": variant, **schedule}}
+            )
+            trials, curves = plan_sweep(config).trials, under_seeds(grid, seeds)
+            listed = replay(config, trials, curves, num_slots, 0)
+            ranks, shares = zip(
+                *(replay(config, trials, curves, num_slots, order) for order in range(1, ORDERS + 1)),
+                strict=True,
+            )
+            rows[",".join(map(str, seeds))] = {
+                "in_the_files_order": {"rank_of_winner": listed[0], "cost_share": round(listed[1], 3)},
+                "winner_in_top_three": sum(rank <= 3 for rank in ranks) / ORDERS,
+                "cost_share_median": round(statistics.median(shares), 3),
+                "cost_share_highest": round(max(shares), 3),
+            }
+        found[f"slots_{num_slots}_seeds_{count}"] = rows
     return found
 
 
-def run_for_real(config: RunConfig, grid: SweepRecord) -> dict[str, Any]:
-    """The first schedule as a sweep on Ray."""
-    halved = apply_overrides(config, {"sweep.asha": dict(SCHEDULES[0])})
-    record = run_sweep(SweepRequest(config=halved, observer=Silent(), num_cpus=1))
+def run_for_real(folder: Path, grid: SweepRecord) -> dict[str, Any]:
+    """The first schedule, in the variant that a grid has by default, as a sweep on Ray."""
+    config = apply_overrides(make_config(folder, SEEDS_FOR_REAL), {"sweep.asha": dict(SCHEDULES[0])})
+    record, curves = run(config, folder, "halved"), under_seeds(grid, SEEDS_FOR_REAL)
     states = [trial.state for trial in record.in_order()]
     return {
         **SCHEDULES[0],
-        "rank_of_winner_in_the_grid": winner_rank(record, grid),
-        "share_of_the_grids_images": round(
-            sum(trial.images for trial in record.trials.values())
-            / sum(trial.images for trial in grid.trials.values()),
-            3,
-        ),
-        "cost_share": round(hours_of_trials(record, config) / hours_of_trials(grid, config), 3),
+        "seeds": list(SEEDS_FOR_REAL),
+        "rank_of_winner_in_the_grid": winner_rank(record, curves),
+        "share_of_the_grids_images": round(images_of(record) / images_of(curves), 3),
+        "cost_share": round(hours_of_trials(record, config) / hours_of_trials(curves, config), 3),
+        "core_hours": round(hours_of_trials(record, config), 3),
+        "core_hours_of_the_grid": round(hours_of_trials(curves, config), 3),
         "finished": states.count("finished"),
         "stopped": states.count("stopped"),
+        "values_that_differ_from_the_grids": sum(
+            row[METRIC] != grid.trials[trial.trial_id].history[images][METRIC]
+            for trial in record.trials.values()
+            for images, row in trial.history.items()
+            if METRIC in row
+        ),
     }
 
 
 def main() -> None:
-    """Grid, replays, real run; store the figures."""
+    """Grid, real run, replays; store the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/asha-grid"))
-    parser.add_argument("--seconds", type=float, default=86_400.0)
-    parser.add_argument("--real", action="store_true", help="Run the first schedule on Ray, too.")
-    arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
-    torch.set_num_threads(1)
-    config = make_config(folder)
-    grid = run_grid(config, folder, arguments.seconds)
-    if any(trial.state != "finished" for trial in grid.trials.values()):
-        print("the grid is not complete: call again", flush=True)
-        return
-    report = {
+    folder = parser.parse_args().folder.resolve()
+    grid = run(make_config(folder, SEEDS), folder, "grid")
+    report: dict[str, Any] = {
         "device": f"{platform.machine()}, {os.cpu_count()} cores, one used",
         "torch": torch.__version__,
         "trials": len(grid.trials),
-        "images_a_trial": config.train.images,
+        "images_a_trial": make_config(folder, SEEDS).train.images,
         "grid": {
             trial.name: {
-                str(images): round(row[METRIC], 2) for images, row in trial.history.items() if METRIC in row
+                str(images): round(row[METRIC], 2)
+                for images, row in sorted(trial.history.items())
+                if METRIC in row
             }
             for trial in grid.in_order()
         },
-        "replays": [replay_schedule(config, each, plan_sweep(config).trials, grid) for each in SCHEDULES],
+        "grid_means": {point: round(value, 2) for point, value in means(grid).items()},
+        "real": run_for_real(folder, grid),
     }
-    print(json.dumps(report["replays"], indent=2), flush=True)
-    if arguments.real:
-        report["real"] = run_for_real(config, grid)
-        print(json.dumps(report["real"], indent=2))
-    text = json.dumps(report, indent=2)
+    print(json.dumps(report["real"], indent=2), flush=True)
+    report["replays"] = [
+        replays(folder, grid, variant, schedule)
+        for variant in ("promotion", "stopping")
+        for schedule in SCHEDULES
+    ]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "asha_grid-cpu.json").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / "asha_grid-cpu.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,19 +207,44 @@ def baselines(
 ) -> dict[str, float]:
     """The untrained encoder's and the raw pixels' probe accuracies, in per cent.
 
-    `state` must be untrained. Every rank must call it. Rank 0 reads the stored figures when another trial with the
-    same data, encoder, probe and seed has measured them, and stores them otherwise. Of the trials that start together
-    on a node one measures, and the others wait for it.
+    `state` must be untrained. Every rank must call it. Rank 0 reads the stored figures of each when another trial has
+    measured them (of pixels: with the same data and probe; of the encoder: with the same encoder and seed, too), and
+    stores them otherwise. Of the trials that start together on a node one measures, and the others wait for it.
     """
-    key = _baseline_key(config, shards, rank)
-    with _alone_on_node(shards, key, rank):
-        stored = _stored(store, f"{key}.json") if rank.index == 0 else None
-        if rank.broadcast(stored is not None):
-            return stored or {}
-        found = _measure_baselines(state, probes, config=config, rank=rank)
-        if all(f"baseline/{name}/linear/mean" in found for name in ("untrained", "pixels")):
-            store.write(f"{key}.json", json.dumps(found, sort_keys=True).encode())
-        return found
+
+    def untrained() -> dict[str, float]:
+        return _as_baseline("untrained", evaluate(state, probes, config=config, rank=rank))
+
+    def pixels() -> dict[str, float]:
+        if rank.index != 0:
+            return {}
+        features = _pixels(probes.train.images_uint8_NCHW), _pixels(probes.test.images_uint8_NCHW)
+        train = config.train.model_copy(update={"seed": 0})  # one figure for trials of every seed
+        return _as_baseline(
+            "pixels", _tried_probe(*features, probes, config=config.model_copy(update={"train": train}))
+        )
+
+    found: dict[str, float] = {}
+    for key, measure in (
+        (_untrained_key(config, shards, rank), untrained),
+        (_pixels_key(config, shards), pixels),
+    ):
+        with _alone_on_node(shards, key, rank):
+            found |= _stored_or(measure, key, rank=rank, store=store)
+    return found
+
+
+def _stored_or(
+    measure: Callable[[], dict[str, float]], key: str, *, rank: Rank, store: Store
+) -> dict[str, float]:
+    """A baseline's figures on rank 0: those that are stored under `key`, or measured and then stored."""
+    stored = _stored(store, f"{key}.json") if rank.index == 0 else None
+    if rank.broadcast(stored is not None):
+        return stored or {}
+    found = measure()
+    if any(name.endswith("/linear/mean") for name in found):  # on rank 0, unless the probe failed
+        store.write(f"{key}.json", json.dumps(found, sort_keys=True).encode())
+    return found
 
 
 def _alone_on_node(shards: ShardSet, key: str, rank: Rank) -> AbstractContextManager[object]:
@@ -236,19 +262,9 @@ def _stored(store: Store, name: str) -> dict[str, float] | None:
     return figures
 
 
-def _measure_baselines(
-    state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank
-) -> dict[str, float]:
-    """Probe the untrained encoder and raw pixels; rank 0 gets the figures, the others none."""
-    untrained = evaluate(state, probes, config=config, rank=rank)
-    if rank.index != 0:
-        return {}
-    pixels = _tried_probe(
-        _pixels(probes.train.images_uint8_NCHW), _pixels(probes.test.images_uint8_NCHW), probes, config=config
-    )
+def _as_baseline(name: str, evaluation: Evaluation) -> dict[str, float]:
     return {
         f"baseline/{name}/{metric.removeprefix('probe/')}": value
-        for name, evaluation in (("untrained", untrained), ("pixels", pixels))
         for metric, value in evaluation.metrics.items()
         if metric.startswith("probe/")
     }
@@ -270,14 +286,32 @@ def _pixels(images_NCHW: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _baseline_key(config: RunConfig, shards: ShardSet, rank: Rank) -> str:
-    basis = {
+def _pixels_key(config: RunConfig, shards: ShardSet) -> str:
+    """What the probe accuracies of raw pixels depend on."""
+    return _digest(_probed(config, shards))
+
+
+def _untrained_key(config: RunConfig, shards: ShardSet, rank: Rank) -> str:
+    """What the probe accuracies of the untrained encoder depend on."""
+    return _digest(
+        {
+            **_probed(config, shards),
+            "normalisation": [config.data.mean, config.data.std],
+            "encoder": asdict(config.encoder),
+            "seed": config.train.seed,
+            "precision": rank.precision,
+        }
+    )
+
+
+def _probed(config: RunConfig, shards: ShardSet) -> dict[str, Any]:
+    return {
         "data": shards.digest,
         "splits": [config.data.train_split, config.data.test_split],
-        "normalisation": [config.data.mean, config.data.std],
-        "encoder": asdict(config.encoder),
+        "size": config.encoder.image_size_px,
         "probe": config.probe.model_dump(mode="json", exclude={"every_images", "beside", "max_failures"}),
-        "seed": config.train.seed,
-        "precision": rank.precision,
     }
+
+
+def _digest(basis: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
 from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import _baseline_key, baselines
+from orchestrator.train.evaluation import _pixels_key, _untrained_key, baselines
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 from orchestrator.train.reuse import DataCache
@@ -94,7 +94,8 @@ def test_a_checkpoint_of_another_precision_is_refused_with_both(folder: Path) ->
 
 def test_a_trial_waits_for_the_one_that_measures_the_shared_baselines(folder: Path) -> None:
     run = Run(_job(folder, "waits", train__seed=5), ListReporter(), Rank())
-    key, store = _baseline_key(run.config, run.shards, run.rank), open_store(str(folder / "shared"))
+    key, store = _untrained_key(run.config, run.shards, run.rank), open_store(str(folder / "shared"))
+    store.write(f"{_pixels_key(run.config, run.shards)}.json", b'{"baseline/pixels/linear/mean": 20.0}')
     found: dict[str, float] = {}
 
     def measure() -> None:
@@ -108,7 +109,30 @@ def test_a_trial_waits_for_the_one_that_measures_the_shared_baselines(folder: Pa
         waiting.start()
         store.write(f"{key}.json", b'{"baseline/untrained/linear/mean": 12.5}')
     waiting.join()
-    assert found == {"baseline/untrained/linear/mean": 12.5}
+    assert found == {"baseline/untrained/linear/mean": 12.5, "baseline/pixels/linear/mean": 20.0}
+
+
+def test_pixels_are_probed_once_for_every_seed(folder: Path) -> None:
+    runs = [Run(_job(folder, f"seed-{seed}", train__seed=seed), ListReporter(), Rank()) for seed in (3, 4)]
+    store = open_store(str(folder / "baselines-of-two"))
+    found = []
+    for run in runs:
+        assert run.probes is not None
+        found.append(
+            baselines(run.state, run.shards, run.probes, config=run.config, rank=run.rank, store=store)
+        )
+        found.append(
+            baselines(run.state, run.shards, run.probes, config=run.config, rank=run.rank, store=store)
+        )
+    assert len(list(store.list())) == 3
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    pixels, untrained = (
+        [{name: value for name, value in each.items() if f"/{kind}/" in name} for each in found]
+        for kind in ("pixels", "untrained")
+    )
+    assert pixels[0] == pixels[2]
+    assert untrained[0] != untrained[2]
 
 
 def test_a_finished_run_says_its_last_report_again_and_trains_nothing(folder: Path) -> None:

@@ -382,11 +382,12 @@ def _compared(config: RunConfig) -> str:
     if sweep.pbt is not None and ends:
         share = f"the lowest {100 * sweep.pbt.replaced_fraction:g} % go on from the highest"
         return f"a population, in which {share} at {_listed(ends)} images"
-    if not rungs:
+    if sweep.asha is None or not rungs:
         return "no trial is stopped early"
-    brackets = 1 if sweep.asha is None else sweep.asha.brackets
+    brackets, share = sweep.asha.brackets, f"1 in {sweep.asha.reduction_factor}"
     dealt = f"; in {brackets} brackets, each later one without another of the first" if brackets > 1 else ""
-    return f"halved at {_listed(rungs)} images{dealt}"
+    compared = "of all geometries" if promotes(sweep) else "of the trials that came before"
+    return f"the best {share} {compared} go on at {_listed(rungs)} images{dealt}"
 
 
 def _listed(images: Sequence[int]) -> str:

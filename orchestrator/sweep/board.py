@@ -320,6 +320,8 @@ class Board:
         fields = report.to_json()
         if self._stop_reason is not None or (_is_missing(report) and self._config.sweep.pbt is None):
             fields["rung"] = None  # an interrupted rung is decided when the sweep goes on
+        if promotes(self._config.sweep) and decision.action == "stop" and not math.isnan(value):
+            fields["rung"] = None  # a trial beyond help would take the place of one that can go on
         self.append(
             "report",
             attempt_id=attempt_id,

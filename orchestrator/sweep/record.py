@@ -358,7 +358,7 @@ class SweepRecord:
         trial = self.trials[event["trial_id"]]
         trial.state, trial.reason, trial.revived = "pending", "", True
         trial.decisions = {
-            rung: decision for rung, decision in trial.decisions.items() if decision[0] != "stop"
+            rung: decision for rung, decision in trial.decisions.items() if decision[0] == "continue"
         }
 
     def _on_trial_ended(self, event: Mapping[str, Any]) -> None:

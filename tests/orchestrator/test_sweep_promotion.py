@@ -191,6 +191,34 @@ def test_a_stop_that_is_undone_runs_to_the_end() -> None:
     assert (record.trials[worst].state, record.trials[worst].images) == ("finished", 900)
 
 
+def test_one_that_was_cancelled_while_it_waited_runs_to_the_end_when_it_is_revived() -> None:
+    mortal = Mortal()
+    cluster = _cluster(_rising, store=mortal)
+    mortal.limit = 35
+    with pytest.raises(Killed):
+        cluster.drive()
+    mortal.limit = 10**9
+    board = Board("memory", cluster.config, store=mortal)
+    worst = board.record().in_order()[0]
+    assert worst.shown_state == "waiting"
+    board.cancel_rest()
+    board.revive(worst.trial_id)
+    revived = cluster.drive().trials[worst.trial_id]
+    assert (revived.state, revived.images) == ("finished", 900)
+
+
+def test_one_that_is_stopped_as_unhealthy_at_a_rung_takes_no_place_there() -> None:
+    def report(job: TrialJob, images: int, weight: float) -> dict[str, float]:
+        rate = job.config.optimizer.learning_rate
+        return {METRIC: _rising(rate, 0, images), "train/loss": math.nan if rate == RATES[8] else 0.1}
+
+    few = _config(sweep__space={RATE: {"choices": list(RATES[6:])}})
+    record = Cluster(few, num_slots=1, report=report).drive()
+    sick = record.in_order()[2]
+    assert (sick.state, sick.images) == ("stopped", 100)
+    assert _images(record)[RATES[7]] == 900
+
+
 def test_points_that_are_added_later_are_ranked_with_those_that_came_before() -> None:
     few = _config(sweep__space={RATE: {"choices": list(RATES[:6])}})
     cluster = _cluster(_rising, few)

@@ -1,11 +1,11 @@
 """Successive halving in which trials wait at a rung: who goes on from there, and who is out. Pure, read off the record.
 
-A trial that reaches a rung writes its checkpoint and gives its slot to one that has not begun. Once nothing else waits
-for a slot, the best of those that have come to a rung go on: one in `reduction_factor`, counted over those that have
-come, and at least one when nobody else can come; then the others are out. So where there is one slot every rung sees
-all its trials before it decides, and where there are many no slot stands idle for the last of them. Geometries are
-compared, by the mean over the seeds of each; all seeds of one go on, or none. Called by the board, which journals what
-comes out before anybody goes on.
+A trial that reaches a rung writes its checkpoint and gives its slot to one that has not begun. Once nothing else
+waits for a slot, the best of those that have come to a rung go on: one in `reduction_factor`, counted over those that
+have come, and at least one when nobody else can come; then the others are out. So where there is one slot every rung
+sees all its trials before it decides, and where there are many none waits longer than the last trial of a rung takes.
+Geometries are compared, by the mean over the seeds of each; all seeds of one go on, or none (within a bracket).
+Called by the board, which journals what comes out before anybody goes on.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), Algorithm 2.
 Deviates: begins every trial before it promotes any, since the number of trials is given; the rest is that of its free

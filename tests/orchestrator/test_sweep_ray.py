@@ -70,7 +70,7 @@ def test_trials_wait_at_their_rung_for_each_other_and_the_best_goes_on_from_its_
 ) -> None:
     config = tiny_config(
         tmp_path,
-        sweep__space={"optimizer.learning_rate": {"choices": [1.0, 0.001, 0.003]}},
+        sweep__space={"optimizer.learning_rate": {"choices": [0.002, 0.001, 0.003]}},
         sweep__asha={"first_rung_images": 192, "reduction_factor": 3},
         sweep__max_concurrent_trials=1,
     )

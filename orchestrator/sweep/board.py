@@ -320,7 +320,7 @@ class Board:
         fields = report.to_json()
         if self._stop_reason is not None or (_is_missing(report) and self._config.sweep.pbt is None):
             fields["rung"] = None  # an interrupted rung is decided when the sweep goes on
-        if promotes(self._config.sweep) and decision.action == "stop" and not math.isnan(value):
+        if promotes(self._config.sweep) and decision.action == "stop":
             fields["rung"] = None  # a trial beyond help would take the place of one that can go on
         self.append(
             "report",
@@ -345,7 +345,7 @@ class Board:
         return decision
 
     def _is_exhausted(self) -> bool:
-        """Whether nothing waits for a slot, nor for the end of a generation after which it would."""
+        """Whether nothing waits for a slot, nor at a rung or the end of a generation, after which it might."""
         trials = self._record.trials.values()
         return self._queue.exhausted and not any(self._waits(trial) for trial in trials)
 
@@ -357,9 +357,8 @@ class Board:
         """Queue the best trial that may go on from the rung it waits at; end those that can no more."""
         best = self._best_waiting()
         if best is not None:
-            self._queue.waiting.append(
-                best.trial_id
-            )  # first: what is lost of its event it hears at the rung again
+            # Queued first: where the event is lost on its way, the trial hears its verdict at the rung again.
+            self._queue.waiting.append(best.trial_id)
             self._decide_rung(best)
 
     def _goes_straight_on(self, trial_id: str) -> bool:
@@ -472,7 +471,7 @@ class Board:
     ) -> bool:
         """Whether a trial's way to its next decision fits, beside what is reserved to bring one to its end.
 
-        One that has begun is what the reserve is for, unless others wait that have come farther.
+        Where trials do not wait at rungs, the reserve is for whichever has begun, so none is kept from that.
         """
         held = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
         running = [(other, self._rungs(other)) for other in held if other is not trial]
@@ -553,7 +552,9 @@ class Board:
         if report.rung is not None and self._config.sweep.pbt is not None:
             if is_decided(self._record, report.rung):
                 return Decision()
-            return Decision(action="wait", reason="its generation ends: the others come as far")
+            return Decision(
+                action="wait", reason="its generation ends: it goes on when the others have come as far"
+            )
         if report.rung is None or self._asha is None or trial.revived or _is_missing(report):
             return Decision()
         earlier = trial.decisions.get(report.rung)

@@ -1,8 +1,8 @@
 """Probes of a run: frozen target-encoder features of the labelled images, beside the two baselines.
 
 The baselines are measured in the same run with the same probe: the untrained encoder (the run's own initial weights)
-and raw pixels. They do not depend on the masks, so they are stored once for each (data, encoder, probe, seed) and
-shared by the trials of a sweep.
+and raw pixels. They do not depend on the masks, so they are stored and shared by the trials of a sweep: those of the
+encoder for each (data, encoder, probe, seed), those of pixels for each (data, image size, probe).
 """
 
 from __future__ import annotations

@@ -44,7 +44,9 @@ class PreemptionNotice:
         fresh -= self._known
         if fresh:
             self._known |= fresh
-            _log.warning("%s will be taken away: writing a checkpoint", ", ".join(sorted(fresh)))
+            _log.warning(
+                "writing a checkpoint, since these stop or are taken away: %s", ", ".join(sorted(fresh))
+            )
             self._raised.set()
 
     def start(self) -> None:

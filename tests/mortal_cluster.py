@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
+
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import MemoryStore, Store
@@ -120,3 +122,22 @@ class Cluster:
         row = Row(images=images, timestamp_ms=images, metrics=self.report(job, images, weight))
         report = TrialReport(trial_id=job.trial_id, images=images, rows=(row,), rung=rung, final=final)
         return board.report(report, attempt_id)
+
+    def killed_at(self, num_events: int) -> Cluster:
+        """Drive until the journal holds so many events and the driver dies; the next one is left alone."""
+        assert isinstance(self.store, Mortal)
+        self.store.limit = num_events
+        with pytest.raises(Killed):
+            self.drive()
+        self.store.limit = 10**9
+        return self
+
+
+def check_kills(
+    make: Callable[[], Cluster], told: Callable[[SweepRecord], object], moments: Callable[[int], range]
+) -> None:
+    """A driver that is killed at each of `moments(number of events undisturbed)`, and goes on, comes to the same."""
+    undisturbed = make()
+    expected = told(undisturbed.drive())
+    for moment in moments(len(list(undisturbed.store.list("journal/")))):
+        assert told(make().killed_at(moment).drive()) == expected, f"killed at event {moment}"

@@ -437,6 +437,10 @@ class ListedPoint(Section):
     """A published value of the ranking metric, to stand beside the measured one."""
 
 
+PROPOSING = ("optuna", "gp")
+"""Searches that propose each point by what they have heard of those before it."""
+
+
 class SweepConfig(Section):
     """Which keys are searched, how, and what stops a trial early."""
 

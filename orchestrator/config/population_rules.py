@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.config.faults import Problem, key_path, problem
-from orchestrator.config.models import Choice, RunConfig
+from orchestrator.config.models import PROPOSING, Choice, RunConfig
 from orchestrator.config.space import grid_size
 from orchestrator.config.yaml12 import KeyPath
 
@@ -44,7 +44,7 @@ def _check_beside(config: RunConfig) -> list[Problem]:
             "sweep again under another to see its noise"
         )
         found.append(problem(("sweep", "seeds"), message))
-    if sweep.search in ("optuna", "gp"):
+    if sweep.search in PROPOSING:
         message = f"must be grid, random or sobol under sweep.pbt, not {sweep.search}: members begin together"
         found.append(problem(("sweep", "search"), message))
     if sweep.points:

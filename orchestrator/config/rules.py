@@ -16,7 +16,7 @@ from jepa_core.encoder import check_encoder_name
 from jepa_core.objectives import Data2Vec2Settings
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.fields import settings
-from orchestrator.config.models import RunConfig
+from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.config.yaml12 import KeyPath
 
 MAX_GRID_PATCHES = 16_384
@@ -215,7 +215,7 @@ def _check_variant(config: RunConfig) -> list[Problem]:
     sweep = config.sweep
     if sweep.asha is None or sweep.asha.variant != "promotion" or sweep.points:
         return []
-    if sweep.search not in ("optuna", "gp"):
+    if sweep.search not in PROPOSING:
         return []
     message = (
         f"cannot be promotion when sweep.search is {sweep.search}, which hears of a trial before it proposes the "
@@ -230,7 +230,7 @@ def _check_trade_off(config: RunConfig) -> list[Problem]:
     sweep = config.sweep
     if sweep.trade_off is None:
         return []
-    if sweep.search not in ("optuna", "gp"):
+    if sweep.search not in PROPOSING:
         message = f"needs a search that proposes, not {sweep.search}; set sweep.search to optuna or gp"
         return _broken("sweep.trade_off", message)
     if sweep.asha is not None:
@@ -242,7 +242,7 @@ def _check_trade_off(config: RunConfig) -> list[Problem]:
 @rule("sweep.warm_start", "sweep.search")
 def _check_warm_start(config: RunConfig) -> list[Problem]:
     """`sweep.warm_start` needs a search that proposes (`optuna` or `gp`)."""
-    if config.sweep.warm_start is None or config.sweep.search in ("optuna", "gp"):
+    if config.sweep.warm_start is None or config.sweep.search in PROPOSING:
         return []
     message = f"needs a search that proposes, not {config.sweep.search}; set sweep.search to optuna or gp"
     return _broken("sweep.warm_start", message)

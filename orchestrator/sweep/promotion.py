@@ -51,7 +51,7 @@ class _Geometry:
 
 def waits(config: RunConfig, trial: TrialRecord) -> bool:
     """Whether a trial has come to a rung and has not heard yet whether it goes on."""
-    return promotes(config.sweep) and not trial.done and bool(_waits_at(trial))
+    return promotes(config.sweep) and not trial.done and bool(trial.waits_at)
 
 
 def verdicts(config: RunConfig, record: SweepRecord, *, begins_more: bool = True) -> list[Verdict]:
@@ -107,11 +107,5 @@ def _at_rung(trials: list[TrialRecord], rung: int, factor: int, out: Collection[
         said = "is among the" if promoted else "is below the"
         reason = f"{which}{point.value:.2f} at {rung:,} images, {said} best {num_promoted} of {len(ranked)}"
         for trial in point.trials:
-            if not trial.done and _waits_at(trial) == rung:
+            if not trial.done and trial.waits_at == rung:
                 yield Verdict(trial_id=trial.trial_id, rung=rung, promoted=promoted, reason=reason)
-
-
-def _waits_at(trial: TrialRecord) -> int:
-    """The rung that a trial waits at; 0 where it waits at none."""
-    rung = max(trial.rungs, default=0)
-    return rung if trial.decisions.get(rung, ("",))[0] == "wait" else 0

@@ -135,9 +135,13 @@ class TrialRecord:
     @property
     def shown_state(self) -> str:
         """The state for a reader: `waiting` for one that has come to a rung and given its slot up to others."""
+        return "waiting" if self.state == "pending" and self.waits_at else self.state
+
+    @property
+    def waits_at(self) -> int:
+        """The rung, in images, from which the trial has not heard yet whether it goes on; 0 where there is none."""
         rung = max(self.rungs, default=0)
-        waits = self.decisions.get(rung, ("",))[0] == "wait" and self.images <= rung
-        return "waiting" if self.state == "pending" and waits else self.state
+        return rung if self.decisions.get(rung, ("",))[0] == "wait" and self.images <= rung else 0
 
     @property
     def beside_gpu_s(self) -> float:

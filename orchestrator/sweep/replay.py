@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config import first_seeds, parse_config
-from orchestrator.config.models import RunConfig
+from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.errors import ConfigError, Fault
 from orchestrator.sweep.account import account
 from orchestrator.sweep.places import place_of
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.resume import deciding_differences
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import PROPOSING, TrialPlan, make_trial, plan_sweep
+from orchestrator.sweep.space import TrialPlan, make_trial, plan_sweep
 
 
 class RecordedCurves:

@@ -14,8 +14,7 @@ import math
 from collections.abc import Mapping
 
 from orchestrator.config import first_seeds
-from orchestrator.config.models import AshaConfig, PbtConfig, RunConfig, SweepConfig
-from orchestrator.sweep.space import PROPOSING
+from orchestrator.config.models import PROPOSING, AshaConfig, PbtConfig, RunConfig, SweepConfig
 from orchestrator.train.reporting import Decision
 
 

@@ -18,12 +18,9 @@ from torch.quasirandom import SobolEngine
 
 from jepa_core.masks import PatchGrid, geometry_key
 from orchestrator.config import apply_overrides, axis_value, first_seeds, flatten, grid_points, searched_keys
-from orchestrator.config.models import Axis, Choice, ListedPoint, RunConfig
+from orchestrator.config.models import PROPOSING, Axis, Choice, ListedPoint, RunConfig
 from orchestrator.config.space import build_point, dimensions, second_dimension, space_text
 from orchestrator.sweep.model_costs import reads_masks
-
-PROPOSING = ("optuna", "gp")
-"""Searches that propose a point after hearing of others."""
 
 Point = Mapping[str, Any]
 

@@ -119,9 +119,14 @@ def test_nasty_points_end_in_a_configuration_or_a_fault():
         [*settings(), "", ".", "x", "masks", "masks.x.y", "sweep.space.x"],
         default_config(),
     )
+    kinds = set()
     for _ in range(1500):
         values = {key: rng.choice(NASTY) for key in rng.sample(keys, rng.randint(1, 3))}
-        outcome(lambda values=values: apply_overrides(config, values))
+        result = outcome(lambda values=values: apply_overrides(config, values))
+        kinds.add(type(result))
+        if isinstance(result, RunConfig):
+            assert parse_config(dump(result)) == result
+    assert kinds == {RunConfig, ConfigError}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -136,4 +141,6 @@ def test_any_override_text_ends_in_a_configuration_or_a_fault(key, value):
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_ends_in_a_configuration_or_a_fault(text):
-    outcome(lambda: parse_config(text, source="f.yaml"))
+    result = outcome(lambda: parse_config(text, source="f.yaml"))
+    if isinstance(result, ConfigError):
+        assert {fault.source for fault in result.faults} == {"f.yaml"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run_command
-from mortal_cluster import METRIC, Cluster, Killed, Mortal
+from mortal_cluster import METRIC, Cluster, Killed, check_kills
 from tiny_sweeps import InProcess, Remembering, tiny_config
 
 from orchestrator.config import apply_overrides, default_config, dump
@@ -210,18 +210,11 @@ def test_decisions_do_not_depend_on_how_many_run_at_once(num_slots: int) -> None
 
 
 def test_a_driver_that_dies_at_any_event_changes_no_decision_and_doubles_no_point() -> None:
-    store = Mortal()
-    expected = _told(Cluster(_config(sweep__num_trials=4), store=store).drive())
-    num_events = len(list(store.list("journal/")))
-    assert num_events > 100
-    for limit in range(12, num_events, 3):
-        mortal = Mortal()
-        cluster = Cluster(_config(sweep__num_trials=4), store=mortal)
-        mortal.limit = limit
-        with pytest.raises(Killed):
-            cluster.drive()
-        mortal.limit = 10**9
-        assert _told(cluster.drive()) == expected, f"killed at event {limit}"
+    def moments(num_events: int) -> range:
+        assert num_events > 100
+        return range(12, num_events, 3)
+
+    check_kills(lambda: Cluster(_config(sweep__num_trials=4)), _told, moments)
 
 
 def test_a_member_that_fails_for_good_is_left_out_and_the_others_go_on() -> None:

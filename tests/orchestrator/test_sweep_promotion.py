@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mortal_cluster import METRIC, Cluster, Killed, Mortal
+from mortal_cluster import METRIC, Cluster, Mortal, check_kills
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
@@ -122,28 +122,16 @@ def test_geometries_are_ranked_by_their_mean_and_all_their_seeds_go_on_or_none()
 
 
 def test_a_driver_that_dies_at_any_event_changes_no_decision() -> None:
-    store = Mortal()
-    expected = _told(_cluster(_rising, store=store).drive())
-    num_events = len(list(store.list("journal/")))
-    assert num_events > 60
-    for limit in range(3, num_events):
-        mortal = Mortal()
-        cluster = _cluster(_rising, store=mortal)
-        mortal.limit = limit
-        with pytest.raises(Killed):
-            cluster.drive()
-        mortal.limit = 10**9
-        assert _told(cluster.drive()) == expected, f"killed at event {limit}"
+    def moments(num_events: int) -> range:
+        assert num_events > 60
+        return range(3, num_events)
+
+    check_kills(lambda: _cluster(_rising), _told, moments)
 
 
 def test_a_trial_that_waits_is_not_run_when_the_sweep_goes_on_before_its_rung_is_decided() -> None:
-    mortal = Mortal()
-    cluster = _cluster(_rising, store=mortal)
-    mortal.limit = 35
-    with pytest.raises(Killed):
-        cluster.drive()
-    mortal.limit = 10**9
-    board = Board("memory", cluster.config, store=mortal)
+    cluster = _cluster(_rising).killed_at(35)
+    board = Board("memory", cluster.config, store=cluster.store)
     waiting = [trial.trial_id for trial in board.record().in_order() if trial.shown_state == "waiting"]
     assert len(waiting) >= 2
     record = cluster.drive()
@@ -192,13 +180,8 @@ def test_a_stop_that_is_undone_runs_to_the_end() -> None:
 
 
 def test_one_that_was_cancelled_while_it_waited_runs_to_the_end_when_it_is_revived() -> None:
-    mortal = Mortal()
-    cluster = _cluster(_rising, store=mortal)
-    mortal.limit = 35
-    with pytest.raises(Killed):
-        cluster.drive()
-    mortal.limit = 10**9
-    board = Board("memory", cluster.config, store=mortal)
+    cluster = _cluster(_rising).killed_at(35)
+    board = Board("memory", cluster.config, store=cluster.store)
     worst = board.record().in_order()[0]
     assert worst.shown_state == "waiting"
     board.cancel_rest()

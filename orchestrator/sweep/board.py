@@ -18,23 +18,14 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep import generations, promotion
-from orchestrator.sweep.budget import (
-    REASON,
-    Standing,
-    can_pay_images,
-    can_pay_next_report,
-    cap_seconds,
-    exhausted_reason,
-    images_to_decision,
-    images_to_finish_one,
-    standing,
-)
+from orchestrator.sweep.budget import REASON
 from orchestrator.sweep.clock import SteadyClock
 from orchestrator.sweep.generations import is_decided, next_generation
 from orchestrator.sweep.health import judge
 from orchestrator.sweep.hours import full_length_hours
 from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.promotion import Verdict, verdicts
+from orchestrator.sweep.purse import Purse
 from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import STOPPED, SweepRecord, TrialRecord, fold
 from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, promotes, trial_rungs
@@ -70,6 +61,7 @@ class Board:
         self._record: SweepRecord = fold(self._events)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
         self._evaluates_beside = evaluates_beside and config.probe.beside is not None
+        self._purse = Purse(config, self._record, self._clock, evaluates_beside=self._evaluates_beside)
         self._queue = TrialQueue(max_failures=config.train.max_failures)
         self._stop_reason: str | None = None
         self._groups: dict[str, set[str]] = {}
@@ -410,18 +402,16 @@ class Board:
 
         Where trials wait at rungs, one of those may come first that can be paid.
         """
-        cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
-        if cap_s is None or not self._queue.waiting:
+        waiting = self._queue.waiting
+        if not waiting or self._can_pay(self._record.trials[waiting[0]], num_starts=1):
             return True
-        if self._can_pay(cap_s, self._record.trials[self._queue.waiting[0]], num_starts=1):
-            return True
-        if promotes(self._config.sweep) and self._makes_do(cap_s):
+        if promotes(self._config.sweep) and self._makes_do():
             return True
         if not self._queue.held:
             self._exhaust()
         return False
 
-    def _makes_do(self, cap_s: float) -> bool:
+    def _makes_do(self) -> bool:
         """Put a trial first that waits at a rung and can be paid, where the next one cannot.
 
         It is the best of those that may go on if no trial begins any more. When nothing runs and the reserve stands in
@@ -430,7 +420,7 @@ class Board:
         held = {held.trial_id for held in self._queue.held.values()}
         for each in verdicts(self._config, self._record, begins_more=False):
             trial = self._record.trials[each.trial_id]
-            if each.promoted and trial.trial_id not in held and self._can_pay(cap_s, trial, num_starts=1):
+            if each.promoted and trial.trial_id not in held and self._can_pay(trial, num_starts=1):
                 self._queue.waiting.appendleft(trial.trial_id)
                 self._decide_rung(each)
                 return True
@@ -438,7 +428,7 @@ class Board:
         if held or not begun:
             return False
         trial = max(begun, key=lambda each: (each.images, each.metrics.get(self._metric, -math.inf)))
-        if not self._can_pay(cap_s, trial, num_starts=1, keeps_reserve=False):
+        if not self._can_pay(trial, num_starts=1, keeps_reserve=False):
             return False
         if trial.trial_id in self._queue.waiting:
             self._queue.waiting.remove(trial.trial_id)
@@ -455,51 +445,22 @@ class Board:
 
         One that cannot go on beyond its rung waits, with its checkpoint, for what the running ones may leave.
         """
-        cap_s = cap_seconds(self._config.budget, has_gpus=self._has_gpus)
-        if cap_s is None:
-            return Decision()
-        now = self._standing()
-        if not can_pay_next_report(cap_s, now):
+        if not self._purse.can_pay_next_report():
             return Decision(action="stop", reason=self._exhaust())
-        if report.rung is None or self._can_pay(cap_s, self._record.trials[report.trial_id]):
+        if report.rung is None or self._can_pay(self._record.trials[report.trial_id]):
             return Decision()
         self._paused.add(report.trial_id)
         return Decision(action="stop", reason=f"{REASON} waits for what the running trials leave")
 
-    def _can_pay(
-        self, cap_s: float, trial: TrialRecord, *, num_starts: int = 0, keeps_reserve: bool = True
-    ) -> bool:
-        """Whether a trial's way to its next decision fits, beside what is reserved to bring one to its end.
-
-        Where trials do not wait at rungs, the reserve is for whichever has begun, so none is kept from that.
-        """
-        held = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
-        running = [(other, self._rungs(other)) for other in held if other is not trial]
-        started = [*running, (trial, self._rungs(trial))]
-        keeps_reserve &= not trial.images or promotes(self._config.sweep)
-        return can_pay_images(
-            cap_s,
-            self._standing(),
-            num_images=images_to_decision(trial.images, trial.total_images, self._rungs(trial)),
-            running=running,
-            reserve_images=images_to_finish_one(self._record, started) if keeps_reserve else 0,
-            num_starts=num_starts,
-        )
-
-    def _standing(self) -> Standing:
-        beside = self._config.probe.beside if self._evaluates_beside else None
-        per_slot = 0.0 if beside is None else (beside.gpus if self._has_gpus else beside.cpus)
-        return standing(self._record, self._clock(), has_gpus=self._has_gpus, beside_per_slot=per_slot)
+    def _can_pay(self, trial: TrialRecord, *, num_starts: int = 0, keeps_reserve: bool = True) -> bool:
+        running = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
+        return self._purse.can_pay(trial, running, num_starts=num_starts, keeps_reserve=keeps_reserve)
 
     def _exhaust(self) -> str:
         if self._stop_reason is None:
-            self._stop_reason = exhausted_reason(self._config.budget, has_gpus=self._has_gpus)
+            self._stop_reason = self._purse.exhausted_reason
             self.append("budget_exhausted", reason=self._stop_reason)
         return self._stop_reason
-
-    @property
-    def _has_gpus(self) -> bool:
-        return any(slot.num_gpus for slot in self._record.slots.values())
 
     def _drop_held(self, slot_id: str, error: str) -> None:
         held = self._queue.held.get(slot_id)

@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= auto
+PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 10
 
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -27,8 +29,12 @@ demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the e
 	$(BIN)/orchestrator sweep sweeps/masks.yaml
 
 .PHONY: test
-test: $(STAMP) ## Environment, then the whole test suite (PYTEST_ARGS='-m "not slow"' leaves out the long ones)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## Environment, then the test suite, as CI runs it: one process a core (PYTEST_WORKERS=N for another number)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: $(STAMP) ## The test suite with the slow tests
+	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Lint, format check, types, import layers, manifests

@@ -1,8 +1,9 @@
-"""Fixtures that more than one room's tests use."""
+"""Fixtures that more than one room's tests use, and the workers and threads of a run."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,30 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import threads
 from full_disk import SmallDisk, small_disk
+from parallel import share_out, usable_cores
 from s3_server import S3Server, run_s3_server
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto` is one process a core that this process may use; PYTEST_XDIST_AUTO_NUM_WORKERS overrides it."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or usable_cores())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With workers: which tests run on the same one, the longest first. A single process keeps the usual order."""
+    if hasattr(config, "workerinput"):
+        share_out(items)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Every test begins with the threads that `threads` chose."""
+    yield
+    threads.reset()
 
 
 @pytest.fixture(scope="session")

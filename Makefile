@@ -33,8 +33,8 @@ test: $(STAMP) ## Environment, then the test suite, as CI runs it: one process a
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: $(STAMP) ## The test suite with the slow tests
-	$(PYTEST) $(PYTEST_ARGS)
+test-all: $(STAMP) ## The test suite with the slow tests and all examples of the property tests
+	$(PYTEST) --hypothesis-profile nightly $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Lint, format check, types, import layers, manifests

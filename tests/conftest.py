@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import examples  # noqa: F401  registers the profiles
 import threads
 from full_disk import SmallDisk, small_disk
 from parallel import share_out, usable_cores
 from s3_server import S3Server, run_s3_server
+
+settings.load_profile("commit")  # `--hypothesis-profile` replaces it
 
 
 @pytest.hookimpl(optionalhook=True)

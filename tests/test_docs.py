@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
-import pytest
 
 from orchestrator.cli import app_with_commands
 from orchestrator.config import load_config
@@ -35,38 +34,61 @@ def shell_lines(document: Path) -> Iterator[list[str]]:
                 yield words
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_relative_link_leads_to_a_file(document: Path) -> None:
-    targets = [link.split("#")[0] for link in _LINK.findall(document.read_text(encoding="utf-8"))]
-    local = [
-        target for target in targets if target and "://" not in target and not target.startswith("mailto:")
+def by_document(find: Callable[[Path], Iterable[str]]) -> dict[str, list[str]]:
+    """What is found in each document; documents in which nothing is found are left out."""
+    found = {name_of(document): sorted(find(document)) for document in DOCUMENTS}
+    return {name: faults for name, faults in found.items() if faults}
+
+
+def test_every_relative_link_leads_to_a_file() -> None:
+    def missing(document: Path) -> list[str]:
+        targets = [link.split("#")[0] for link in _LINK.findall(document.read_text(encoding="utf-8"))]
+        local = [each for each in targets if each and "://" not in each and not each.startswith("mailto:")]
+        return [target for target in local if not (document.parent / target).exists()]
+
+    assert by_document(missing) == {}
+
+
+def test_every_command_in_a_document_exists_with_its_options() -> None:
+    def unknown(document: Path) -> Iterator[str]:
+        for words in shell_lines(document):
+            if words[0] == "orchestrator":
+                yield from unknown_parts(words)
+
+    assert by_document(unknown) == {}
+
+
+def test_every_make_target_in_a_document_exists() -> None:
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+    def unknown(document: Path) -> set[str]:
+        called = (words[1:] for words in shell_lines(document) if words[0] == "make")
+        return {word for words in called for word in words if word.islower()} - known
+
+    assert by_document(unknown) == {}
+
+
+def test_the_searches_see_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "```sh\nmake tests\norchestrator sweeep x\norchestrator sweep --fast x\n```\n"
+    )
+    lines = list(shell_lines(tmp_path / "a.md"))
+    assert lines == [
+        ["make", "tests"],
+        ["orchestrator", "sweeep", "x"],
+        ["orchestrator", "sweep", "--fast", "x"],
     ]
-    missing = [target for target in local if not (document.parent / target).exists()]
-    assert missing == []
+    told = [unknown_parts(words) for words in lines[1:]]
+    assert told == [
+        ["orchestrator sweeep x: no command 'sweeep'"],
+        ["orchestrator sweep --fast x: no option --fast"],
+    ]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_command_in_a_document_exists_with_its_options(document: Path) -> None:
-    wrong = []
-    for words in shell_lines(document):
-        if words[0] == "orchestrator":
-            wrong += unknown_parts(words)
-    assert wrong == []
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_make_target_in_a_document_exists(document: Path) -> None:
-    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = {
-        word for words in shell_lines(document) if words[0] == "make" for word in words[1:] if word.islower()
-    }
-    assert used <= known
-
-
-@pytest.mark.parametrize("file", SWEEPS, ids=name_of)
-def test_every_sweep_file_is_valid(file: Path) -> None:
-    config = load_config(str(file))
-    assert config.sweep.space or config.name
+def test_every_sweep_file_searches_over_something_and_every_preset_leaves_that_to_its_user() -> None:
+    searches = {name_of(file): load_config(str(file)).sweep for file in SWEEPS}
+    found = {name: bool(sweep.space or sweep.points) for name, sweep in searches.items()}
+    assert found == {name_of(file): file.parent.name != "presets" for file in SWEEPS}
 
 
 def test_there_are_sweep_files_and_documents() -> None:

@@ -87,7 +87,8 @@ def find_tars(store: Store, names: Sequence[str] | None) -> list[str]:
         missing = [name for name in names if name not in listed]
         if missing:
             raise DataError(
-                f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
+                f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}; "
+                "name only shards that are there"
             )
         return list(names)
     tars = sorted(key for key in listed if key.endswith(".tar"))

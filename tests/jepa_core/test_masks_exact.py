@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from jepa_core.masks import MaskBatch, MaskSettings, PatchGrid, audit_geometry, build_sampler
@@ -12,8 +13,8 @@ from jepa_core.masks.metrics import patch_counts
 from jepa_core.masks.shapes import CELL_BITS
 
 GRID = PatchGrid(14, 14)
-MANY = settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-FEW = settings(max_examples=150, deadline=None)
+MANY = examples(1500, suppress_health_check=[HealthCheck.too_slow])
+FEW = examples(150)
 
 
 @st.composite

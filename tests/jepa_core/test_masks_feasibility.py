@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa_core.masks import MaskSettings, PatchGrid, build_sampler
@@ -83,7 +84,7 @@ def test_a_single_row_is_refused_where_a_sampler_needs_two(sampler):
     build_sampler(MaskSettings(), PatchGrid(1, 64))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.sampled_from(["exact", "reference", "random", "block", "rasterized"]),
     st.integers(1, 20),

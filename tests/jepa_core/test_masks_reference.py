@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa_core.masks import MaskSettings, PatchGrid, audit_geometry, build_sampler
@@ -101,7 +102,7 @@ def test_sizes_change_by_step_and_places_by_sample():
     assert torch.equal(swapped.target_indices_MBT.flip(1), first.target_indices_MBT)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.integers(2, 12),
     st.integers(2, 12),

@@ -5,8 +5,8 @@ import json
 import random
 
 import pytest
+from examples import examples, num_examples
 from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orchestrator.config import RunConfig, apply_overrides, default_config, dump, parse_config, to_data
@@ -89,10 +89,9 @@ def mutated_data(rng, data):
     return data
 
 
-@pytest.mark.timeout(60)
 def test_mutated_text_ends_in_a_configuration_or_a_placed_fault():
     rng, kinds = random.Random(0), set()
-    for _ in range(1200):
+    for _ in range(num_examples(1200)):
         text = mutated_text(rng)
         result = outcome(lambda text=text: parse_config(text, source="f.yaml"))
         kinds.add(type(result))
@@ -103,10 +102,9 @@ def test_mutated_text_ends_in_a_configuration_or_a_placed_fault():
     assert kinds == {RunConfig, ConfigError}
 
 
-@pytest.mark.timeout(60)
 def test_mutated_values_end_in_a_configuration_that_dumps_or_a_fault():
     rng, base = random.Random(1), to_data(parse_config(VALID))
-    for _ in range(1000):
+    for _ in range(num_examples(1000)):
         text = json.dumps(mutated_data(rng, base)).replace("Infinity", ".inf").replace("NaN", ".nan")
         result = outcome(lambda text=text: parse_config(text, source="f.yaml"))
         if isinstance(result, RunConfig):
@@ -120,7 +118,7 @@ def test_nasty_points_end_in_a_configuration_or_a_fault():
         default_config(),
     )
     kinds = set()
-    for _ in range(1500):
+    for _ in range(num_examples(1500)):
         values = {key: rng.choice(NASTY) for key in rng.sample(keys, rng.randint(1, 3))}
         result = outcome(lambda values=values: apply_overrides(config, values))
         kinds.add(type(result))
@@ -130,7 +128,7 @@ def test_nasty_points_end_in_a_configuration_or_a_fault():
 
 
 @pytest.mark.filterwarnings("ignore")
-@hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([*settings(), "", "sweep.space.a"]), st.text(max_size=30))
 def test_any_override_text_ends_in_a_configuration_or_a_fault(key, value):
     result = outcome(lambda: parse_config("{}", source="f.yaml", overrides=[f"{key}={value}"]))
@@ -138,7 +136,7 @@ def test_any_override_text_ends_in_a_configuration_or_a_fault(key, value):
         assert {fault.source for fault in result.faults} <= {"--set", "f.yaml"}
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text(max_size=200))
 def test_any_text_ends_in_a_configuration_or_a_fault(text):
     result = outcome(lambda: parse_config(text, source="f.yaml"))

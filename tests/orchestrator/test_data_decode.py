@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from image_data import image_bytes
 from PIL import Image, ImageOps
@@ -126,7 +127,7 @@ def test_a_crop_is_written_into_its_row_of_the_batch_alone() -> None:
     st.tuples(st.integers(0, 60), st.integers(1, 61)).filter(lambda pair: pair[0] < pair[1]),
     st.tuples(st.integers(0, 82), st.integers(1, 83)).filter(lambda pair: pair[0] < pair[1]),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_crop_of_a_jpeg_is_the_same_as_of_the_whole_image(
     options: dict[str, object], columns: tuple[int, int], rows: tuple[int, int]
 ) -> None:
@@ -209,7 +210,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(side: int) -> None:
         decode(png_header(side, side) + image_bytes(0)[33:])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.integers(1, 2000),
     st.integers(1, 2000),

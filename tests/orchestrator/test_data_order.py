@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.order import ORDER_VERSION, GlobalOrder, hash_each, hash_of, uniform, uniforms
@@ -11,7 +12,7 @@ sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda valu
 seeds = st.integers(0, 2**63 - 1)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(sizes, seeds, st.integers(1, 14), st.integers(0, 50))
 def test_every_epoch_is_a_permutation(shard_sizes: list[int], seed: int, window: int, epoch: int) -> None:
     order = GlobalOrder(shard_sizes, seed=seed, window_shards=window, first_id=7)
@@ -21,7 +22,7 @@ def test_every_epoch_is_a_permutation(shard_sizes: list[int], seed: int, window:
     assert set(epochs.tolist()) == {epoch}
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(sizes, seeds, st.integers(1, 14), st.integers(0, 300), st.integers(1, 64))
 def test_a_position_does_not_depend_on_what_is_read_with_it(
     shard_sizes: list[int], seed: int, window: int, start: int, count: int
@@ -39,7 +40,7 @@ def positions(order: GlobalOrder, epoch: int = 0) -> np.ndarray:
     return np.arange(order.num_samples) + epoch * order.num_samples
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(sizes, seeds, st.integers(1, 14), st.integers(1, 64), st.integers(0, 20))
 def test_a_batch_is_its_positions_sorted_by_lane(
     shard_sizes: list[int], seed: int, window: int, batch_size: int, step: int

@@ -216,6 +216,7 @@ def test_the_front_keeps_what_nothing_beats_on_both(summary):
     assert [result.device_hours for result in front] == sorted(result.device_hours for result in front)
     assert [result.mean for result in front] == sorted(result.mean for result in front)
     others = [result for result in summary.verdict.ranking if result not in front]
+    assert others
     assert all(any(f.mean >= o.mean and f.device_hours <= o.device_hours for f in front) for o in others)
 
 

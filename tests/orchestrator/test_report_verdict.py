@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.report.noise import difference_error, pool_noise
@@ -195,7 +196,7 @@ def test_seeds_of_one_point_are_one_geometry_whatever_the_order_of_its_axes():
     assert geometry.mean == 61.0
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     values=st.lists(st.lists(st.floats(0, 100), min_size=1, max_size=3), min_size=1, max_size=5),
 )

@@ -41,9 +41,12 @@ def faults_of(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
-def test_nothing_that_is_read_is_run(file: Path) -> None:
-    assert faults_of(file.read_text()) == []
+def test_nothing_that_is_read_is_run() -> None:
+    assert {"orchestrator/cli/__init__.py", "jepa_core/step.py"} <= {
+        str(file.relative_to(ROOT)) for file in FILES
+    }
+    faults = {str(file.relative_to(ROOT)): faults_of(file.read_text(encoding="utf-8")) for file in FILES}
+    assert {file: found for file, found in faults.items() if found} == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from mortal_cluster import METRIC, Cluster, Mortal, check_kills
 
@@ -86,7 +87,7 @@ def test_on_one_slot_every_trial_comes_to_a_rung_before_the_best_go_on() -> None
 
 
 @given(st.permutations(range(9)), st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_the_best_at_every_rung_wins_whatever_the_order_of_trials_and_the_number_of_slots(
     places: list[int], num_slots: int
 ) -> None:
@@ -118,7 +119,7 @@ def test_geometries_are_ranked_by_their_mean_and_all_their_seeds_go_on_or_none()
     assert [seen[RATES[0], seed] for seed in (0, 1)] == [100, 100]
     assert [seen[rate, seed] for rate in RATES[6:] for seed in (0, 1)] == [300, 300, 300, 300, 900, 900]
     reasons = {trial.reason for trial in record.in_order() if trial.state == "stopped"}
-    assert all(reason.startswith("the mean over its seeds, ") for reason in reasons)
+    assert {reason.partition(",")[0] for reason in reasons} == {"the mean over its seeds"}
 
 
 def test_a_driver_that_dies_at_any_event_changes_no_decision() -> None:
@@ -242,7 +243,7 @@ def test_when_the_budget_lets_no_other_trial_begin_the_best_so_far_goes_on_to_it
     record = run(seconds / 3600)  # nine first rungs take 900 of these seconds, the winner 800 more
     states = [trial.state for trial in record.in_order()]
     assert states.count("finished") == 1
-    assert "pending" in states or seconds == 1825
+    assert "pending" in states
     finished = states.index("finished")
     begun = [place for place, trial in enumerate(record.in_order()) if trial.images]
     assert finished == max(begun)  # the best of those that began

@@ -95,7 +95,7 @@ def test_the_ranking_metric_comes_first_under_its_headline(place):
 def test_infinity_is_sent_as_nan_and_named_in_a_tag(tracker, place):
     tracker.start_trial("t0", "one", PAIR, {})
     tracker.log_rows("t0", [row(10, loss=math.inf), row(20, loss=math.nan)])
-    assert all(math.isnan(value) for _, value, _ in history(tracker, place, "t0", "loss"))
+    assert [math.isnan(value) for _, value, _ in history(tracker, place, "t0", "loss")] == [True, True]
     assert run_of(tracker, place, "t0").data.tags[NOT_FINITE_TAG] == "loss=inf at 10 images"
 
 

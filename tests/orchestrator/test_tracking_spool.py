@@ -2,7 +2,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import TrackingError
@@ -183,7 +184,7 @@ def test_threads_can_share_a_tracker(tmp_path):
     }
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(outages=st.lists(st.booleans(), min_size=1, max_size=12))
 def test_any_pattern_of_outages_and_restarts_gives_the_same_history(outages, tmp_path_factory):
     store, folder = Store(), tmp_path_factory.mktemp("spool")

@@ -31,6 +31,12 @@ def with_prefix(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """A few names, and how many more there are: `cat, dog and 7 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def json_able(value: Any) -> Any:
     """The same as JSON knows it: NaN and infinity, for which JSON has no word, become null; what is unknown, text."""
     if isinstance(value, Mapping):

@@ -78,12 +78,13 @@ def pack(
     other WebDataset shards (a folder, prefix or pattern like `s3://bucket/train-{000..127}.tar`), or `scenes`.
     """
     from orchestrator.cli.progress import telling
-    from orchestrator.data import PackSettings, Reencode, pack_dataset
+    from orchestrator.data import PackSettings, Reencode, pack_dataset, survey_source
 
     if shorter_side_px is not None and reencode is None:
         raise click.UsageError("--shorter-side-px changes images: give --reencode QUALITY too")
     smaller = None if reencode is None else Reencode(shorter_side_px=shorter_side_px, quality=reencode)
     config = _config(source, overrides)
+    remarks = survey_source(config).remarks
     with telling() as tell:
         pack_dataset(
             source,
@@ -93,7 +94,7 @@ def pack(
             settings=PackSettings(shard_size_mb=shard_size_mb, reencode=smaller, workers=workers),
             progress=tell,
         )
-    _show(_config(uri, overrides), each=False, as_json=as_json)
+    _show(_config(uri, overrides), each=False, as_json=as_json, remarks=remarks)
 
 
 @shards.command()
@@ -246,11 +247,13 @@ def _open(config: RunConfig, tell: Callable[[str], None]) -> ShardSet:
     return prepare_data(config, progress=tell)
 
 
-def _show(config: RunConfig, *, each: bool, as_json: bool) -> None:
+def _show(config: RunConfig, *, each: bool, as_json: bool, remarks: tuple[str, ...] = ()) -> None:
+    """What is at a source; `remarks` are those of what it was packed from."""
     from orchestrator.data import survey_source
 
     survey = survey_source(config)
-    lines, data = [survey.text()], survey.to_json()
+    remarks = (*remarks, *survey.remarks)
+    lines, data = [survey.text(), *remarks], {**survey.to_json(), "remarks": list(remarks)}
     if survey.shards is not None:
         lines.append(f"digest {survey.shards.digest}")
     if survey.shards is not None and each:

@@ -88,7 +88,7 @@ def storage(config: RunConfig) -> Iterator[Finding]:
 def data(config: RunConfig) -> Iterator[Finding]:
     """The shards: labels, digest, and whether there are enough of them for the workers."""
     from orchestrator.data import open_shards, survey_source
-    from orchestrator.sweep.labels import check_labels
+    from orchestrator.sweep.labels import check_shards, check_survey
 
     if config.data.source == "scenes":
         images = config.data.scenes_train_images + config.data.scenes_test_images
@@ -106,13 +106,13 @@ def data(config: RunConfig) -> Iterator[Finding]:
             raise
         yield Finding(name="data", text=f"{local}: no shards yet, packed on first use ({err})")
         survey = survey_source(config)
-        if survey.labels_known:
-            check_labels(config, list(survey.num_classes))
+        yield from (Finding(name="data", text=remark, warning=True) for remark in survey.remarks)
+        check_survey(config, survey)
         return
     labels = ", ".join(shards.labels) or "none, so that nothing is probed and no geometry can be ranked"
     text = f"{shards.uri}: labels {labels}; digest {shards.digest[:12]}"
     yield Finding(name="data", text=text, warning=not shards.labels)
-    check_labels(config, list(shards.labels))
+    check_shards(config, shards)
     num_shards, num_workers = len(shards.splits.get(config.data.train_split, ())), config.train.num_workers
     if num_shards < num_workers:
         text = (

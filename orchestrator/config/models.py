@@ -114,6 +114,9 @@ class DataConfig(Section):
     source: StoreUri = "scenes"
     """`scenes` (the embedded procedural set), or a folder or `s3://` prefix of shards, or a folder of
     images."""
+    folders: Literal["auto", "classes", "splits", "unlabelled"] = "auto"
+    """What the sub-folders of a folder of images are: classes, splits (train, test, ...) of classes, or nothing;
+    `auto` tells from their names and what they hold, and asks where it cannot."""
     scenes_train_images: int = Field(default=8000, ge=100, le=10_000_000)
     """Images of the procedural set that are trained on."""
     scenes_test_images: int = Field(default=3000, ge=100, le=10_000_000)

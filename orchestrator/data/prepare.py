@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
 from orchestrator.data import foreign, sources
 from orchestrator.data.cache import Cache, file_lock
 from orchestrator.data.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from orchestrator.data.mixed import is_image_folder
 from orchestrator.data.pack import FINISHED, OtherPackingError, PackSettings, PackSource, Progress, pack
 from orchestrator.data.shardset import ShardSet
 from orchestrator.errors import DataError, NotFoundError, StorageError
@@ -43,10 +44,10 @@ def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSe
     store = open_store(folder, storage)
     if names is None and store.exists(MANIFEST_NAME):
         return open_shards(data.source, data, storage)
-    tars = foreign.find_tars(store, names)
+    tars = find_tars(store, folder, names, data)
     if tars:
         return _described(store, tars, data, storage, progress)
-    source = folder_source(store)
+    source = folder_source(store, data)
     return _packed(source, packed_folder_name(source), data, storage, progress)
 
 
@@ -116,7 +117,23 @@ def scenes_source(data: DataConfig) -> PackSource:
     return sources.ScenesSource(data=data, processes=os.cpu_count() or 1)
 
 
-def folder_source(store: Store) -> sources.ImageFolderSource | sources.IdxSource:
+def find_tars(store: Store, folder: str, names: Sequence[str] | None, data: DataConfig) -> list[str]:
+    """The shards of a source: those named, else all below the store, or none where a folder of images is meant.
+
+    `folder` is what the user calls the store.
+
+    Raises:
+        DataError: A named one is missing, only compressed ones are there, or it is no folder.
+    """
+    here = store.local_path(MANIFEST_NAME)
+    if names is None and here is not None:
+        _check_folder(folder, here.parent)
+        if data.folders != "auto" or is_image_folder([info.key for info in store.list()]):
+            return []
+    return foreign.find_tars(store, names)
+
+
+def folder_source(store: Store, data: DataConfig) -> sources.ImageFolderSource | sources.IdxSource:
     """A local folder of images or idx files.
 
     Raises:
@@ -129,16 +146,31 @@ def folder_source(store: Store) -> sources.ImageFolderSource | sources.IdxSource
             "`orchestrator shards pack`"
         )
     root = root_path.parent
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; give a folder, an s3:// prefix or `scenes`")
     if any(root.glob("*-images-idx3-ubyte*")):
         return sources.IdxSource(root)
-    found = sources.ImageFolderSource(root)
+    found = sources.ImageFolderSource(root, data.folders)
     if not any(found.num_samples.values()):
+        remarks = "".join(f"; {remark}" for remark in found.remarks)
         raise DataError(
-            f"{root}: holds no shards (.tar), no images (.jpg, .jpeg, .png, .webp) and no idx files; check the folder"
+            f"{root}: holds no shards (.tar), no images (.jpg, .jpeg, .png, .webp) and no idx files{remarks}; "
+            "check the folder"
         )
     return found
+
+
+def _check_folder(folder: str, root: Path) -> None:
+    """Say what stands where a folder is meant.
+
+    Raises:
+        DataError: A file, a link that leads nowhere, or nothing.
+    """
+    if root.is_dir():
+        return
+    if os.path.lexists(Path(folder).expanduser()) and not root.exists():
+        raise DataError(f"{folder}: is a link to {root}, which is not there; mend the link")
+    if root.exists():
+        raise DataError(f"{root}: is a file where a folder is meant; give a folder, and unpack archives")
+    raise DataError(f"{root}: there is no such folder; give a folder, an s3:// prefix or `scenes`")
 
 
 def _source_of(
@@ -150,9 +182,9 @@ def _source_of(
     store = open_store(folder, storage)
     if names is None and store.exists(MANIFEST_NAME):
         return sources.ShardSource(open_shards(source, data, storage))
-    tars = foreign.find_tars(store, names)
+    tars = find_tars(store, folder, names, data)
     if not tars:
-        return folder_source(store)
+        return folder_source(store, data)
     cache = open_cache(data)
     manifest = foreign.describe_tars(store, tars, cache, progress)
     return sources.ShardSource(ShardSet(uri=store.uri, manifest=manifest, store=store, cache=cache))

@@ -12,8 +12,8 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import DataConfig
-from orchestrator.data.index import IMAGE_EXTENSIONS
+from orchestrator.data.class_notes import class_notes
+from orchestrator.data.folder_layout import (
+    TEST_NAMES,
+    VALIDATION_NAMES,
+    Layout,
+    Meaning,
+    Part,
+    lay_out,
+)
+from orchestrator.data.folder_walk import FoundImage, walk
+from orchestrator.data.left_out import LeftOut, LeftOutCounts, left_out_text
 from orchestrator.data.manifest import LabelInfo
 from orchestrator.data.pack import LoadSample, PackSample
 from orchestrator.data.render import encode_png, render_scenes
@@ -33,7 +43,7 @@ from orchestrator.errors import DataError
 from orchestrator.storage import hash_file
 
 TEST_FRACTION = 0.1
-HELD_OUT_NAMES = ("test", "val", "valid", "validation", "dev", "eval")
+HELD_OUT_NAMES = (*TEST_NAMES, *VALIDATION_NAMES)
 _SCENES_PER_TASK = 50
 _FIRST_TEST_SCENE = 10**9
 _UNSAFE = re.compile(r"[^\w/-]")
@@ -121,18 +131,19 @@ class ImageFile:
     """One image of a folder: its key, file and class (None where there are no classes)."""
 
     key: str
-    path: Path
+    image: FoundImage
     label: str | None
 
 
 @dataclass(frozen=True)
 class ImageFolderSource:
-    """A folder of images: one sub-folder a class, or `train` and `test` (or `val`) folders of such, or images alone.
+    """A folder of images: one sub-folder a class, or folders of such for each part, or images alone.
 
-    Without a test part, one image in ten is held out, chosen by the hash of its key.
+    `meaning` is `data.folders`. Without a test part, one image in ten is held out, chosen by the hash of its key.
     """
 
     root: Path
+    meaning: Meaning = "auto"
 
     @property
     def name(self) -> str:
@@ -142,7 +153,7 @@ class ImageFolderSource:
     @property
     def labels(self) -> Mapping[str, LabelInfo]:
         """The sub-folders' names as classes, sorted; none for images without sub-folders."""
-        names = self._classes
+        names = tuple(self._numbers)
         return {"class": LabelInfo(num_classes=len(names), class_names=names)} if names else {}
 
     @property
@@ -156,15 +167,20 @@ class ImageFolderSource:
         return {split: len(files) for split, files in self.files.items()}
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is left out, in one line, and what else there is to say of the folders."""
+        left_out = left_out_text(self._found[1])
+        return (*([left_out] if left_out else []), *self._layout.notes, *class_notes(self._class_counts))
+
+    @property
     def fingerprint(self) -> str:
-        """A hash of the files' names, sizes and times: another one is another data set."""
-        hashed = hashlib.sha256(str(self.root).encode())
+        """A hash of the files' names, sizes, times, parts and classes: another one is another data set."""
+        hashed = hashlib.sha256(str(self.root).encode(errors="surrogateescape"))
         for split, files in self.files.items():
             for file in files:
-                status = file.path.stat()
-                line = (
-                    f"{split}\0{file.path.relative_to(self.root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
-                )
+                image = file.image
+                name = image.path.relative_to(self.root)
+                line = f"{split}\0{file.label}\0{name}\0{image.size_bytes}\0{image.mtime_ns}\n"
                 hashed.update(line.encode(errors="surrogateescape"))
         return hashed.hexdigest()
 
@@ -174,25 +190,19 @@ class ImageFolderSource:
             yield functools.partial(self._load, file)
 
     def _load(self, file: ImageFile) -> PackSample:
+        path = file.image.path
         try:
-            members = {file.path.suffix[1:].lower(): file.path.read_bytes()}
+            members = {file.image.extension: path.read_bytes()}
         except OSError as err:
-            raise DataError(f"{file.path}: cannot be read ({err.strerror or err}); restore it") from err
-        if file.label is not None and self._numbers:
+            raise DataError(f"{path}: cannot be read ({err.strerror or err}); restore it") from err
+        if file.label is not None:
             members["cls"] = str(self._numbers[file.label]).encode()
         return file.key, members
 
     @cached_property
     def files(self) -> dict[str, list[ImageFile]]:
         """The images of each split."""
-        folders = {path.name.lower(): path for path in sorted(self.root.iterdir()) if path.is_dir()}
-        if "train" in folders:
-            split_folders = {"train": folders["train"]}
-            held_out = [name for name in HELD_OUT_NAMES if name in folders]
-            split_folders |= {split_name(name, held_out): folders[name] for name in held_out}
-            files = {split: _image_files(folder) for split, folder in split_folders.items()}
-        else:
-            files = {"train": _image_files(self.root)}
+        files = {split: _image_files(part) for split, part in self._layout.parts.items()}
         if len(files) == 1:
             every = files["train"]
             files = {
@@ -201,14 +211,27 @@ class ImageFolderSource:
             }
         return {split: sorted(found, key=lambda file: key_hash(file.key)) for split, found in files.items()}
 
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._classes)}
+    @property
+    def _layout(self) -> Layout:
+        return self._found[0]
 
     @cached_property
-    def _classes(self) -> tuple[str, ...]:
-        labels = {file.label for files in self.files.values() for file in files}
-        return tuple(sorted(label for label in labels if label is not None)) if None not in labels else ()
+    def _found(self) -> tuple[Layout, tuple[LeftOut, ...]]:
+        """What the folders mean, and what in them is not read."""
+        left_out = LeftOutCounts()
+        return lay_out(walk(self.root, left_out), self.meaning, left_out), left_out.all()
+
+    @cached_property
+    def _class_counts(self) -> dict[str, Counter[str]]:
+        return {
+            split: Counter(file.label for file in files if file.label is not None)
+            for split, files in self.files.items()
+        }
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        names = {name for counts in self._class_counts.values() for name in counts}
+        return {name: number for number, name in enumerate(sorted(names))}
 
 
 @dataclass(frozen=True)
@@ -269,6 +292,8 @@ class IdxSource:
                 raise DataError(
                     f"{self.root}: {len(images)} {split} images but {len(labels)} labels; fetch them again"
                 )
+            if not len(images):
+                raise DataError(f"{self.root}: the {split} files hold no image; fetch them again")
             found[split] = (images, labels)
         return found
 
@@ -385,20 +410,14 @@ def read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _image_files(folder: Path) -> list[ImageFile]:
-    """Images of a folder: those in sub-folders carry the top one's name as class."""
+def _image_files(part: Part) -> list[ImageFile]:
+    """The images of a part, each with a key of its own: its path below the part's folder."""
     found, taken = [], set[str]()
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix[1:].lower() not in IMAGE_EXTENSIONS or name.startswith("."):
-                continue
-            relative = path.relative_to(folder)
-            label = relative.parts[0] if len(relative.parts) > 1 else None
-            key = _UNSAFE.sub("_", relative.with_suffix("").as_posix()).strip("/")
-            while key in taken:
-                key += "~"
-            taken.add(key)
-            found.append(ImageFile(key=key, path=path, label=label))
+    for image, label in part.images:
+        relative = image.path.relative_to(part.top)
+        key = _UNSAFE.sub("_", relative.with_suffix("").as_posix()).strip("/")
+        while key in taken:
+            key += "~"
+        taken.add(key)
+        found.append(ImageFile(key=key, image=image, label=label))
     return found

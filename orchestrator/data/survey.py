@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 from orchestrator.config.models import RunConfig
 from orchestrator.data import foreign
-from orchestrator.data.manifest import MANIFEST_NAME
+from orchestrator.data.left_out import left_out_text
+from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo
+from orchestrator.data.mixed import images_beside
 from orchestrator.data.prepare import (
     SCENES,
+    find_tars,
     folder_source,
     open_cache,
     open_shards,
@@ -23,6 +26,7 @@ from orchestrator.data.prepare import (
     scenes_source,
 )
 from orchestrator.data.shardset import ShardSet
+from orchestrator.data.sources import ImageFolderSource
 from orchestrator.storage import open_store
 
 SourceKind = Literal["shards", "tars", "scenes", "folder"]
@@ -39,7 +43,7 @@ class Survey:
     """What is there.
 
     `shards` is the shard set that a run would read, None where it has to be made first. `num_samples` is by split,
-    `num_classes` by label; both are empty where only reading the shards would tell. `size_bytes` is that of the
+    `labels` by name; both are empty where only reading the shards would tell. `size_bytes` is that of the
     shards, 0 where they are not packed.
     """
 
@@ -47,9 +51,16 @@ class Survey:
     kind: SourceKind
     shards: ShardSet | None = None
     num_samples: Mapping[str, int] = field(default_factory=dict)
-    num_classes: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, LabelInfo] = field(default_factory=dict)
     num_shards: int = 0
     size_bytes: int = 0
+    remarks: tuple[str, ...] = ()
+    """What is left out, in one line, and what else there is to say of the source."""
+
+    @property
+    def num_classes(self) -> Mapping[str, int]:
+        """Classes by label."""
+        return {name: info.num_classes for name, info in self.labels.items()}
 
     @property
     def labels_known(self) -> bool:
@@ -65,6 +76,10 @@ class Survey:
         parts.append(f"labels {labels}" if labels else "no labels known")
         return f"{self.source}: {_KIND_TEXT[self.kind]}; {'; '.join(parts)}"
 
+    def lines(self) -> list[str]:
+        """In one line, and one for each remark."""
+        return [self.text(), *self.remarks]
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
         return {
@@ -75,6 +90,7 @@ class Survey:
             "digest": None if self.shards is None else self.shards.digest,
             "num_samples": dict(self.num_samples),
             "num_classes": dict(self.num_classes),
+            "remarks": list(self.remarks),
             "num_shards": self.num_shards,
             "size_bytes": self.size_bytes,
         }
@@ -94,43 +110,49 @@ def survey_source(config: RunConfig) -> Survey:
     store = open_store(folder, storage)
     if names is None and store.exists(MANIFEST_NAME):
         return _of_shards(config, open_shards(data.source, data, storage))
-    tars = foreign.find_tars(store, names)
+    tars = find_tars(store, folder, names, data)
     if not tars:
-        source = folder_source(store)
+        source = folder_source(store, data)
         return _packed_or(config, packed_folder_name(source), "folder", source)
+    sizes = {info.key: info.size_bytes for info in store.list()}
+    beside = left_out_text(images_beside(list(sizes)) if names is None else ())
+    remarks = (beside,) if beside else ()
     described = open_cache(data).folder / "packed" / foreign.described_name(store, tars)
     if (described / MANIFEST_NAME).is_file():
-        return _of_shards(config, open_shards(str(described), data, storage))
-    sizes = {info.key: info.size_bytes for info in store.list()}
+        return _of_shards(config, open_shards(str(described), data, storage), remarks)
     return Survey(
         source=data.source,
         kind="tars",
         num_shards=len(tars),
         size_bytes=sum(sizes[key] for key in tars),
+        remarks=remarks,
     )
 
 
 def _packed_or(config: RunConfig, name: str, kind: SourceKind, source: Any) -> Survey:
     """The packed form in the cache folder where there is one, else the source itself."""
     packed: Path = open_cache(config.data).folder / "packed" / name
+    remarks = source.remarks if isinstance(source, ImageFolderSource) else ()
     if (packed / MANIFEST_NAME).is_file():
-        return _of_shards(config, open_shards(str(packed), config.data, config.storage))
+        return _of_shards(config, open_shards(str(packed), config.data, config.storage), remarks)
     return Survey(
         source=config.data.source,
         kind=kind,
         num_samples=dict(source.num_samples),
-        num_classes={label: info.num_classes for label, info in source.labels.items()},
+        labels=dict(source.labels),
+        remarks=remarks,
     )
 
 
-def _of_shards(config: RunConfig, shards: ShardSet) -> Survey:
+def _of_shards(config: RunConfig, shards: ShardSet, remarks: tuple[str, ...] = ()) -> Survey:
     infos = shards.manifest.shards
     return Survey(
         source=config.data.source,
         kind="shards",
         shards=shards,
         num_samples={split: shards.manifest.num_samples(split) for split in shards.splits},
-        num_classes={label: info.num_classes for label, info in shards.labels.items()},
+        labels=dict(shards.labels),
         num_shards=len(infos),
         size_bytes=sum(info.size_bytes for info in infos),
+        remarks=remarks,
     )

@@ -39,7 +39,7 @@ def open_store(uri: str, config: StorageConfig | None = None) -> Store:
     """The store rooted at a folder, a `file:///` URI or an `s3://bucket/prefix`; nothing is opened yet.
 
     Raises:
-        StorageError: Another scheme.
+        StorageError: Another scheme, or a path that cannot be followed.
     """
     config = config if config is not None else StorageConfig()
     if uri.startswith("s3://"):
@@ -55,7 +55,21 @@ def open_store(uri: str, config: StorageConfig | None = None) -> Store:
             requester_pays=config.requester_pays,
         )
     if uri.startswith("file://"):
-        return LocalStore(str(Path(unquote(urlsplit(uri).path)).resolve()))
+        return LocalStore(_resolved(unquote(urlsplit(uri).path)))
     if "://" in uri or uri.startswith("pipe:"):
         raise StorageError(f"{mask_secrets(uri)}: not a place to store; use a folder or `s3://bucket/prefix`")
-    return LocalStore(str(Path(uri).expanduser().resolve()))
+    return LocalStore(_resolved(uri))
+
+
+def _resolved(folder: str) -> str:
+    """The absolute path of a folder, links followed.
+
+    Raises:
+        StorageError: A link leads in a circle, or `~` names no home.
+    """
+    try:
+        return str(Path(folder).expanduser().resolve())
+    except RuntimeError as err:
+        raise StorageError(
+            f"{folder}: cannot be followed ({err}); mend the link, or write the path out"
+        ) from err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -93,7 +94,7 @@ class LocalStore:
                     path = Path(folder, name)
                     key = path.relative_to(self.root).as_posix()
                     if key.startswith(prefix) and not name.startswith(_TEMPORARY):
-                        with contextlib.suppress(FileNotFoundError):
+                        with _skipping_broken_links():
                             found.append(_info(key, path.stat()))
         return sorted(found, key=lambda info: info.key)
 
@@ -182,6 +183,16 @@ def sync(path: Path) -> None:
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key=key, size_bytes=status.st_size, etag=f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+@contextlib.contextmanager
+def _skipping_broken_links() -> Iterator[None]:
+    """Leave out a link that leads nowhere or in a circle, and what was removed meanwhile."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
 
 
 def _unless_missing(error: OSError) -> None:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from orchestrator.config.models import RunConfig
-from orchestrator.data import Survey
+from orchestrator.data import LabelInfo, ShardSet, Survey
 from orchestrator.errors import DataError
 
+MIN_CLASSES = 2
 UNLABELLED = (
     "the images have no labels, so nothing is probed and no geometry can be ranked: give a folder with one sub-folder "
     "a class, or shards with .cls or .json members"
 )
 
 
-def check_labels(config: RunConfig, labels: Sequence[str]) -> None:
+def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo]) -> None:
     """A sweep over several points has labels to rank them by, and those that the configuration names are there.
 
-    One configuration alone may be trained on images without labels.
+    One configuration alone may be trained on images without labels, or with one class.
 
     Raises:
-        DataError: It has none, or lacks one that is named.
+        DataError: It has none, lacks one that is named, or those that rank have one class only.
     """
     sweep, where = config.sweep, f"data.source: {config.data.source}"
-    if not labels and (sweep.space or sweep.points):
+    ranks = bool(sweep.space or sweep.points)
+    if not labels and ranks:
         raise DataError(
             f"{where}: {UNLABELLED}; `orchestrator train` trains the base configuration without them"
         )
     named = [*(config.probe.labels or ())]
     of_metric = sweep.metric.rpartition("/")[2]
-    if of_metric != "mean" and (sweep.space or sweep.points):
+    if of_metric != "mean" and ranks:
         named.append(of_metric)
     missing = [name for name in dict.fromkeys(named) if name not in labels]
     if missing:
@@ -37,6 +39,58 @@ def check_labels(config: RunConfig, labels: Sequence[str]) -> None:
         raise DataError(
             f"{where}: has no label {', '.join(missing)} (probe.labels, sweep.metric); there are: {there}"
         )
+    ranking = (config.probe.labels or tuple(labels)) if of_metric == "mean" else (of_metric,)
+    if ranks and ranking and all(labels[name].num_classes < MIN_CLASSES for name in ranking):
+        raise DataError(f"{where}: {_one_class(ranking[0], labels[ranking[0]])}")
+
+
+def check_parts(config: RunConfig, num_samples: Mapping[str, int], labels: Mapping[str, LabelInfo]) -> None:
+    """The parts that are trained on and, where there are labels, tested on hold images.
+
+    Raises:
+        DataError: One is missing or empty.
+    """
+    data = config.data
+    wanted = {"data.train_split": data.train_split}
+    if labels:
+        wanted["data.test_split"] = data.test_split
+    for key, split in wanted.items():
+        if not num_samples.get(split):
+            there = ", ".join(f"{name} ({count:,})" for name, count in num_samples.items())
+            raise DataError(
+                f"data.source: {data.source}: has no images in the part {split!r} ({key}); there are: {there}; "
+                "set it to one of these, or add images"
+            )
+
+
+def _one_class(label: str, info: LabelInfo) -> str:
+    """What one class means, and what to do."""
+    what = f"only one class ({info.class_names[0] if info.class_names else label})"
+    return (
+        f"{what}: nothing can be ranked; give one sub-folder or label value for each of two classes or more"
+    )
+
+
+def check_survey(config: RunConfig, survey: Survey) -> None:
+    """What is known of a source before it is packed or read allows the sweep.
+
+    Raises:
+        DataError: As `check_labels` and `check_parts`.
+    """
+    if survey.labels_known:
+        check_labels(config, survey.labels)
+        check_parts(config, survey.num_samples, survey.labels)
+
+
+def check_shards(config: RunConfig, shards: ShardSet) -> None:
+    """The shards of a sweep carry what ranks it.
+
+    Raises:
+        DataError: As `check_labels` and `check_parts`.
+    """
+    counts = {split: shards.manifest.num_samples(split) for split in shards.splits}
+    check_labels(config, shards.labels)
+    check_parts(config, counts, shards.labels)
 
 
 def label_notes(config: RunConfig, survey: Survey) -> list[str]:
@@ -44,12 +98,17 @@ def label_notes(config: RunConfig, survey: Survey) -> list[str]:
     if not survey.labels_known:
         return []
     try:
-        check_labels(config, list(survey.num_classes))
+        check_survey(config, survey)
     except DataError as err:
         return [str(err)]
-    if not survey.num_classes:
+    if not survey.labels:
         return [UNLABELLED]
-    return [
+    alone = [
+        f"label {name}: {_one_class(name, info)}"
+        for name, info in survey.labels.items()
+        if info.num_classes < MIN_CLASSES
+    ]
+    return alone + [
         f"the {part} part has {held:,} images and {key} asks for {wanted:,}: accuracies are measured with {held:,}"
         for part, split, key, wanted in (
             ("test", config.data.test_split, "probe.test_images", config.probe.test_images),

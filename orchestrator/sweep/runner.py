@@ -30,7 +30,7 @@ from orchestrator.sweep.budget import uncapped
 from orchestrator.sweep.cluster import Cluster, plan_room, ray_cluster, trial_resources
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.follower import Follower, Observer
-from orchestrator.sweep.labels import check_labels
+from orchestrator.sweep.labels import check_shards, check_survey
 from orchestrator.sweep.lease import driver_lease
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.resume import (
@@ -131,13 +131,14 @@ def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
     """The sweep's shards; refused, before they are packed where that can be known, when nothing could be ranked.
 
     Raises:
-        DataError: There is no label to rank several points by.
+        DataError: There is no label to rank several points by, or no image to train or to test on.
     """
     survey = survey_source(config)
-    if survey.labels_known:
-        check_labels(config, list(survey.num_classes))
+    for line in survey.lines():
+        observer.on_message(line)
+    check_survey(config, survey)
     shards = prepare_data(config, progress=observer.on_message)
-    check_labels(config, list(shards.labels))
+    check_shards(config, shards)
     return shards
 
 

@@ -9,6 +9,7 @@ import pytest
 from image_data import image_folder
 from tiny_sweeps import Remembering, tiny_config
 
+from orchestrator.data import LabelInfo
 from orchestrator.errors import DataError
 from orchestrator.sweep.labels import check_labels
 from orchestrator.sweep.planning import describe_plan
@@ -31,7 +32,7 @@ def test_a_sweep_over_images_without_labels_is_refused_before_they_are_packed(tm
 
 def test_one_configuration_may_be_trained_without_labels(tmp_path: Path) -> None:
     config = unlabelled(tmp_path)
-    check_labels(config, [])
+    check_labels(config, {})
     assert "nothing is probed" in describe_plan(config).notes[0]
 
 
@@ -41,7 +42,7 @@ def test_a_label_that_the_data_lack_is_named_beside_those_there_are(
 ) -> None:
     config = tiny_config(tmp_path, sweep__space=SPACE, **overrides)
     with pytest.raises(DataError, match=r"has no label colour .*there are: class, count"):
-        check_labels(config, ["class", "count"])
+        check_labels(config, {name: LabelInfo(num_classes=3) for name in ("class", "count")})
 
 
 def test_a_plan_says_when_fewer_images_are_there_than_the_probe_asks_for(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ format: $(STAMP) ## Format and fix what can be fixed
 docs: $(STAMP) ## Regenerate docs/configuration.md
 	$(BIN)/orchestrator config reference > docs/configuration.md
 
+.PHONY: vit-defaults
+vit-defaults: $(STAMP) ## Regenerate jepa_core/vit_table.py from the timm that is installed
+	$(BIN)/python -m jepa_core.vit_defaults
+	$(BIN)/ruff format --quiet jepa_core/vit_table.py
+
 .PHONY: bench
 bench: $(STAMP) ## Run the benchmarks; each prints what it is compared with and the ratio
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -10,7 +10,6 @@ patch. A leading R counts rows of indices: a multiple of B.
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ from jepa_core.attention import attention_mask
 from jepa_core.blocks import call
 from jepa_core.masks import PatchGrid
 from jepa_core.positions import sincos_positions
+from jepa_core.vit_defaults import vit_defaults
 from jepa_core.weights import build_untouched, initialise, part_generator
 
 ImageSize = int | tuple[int, int]
@@ -41,8 +41,8 @@ class EncoderSettings:
     """A timm Vision Transformer; the keys below override its dimensions."""
     image_size_px: ImageSize = 224
     """Side of the square image that the encoder sees, or its [height, width]."""
-    patch_size_px: int = 16
-    """Side of a patch; the grid of patches has image_size_px / patch_size_px on a side."""
+    patch_size_px: int | None = None
+    """Side of a patch; the grid of patches has image_size_px / patch_size_px on a side. Null is that of `name`."""
     width: int | None = None
     """Width of a token; null is that of `name`."""
     depth: int | None = None
@@ -65,13 +65,33 @@ class EncoderSettings:
             )
 
     @property
+    def patch_px(self) -> int:
+        """The side of a patch: `patch_size_px`, or that of `name`.
+
+        Raises:
+            ValueError: It is not given, and the name is unknown.
+        """
+        if self.patch_size_px is not None:
+            return self.patch_size_px
+        known = vit_defaults(self.name)
+        if known is None:
+            raise ValueError(f"patch_size_px must be given for {self.name!r}, whose own is not known here")
+        return known.patch_size_px
+
+    @property
     def grid(self) -> PatchGrid:
-        """The patches of an image."""
+        """The patches of an image.
+
+        Raises:
+            ValueError: As `patch_px`.
+        """
         height_px, width_px = height_and_width(self.image_size_px)
-        return PatchGrid(height_px // self.patch_size_px, width_px // self.patch_size_px)
+        return PatchGrid(height_px // self.patch_px, width_px // self.patch_px)
 
     def _check_image_size(self) -> None:
-        size, patch = self.image_size_px, self.patch_size_px
+        size = self.image_size_px
+        is_known = self.patch_size_px is not None or vit_defaults(self.name) is not None
+        patch = self.patch_px if is_known else 1  # an unknown name is refused where names are checked
         if not isinstance(size, int) and len(size) != 2:
             raise ValueError(f"image_size_px must be a number or [height, width], not {size}")
         height_px, width_px = height_and_width(size)
@@ -211,14 +231,15 @@ def build_encoder(settings: EncoderSettings, *, generator: torch.Generator | Non
 
 
 def check_encoder_name(name: str) -> None:
-    """Say whether timm has a Vision Transformer of that name; a common name is known without waiting for timm.
+    """Say whether timm has a Vision Transformer of that name; one of the table is known without waiting for timm.
 
     Raises:
-        ValueError: It has none; the message ends with the nearest names.
+        ValueError: It has none; the message ends with the nearest names. Or its blocks are not plain ones.
     """
-    if re.fullmatch(
-        r"vit_((tiny|small|base|large)_patch16|base_patch8|small_patch32|base_patch32)_224", name
-    ):
+    defaults = vit_defaults(name)
+    if defaults is not None:
+        if not defaults.num_heads:
+            raise ValueError(f"{name!r} has parallel blocks; only plain Transformer blocks are supported")
         return
     import timm
 
@@ -239,7 +260,7 @@ def _timm_vit(settings: EncoderSettings) -> Any:
         vit = timm.create_model(
             settings.name,
             img_size=settings.image_size_px,
-            patch_size=settings.patch_size_px,
+            patch_size=settings.patch_px,
             class_token=False,
             reg_tokens=0,
             pos_embed="none",

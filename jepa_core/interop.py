@@ -88,7 +88,7 @@ def timm_arguments(settings: EncoderSettings) -> dict[str, Any]:
     changed = {"embed_dim": settings.width, "depth": settings.depth, "num_heads": settings.num_heads}
     return {
         "img_size": settings.image_size_px,
-        "patch_size": settings.patch_size_px,
+        "patch_size": settings.patch_px,
         "class_token": False,
         "reg_tokens": 0,
         "global_pool": "avg",
@@ -125,7 +125,7 @@ def transformers_config(encoder: Encoder, settings: EncoderSettings) -> dict[str
         "hidden_act": "gelu",
         "layer_norm_eps": block.norm1.eps,
         "image_size": settings.image_size_px,
-        "patch_size": settings.patch_size_px,
+        "patch_size": settings.patch_px,
         "num_channels": encoder.patch_embed.proj.in_channels,
         "qkv_bias": block.attn.qkv.bias is not None,
         "hidden_dropout_prob": 0.0,

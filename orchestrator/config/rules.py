@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from jepa_core import masks as core_masks
 from jepa_core.encoder import check_encoder_name
 from jepa_core.objectives import Data2Vec2Settings
+from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.fields import settings
 from orchestrator.config.models import PROPOSING, RunConfig
@@ -21,15 +22,6 @@ from orchestrator.config.yaml12 import KeyPath
 
 MAX_GRID_PATCHES = 16_384
 MAX_BLOCKS = 256
-
-_VIT_DIMENSIONS = {
-    "tiny": (192, 3),
-    "small": (384, 6),
-    "base": (768, 12),
-    "large": (1024, 16),
-    "huge": (1280, 16),
-    "giant": (1408, 16),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +77,11 @@ def _broken(key: str, message: str) -> list[Problem]:
     return [problem(key_path(key), message)]
 
 
-@rule("encoder.image_size_px", "encoder.patch_size_px")
+@rule("encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
 def _check_patch_grid(config: RunConfig) -> list[Problem]:
     """The patch grid is of a size that can be trained on."""
+    if not knows_patches(config):
+        return []
     if config.encoder.grid.num_patches > MAX_GRID_PATCHES:
         return _broken(
             "encoder.image_size_px", f"must make at most {MAX_GRID_PATCHES} patches; enlarge the patches"
@@ -95,13 +89,21 @@ def _check_patch_grid(config: RunConfig) -> list[Problem]:
     return []
 
 
-@rule("encoder.name")
+def knows_patches(config: RunConfig) -> bool:
+    """Whether the patch size is given, or known from the encoder's name."""
+    return config.encoder.patch_size_px is not None or vit_defaults(config.encoder.name) is not None
+
+
+@rule("encoder.name", "encoder.patch_size_px")
 def _check_encoder_name(config: RunConfig) -> list[Problem]:
-    """`encoder.name` is a Vision Transformer of timm."""
+    """`encoder.name` is a Vision Transformer of timm, whose patch size is known or given."""
     try:
         check_encoder_name(config.encoder.name)
     except ValueError as err:
         return _broken("encoder.name", str(err))
+    if not knows_patches(config):
+        message = f"must be given for {config.encoder.name}, whose own is not known here"
+        return _broken("encoder.patch_size_px", message)
     return []
 
 
@@ -153,8 +155,8 @@ def _check_decoder_groups(config: RunConfig) -> list[Problem]:
 
 def encoder_dimensions(config: RunConfig) -> tuple[int | None, int | None]:
     """Width and heads of the encoder as far as its settings or its timm name tell; None where they do not."""
-    match = re.match(r"vit_(tiny|small|base|large|huge|giant)_patch", config.encoder.name)
-    width, num_heads = _VIT_DIMENSIONS[match.group(1)] if match else (None, None)
+    known = vit_defaults(config.encoder.name)
+    width, num_heads = (known.width, known.num_heads) if known else (None, None)
     return config.encoder.width or width, config.encoder.num_heads or num_heads
 
 
@@ -279,13 +281,13 @@ def _check_neighbors(config: RunConfig) -> list[Problem]:
     return _broken("probe.knn_neighbors", f"must be at most probe.train_images ({config.probe.train_images})")
 
 
-@rule("masks.*", "encoder.image_size_px", "encoder.patch_size_px")
+@rule("masks.*", "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
 def _check_masks(config: RunConfig) -> list[Problem]:
     """Every mask geometry can be sampled on its patch grid."""
     for name in ("num_target_blocks", "num_context_blocks"):
         if not 1 <= getattr(config.masks, name) <= MAX_BLOCKS:
             return _broken(f"masks.{name}", f"must be from 1 to {MAX_BLOCKS}")
-    if _check_patch_grid(config):
+    if not knows_patches(config) or _check_patch_grid(config):
         return []
     try:
         core_masks.build_sampler(config.masks, config.encoder.grid)

@@ -24,7 +24,7 @@ from orchestrator.data.jpeg import Box, Encoded, Pixels
 from orchestrator.data.order import STREAM_CROP, hash_of, uniform
 
 MAX_PIXELS = 50_000_000
-_FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP")
 _CROP_ATTEMPTS = 10
 _DIRECT_MODES = ("RGB", "L")
 _resize: Callable[..., Tensor] = torch.ops.aten._upsample_bilinear2d_aa.out
@@ -158,9 +158,9 @@ def _as_tensor(pixels_HWC: Pixels) -> Tensor:
 def _decode_any(data: Encoded) -> Pixels:
     """Any image that we read, as RGB, by Pillow."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:  # its message names an object in memory, another one in every process
-        raise UndecodableError(f"not an image of {', '.join(_FORMATS)}") from None
+        raise UndecodableError(f"not an image of {', '.join(FORMATS)}") from None
     _check_size(image.width, image.height)
     if "exif" in image.info or "Raw profile type exif" in image.info:
         image = ImageOps.exif_transpose(image)

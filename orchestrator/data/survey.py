@@ -15,6 +15,7 @@ from orchestrator.data import foreign
 from orchestrator.data.left_out import left_out_text
 from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo
 from orchestrator.data.mixed import images_beside
+from orchestrator.data.pack import PackSource
 from orchestrator.data.prepare import (
     SCENES,
     find_tars,
@@ -26,6 +27,7 @@ from orchestrator.data.prepare import (
     scenes_source,
 )
 from orchestrator.data.shardset import ShardSet
+from orchestrator.data.sizes import HeightAndWidth, size_in_shards, size_in_source
 from orchestrator.data.sources import ImageFolderSource
 from orchestrator.storage import open_store
 
@@ -54,6 +56,8 @@ class Survey:
     labels: Mapping[str, LabelInfo] = field(default_factory=dict)
     num_shards: int = 0
     size_bytes: int = 0
+    image_size_px: HeightAndWidth | None = None
+    """The median height and width of a few training images; None where only downloading them would tell."""
     remarks: tuple[str, ...] = ()
     """What is left out, in one line, and what else there is to say of the source."""
 
@@ -93,6 +97,7 @@ class Survey:
             "remarks": list(self.remarks),
             "num_shards": self.num_shards,
             "size_bytes": self.size_bytes,
+            "image_size_px": self.image_size_px,
         }
 
 
@@ -129,7 +134,7 @@ def survey_source(config: RunConfig) -> Survey:
     )
 
 
-def _packed_or(config: RunConfig, name: str, kind: SourceKind, source: Any) -> Survey:
+def _packed_or(config: RunConfig, name: str, kind: SourceKind, source: PackSource) -> Survey:
     """The packed form in the cache folder where there is one, else the source itself."""
     packed: Path = open_cache(config.data).folder / "packed" / name
     remarks = source.remarks if isinstance(source, ImageFolderSource) else ()
@@ -140,8 +145,16 @@ def _packed_or(config: RunConfig, name: str, kind: SourceKind, source: Any) -> S
         kind=kind,
         num_samples=dict(source.num_samples),
         labels=dict(source.labels),
+        image_size_px=_size_of(config, kind, source),
         remarks=remarks,
     )
+
+
+def _size_of(config: RunConfig, kind: SourceKind, source: PackSource) -> HeightAndWidth | None:
+    """The size of a source's images, without rendering any."""
+    if kind == "scenes":
+        return config.data.scenes_image_size_px, config.data.scenes_image_size_px
+    return size_in_source(source, "train")
 
 
 def _of_shards(config: RunConfig, shards: ShardSet, remarks: tuple[str, ...] = ()) -> Survey:
@@ -154,5 +167,6 @@ def _of_shards(config: RunConfig, shards: ShardSet, remarks: tuple[str, ...] = (
         labels=dict(shards.labels),
         num_shards=len(infos),
         size_bytes=sum(info.size_bytes for info in infos),
+        image_size_px=size_in_shards(shards, config.data.train_split),
         remarks=remarks,
     )

@@ -17,6 +17,7 @@ from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.config.space import space_text
 from orchestrator.data import Survey, survey_source
 from orchestrator.errors import ConfigError
+from orchestrator.sweep.defaults import default_notes
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.labels import label_notes
 from orchestrator.sweep.model_costs import checkpoint_bytes
@@ -109,6 +110,7 @@ class PlanDescription:
             *label_notes(self.config, self.data),
             *(() if self.warm is None else self.warm.notes),
             *self.plan.notes,
+            *default_notes(self.config, self.data),
             *self.audit.notes,
             *self.audit.warnings,
         )

@@ -101,7 +101,7 @@ def test_the_setting_says_what_folders_mean(
 
 
 def test_splits_that_are_asked_for_and_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="one training folder.*found: none"):
+    with pytest.raises(DataError, match=r"one training folder.*found: none"):
         ImageFolderSource(images_at(tmp_path, "cat", "dog"), "splits").labels  # noqa: B018
 
 

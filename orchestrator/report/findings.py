@@ -99,6 +99,17 @@ class Findings:
     """Realised figures by geometry."""
 
 
+def accuracy_mean(surface: Surface, places_QD: Array) -> Array:
+    """What a surface of accuracies expects, within 0 to 100: between points it may overshoot."""
+    return surface.mean_and_sd(places_QD)[0].clip(0.0, 100.0)
+
+
+def accuracy_interval(surface: Surface, places_QD: Array) -> tuple[Array, Array]:
+    """The interval of a surface of accuracies, cut to the values that an accuracy can have: 0 to 100."""
+    low, high = surface.interval(places_QD)
+    return low.clip(0.0, 100.0), high.clip(0.0, 100.0)
+
+
 def explore(config: RunConfig, geometries: Sequence[Geometry], noise: Noise) -> Findings | None:
     """Fit a surface to the finished geometries; None when fewer than five, or nothing moved."""
     if len(geometries) < _MIN_GEOMETRIES:
@@ -113,7 +124,7 @@ def explore(config: RunConfig, geometries: Sequence[Geometry], noise: Noise) -> 
     cost = _fit_cost(places, [g for g, _ in known])
     mean, _ = surface.mean_and_sd(places)
     top = int(mean.argmax())
-    low, high = surface.interval(places[top : top + 1])
+    low, high = accuracy_interval(surface, places[top : top + 1])
     return Findings(
         choice=choice,
         surface=surface,
@@ -123,7 +134,7 @@ def explore(config: RunConfig, geometries: Sequence[Geometry], noise: Noise) -> 
         names=tuple(g.name for g, _ in known),
         images=max(trial.images for g, _ in known for trial in g.trials),
         best_figures=known[top][1],
-        best_mean=float(mean[top]),
+        best_mean=float(mean[top].clip(0.0, 100.0)),
         best_low=float(low[0]),
         best_high=float(high[0]),
         importance=rank_axes(surface, choice.axes, places),
@@ -184,8 +195,8 @@ def rank_axes(surface: Surface, axes: Sequence[SurfaceAxis], places_GD: Array) -
         AxisImportance(
             name=axis.name,
             effect=effect,
-            low=effect - _Z * error,
-            high=effect + _Z * error,
+            low=max(-100.0, effect - _Z * error),
+            high=min(100.0, effect + _Z * error),
             better_at=axis.figure(float(top)),
             worse_at=axis.figure(float(bottom)),
             share=variance / total,
@@ -243,8 +254,8 @@ def _suggestion(
     candidate: Candidate, place_D: Array, surface: Surface, cost: Surface | None, chance: float
 ) -> Suggestion:
     point, figures, beyond = candidate
-    mean, _ = surface.mean_and_sd(place_D[None])
-    low, high = surface.interval(place_D[None])
+    mean = accuracy_mean(surface, place_D[None])
+    low, high = accuracy_interval(surface, place_D[None])
     hours = math.nan if cost is None else math.exp(float(cost.mean_and_sd(place_D[None])[0][0]))
     return Suggestion(
         name=point_text(point),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.report.noise import interval_factor
+from orchestrator.report.noise import bounded_difference, interval_factor
 from orchestrator.report.trials import Geometry, TrialSummary
 
 Probe = Literal["linear", "knn"]
@@ -108,10 +108,11 @@ def _gain(accuracies: Sequence[float], untrained: Sequence[float]) -> LabelGain:
     points, half = statistics.fmean(gains), math.inf
     if len(gains) > 1:
         half = interval_factor(len(gains) - 1) * statistics.stdev(gains) / math.sqrt(len(gains))
+    low, high = bounded_difference(points - half, points + half)
     return LabelGain(
         accuracy=statistics.fmean(accuracies),
         untrained=statistics.fmean(untrained),
         points=points,
-        low=points - half,
-        high=points + half,
+        low=low,
+        high=high,
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from orchestrator.report.noise import estimate_noise, interval_factor, mean_error, pool_noise
+from orchestrator.report.noise import bounded, estimate_noise, interval_factor, mean_error, pool_noise
 from orchestrator.report.summary import Summary
 from orchestrator.report.svg import INK, Tips
 from orchestrator.report.trials import Geometry, group_geometries
@@ -86,11 +86,15 @@ def _draw_one(
     hours = [_mean([trial.hours[images] for trial in geometry.trials]) for images in stops]
     means = [_mean([trial.curve[images] for trial in geometry.trials]) for images in stops]
     halves = [_half_width(summary, geometry, geometries, images) for images in stops]
+    bounds = [bounded(mean - half, mean + half) for mean, half in zip(means, halves, strict=True)]
     colour = colour_of(summary, geometry.name)
     drawn = axes.errorbar(
         hours,
         means,
-        yerr=halves,
+        yerr=[
+            [mean - low for mean, (low, _) in zip(means, bounds, strict=True)],
+            [high - mean for mean, (_, high) in zip(means, bounds, strict=True)],
+        ],
         color=colour,
         marker="o",
         markersize=4,
@@ -99,7 +103,8 @@ def _draw_one(
         capsize=2,
         label=geometry.name,
     )
-    text = f"{geometry.name}: {means[-1]:.1f} % ± {halves[-1]:.1f} after {hours[-1]:.3g} hours"
+    low, high = bounds[-1]
+    text = f"{geometry.name}: {means[-1]:.1f} % ({low:.1f} to {high:.1f}) after {hours[-1]:.3g} hours"
     tips.tag(drawn.lines[0], text, key=geometry.trials[0].trial_id)
     return True
 

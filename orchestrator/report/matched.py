@@ -15,6 +15,7 @@ from typing import Literal
 
 from orchestrator.report.noise import (
     Noise,
+    bounded_difference,
     difference_error,
     paired_variance,
     pool_differences,
@@ -136,14 +137,15 @@ def _compare(first: Geometry, second: Geometry, pool: _Pool, metric: str, budget
     needs_images = floor > max(abs(difference), EQUIVALENT_POINTS - abs(difference))
     word, winner = _judge(difference, half, first.name, second.name)
     can_say = word != "cannot say" or needs_images
+    low, high = bounded_difference(difference - half, difference + half)
     cut = "" if budget == "images" else _cut(first, second, ends, at)
     return MatchedResult(
         **common,  # type: ignore[arg-type]
         word=word,
         winner=winner,
         difference=difference,
-        low=difference - half,
-        high=difference + half,
+        low=low,
+        high=high,
         more_seeds=None
         if can_say
         else _more_seeds(difference, noise, confidence, num_compared, first, second),

@@ -109,6 +109,21 @@ def interval_factor(freedom: float, *, num_intervals: int = 1) -> float:
     return float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * max(1, num_intervals)), min(freedom, 10_000.0)))
 
 
+def bounded(low: float, high: float) -> tuple[float, float]:
+    """The part of an accuracy's interval that an accuracy can have: 0 to 100 %.
+
+    What is cut off holds no possible value, so the interval covers the true one as often as before.
+    """
+    return max(0.0, low), min(100.0, high)
+
+
+def bounded_difference(low: float, high: float) -> tuple[float, float]:
+    """The same for the difference of two accuracies: -100 to 100 points; an unknown (infinite) bound stays."""
+    return (max(-100.0, low) if math.isfinite(low) else low), (
+        min(100.0, high) if math.isfinite(high) else high
+    )
+
+
 def labels_of(metric: str, available: Sequence[str]) -> list[str]:
     """The labels that a metric is an average of."""
     name = metric.rsplit("/", 1)[-1]

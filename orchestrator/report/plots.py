@@ -149,9 +149,10 @@ def _draw_cells(summary: Summary, axes: Axes, keys: Sequence[str], values: Seque
     low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
     image = axes.imshow(np.ma.masked_invalid(grid), cmap=_COLOURS, origin="lower", aspect="auto")
     for (row, column), result in cells.items():
-        half = (result.high - result.low) / 2
         colour = "black" if result.mean - low > 0.6 * (high - low) else "white"
-        text = f"{result.mean:.1f}\n± {half:.1f}" + ("\ntied" if result.tied and result.rank > 1 else "")
+        text = f"{result.mean:.1f}\n{result.low:.1f} to {result.high:.1f}" + (
+            "\ntied" if result.tied and result.rank > 1 else ""
+        )
         text += "\nhighest" if result.rank == 1 else ""
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8.5)
     for stopped in summary.trials:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from orchestrator.report.findings import Findings
+from orchestrator.report.findings import Findings, accuracy_interval, accuracy_mean
 from orchestrator.report.realised import CONTEXT, SurfaceAxis
 from orchestrator.report.summary import Summary
 from orchestrator.report.surface import INTERVAL, Array
@@ -35,8 +35,8 @@ def draw_map(summary: Summary, figure: Figure, tips: Tips) -> bool:
     left, right = figure.subplots(1, 2, sharey=True)
     proposes = summary.verdict.outcome != "no_gain"
     grid, levels = _grid(findings, shown, with_next=proposes)
-    mean, _ = findings.surface.mean_and_sd(grid)
-    low, high = findings.surface.interval(grid)
+    mean = accuracy_mean(findings.surface, grid)
+    low, high = accuracy_interval(findings.surface, grid)
     shape = (len(levels[1]), len(levels[0]))
     for axes, values, colours, title in (
         (left, mean, _MAP, f"{summary.metric} [%]"),
@@ -108,8 +108,8 @@ def _draw_band(summary: Summary, findings: Findings, axes: Axes, index: int, tip
     levels = np.linspace(places.min(), places.max(), 100)
     queries = np.tile(_held(findings), (len(levels), 1))
     queries[:, index] = levels
-    mean, _ = findings.surface.mean_and_sd(queries)
-    low, high = findings.surface.interval(queries)
+    mean = accuracy_mean(findings.surface, queries)
+    low, high = accuracy_interval(findings.surface, queries)
     axes.fill_between(levels, low, high, color=_MARK, alpha=0.18, linewidth=0)
     axes.plot(levels, mean, color=_MARK, linewidth=1.8)
     for name, place, value in zip(findings.names, places, findings.means_G, strict=True):

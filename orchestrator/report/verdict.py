@@ -15,10 +15,12 @@ from typing import Any, Literal
 from orchestrator.report.noise import (
     DEFAULT_TEST_IMAGES,
     Noise,
+    bounded,
     difference_error,
     difference_noise,
     estimate_noise,
     interval_factor,
+    labels_of,
     mean_error,
     pool_noise,
 )
@@ -27,6 +29,10 @@ from orchestrator.sweep.noise import critical_range
 
 _NOTABLE_SAVING = 0.1
 
+SOLVED_PERCENT = 99.95
+"""From here on an accuracy reads as 100.0 %."""
+
+SolvedBy = Literal["untrained", "pixels", "both"]
 Against = Literal["above", "level", "below", "unknown"]
 
 
@@ -43,7 +49,7 @@ class LabelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryResult:
-    """One geometry's place; `low` and `high` bound its mean with 95 %; costs are a trial's."""
+    """One geometry's place; `low` and `high` bound its mean with 95 %, within 0 to 100; costs are a trial's."""
 
     rank: int
     name: str
@@ -134,6 +140,25 @@ class Verdict:
     """Of the highest over its untrained encoder; None where nobody measured that."""
 
     @property
+    def solved(self) -> dict[str, SolvedBy]:
+        """Labels of the metric that the untrained encoder or raw pixels tell apart without a fault, and which does."""
+        labels = self.ranking[0].labels if self.ranking else {}
+        found: dict[str, SolvedBy] = {}
+        for name in labels_of(self.metric, sorted(labels)):
+            untrained, pixels = (
+                value >= SOLVED_PERCENT for value in (labels[name].untrained, labels[name].pixels)
+            )
+            if untrained or pixels:
+                found[name] = "both" if untrained and pixels else "untrained" if untrained else "pixels"
+        return found
+
+    @property
+    def ranks_nothing(self) -> bool:
+        """Whether every label of the metric is told apart without learning: then no geometry can be better."""
+        labels = self.ranking[0].labels if self.ranking else {}
+        return bool(labels) and set(self.solved) == set(labels_of(self.metric, sorted(labels)))
+
+    @property
     def best(self) -> GeometryResult | None:
         """The highest mean, crowned or not."""
         return self.ranking[0] if self.ranking else None
@@ -204,6 +229,7 @@ def _ranked(
             best, geometry, differences, metric
         )
     behind = best.mean - geometry.mean
+    low, high = bounded(geometry.mean - half_width, geometry.mean + half_width)
     return GeometryResult(
         rank=rank + 1,
         name=geometry.name,
@@ -211,8 +237,8 @@ def _ranked(
         trial_ids=tuple(trial.trial_id for trial in geometry.trials),
         seeds=tuple(trial.seed for trial in geometry.trials),
         mean=geometry.mean,
-        low=geometry.mean - half_width,
-        high=geometry.mean + half_width,
+        low=low,
+        high=high,
         behind_best=behind,
         margin=margin,
         tied=behind <= margin,

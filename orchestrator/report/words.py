@@ -11,6 +11,10 @@ from orchestrator.report.realised import REALISED
 from orchestrator.report.subject import MASKS, POPULATION, Subject
 from orchestrator.report.verdict import GeometryResult, StoppedResult, Verdict
 
+_OTHER_DATA = (
+    "Rank by a label that an untrained encoder and raw pixels do not solve (probe.labels, sweep.metric), or give other "
+    "images (data.source)."
+)
 SURE, COST, NEXT = "How sure", "At what cost", "What to try next"
 _MANY = 3
 _NAMED = 2
@@ -32,23 +36,51 @@ def answers(
     best = verdict.best
     if best is None:
         return {subject.question: ["No trial finished: there is nothing to judge."]}
-    sure = [*_gained(verdict), *_untold(verdict), _certainty(verdict, subject), *_baselines(best)]
+    sure = [
+        *_solved(verdict),
+        *_gained(verdict),
+        *_untold(verdict),
+        _certainty(verdict, subject),
+        *_baselines(best),
+    ]
     if verdict.unequal_images:
         sure.append("The trials saw different numbers of images: their accuracies are not compute-matched.")
     groups = {
         subject.question: [
+            *_told_apart(verdict, subject),
             _headline(verdict, best, subject),
             *(surface_lines(findings) if findings is not None else []),
         ],
         SURE: sure,
         COST: _cheapest(verdict),
-        NEXT: [
+        NEXT: [_OTHER_DATA]
+        if verdict.ranks_nothing
+        else [
             *_gain_next(verdict, subject),
             *_seeds_next(verdict, subject),
             *(next_lines(findings) if findings is not None and verdict.outcome != "no_gain" else []),
         ],
     }
     return {question: lines for question, lines in groups.items() if lines}
+
+
+def _told_apart(verdict: Verdict, subject: Subject) -> list[str]:
+    """That nothing can be ranked, where no label needs learning."""
+    if not verdict.ranks_nothing:
+        return []
+    return [f"The labels are told apart without learning: this data cannot rank {subject.many}."]
+
+
+def _solved(verdict: Verdict) -> list[str]:
+    """The labels that need no learning, and who tells them apart."""
+    whose = {
+        "untrained": "the untrained encoder has",
+        "pixels": "raw pixels have",
+        "both": "the untrained encoder and raw pixels have",
+    }
+    return [
+        f"Label {name} needs no learning: {whose[by]} 100.0 % on it." for name, by in verdict.solved.items()
+    ]
 
 
 def surface_lines(findings: Findings) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_every_method_is_drawn_over_its_cost_by_name_with_its_interval(summary: 
         for name in ("progress", "cost", "surface"):
             assert f">{point.name}<" in drawn[name].svg, (point.name, name)
     assert drawn["progress"].svg.count("<title>") == len(CONFIG.sweep.points)
-    assert " ± " in drawn["progress"].svg
+    assert re.search(r" % \(\d+\.\d to \d+\.\d\) after ", drawn["progress"].svg)
 
 
 def test_methods_that_differ_in_keys_have_a_name_for_a_parameter() -> None:

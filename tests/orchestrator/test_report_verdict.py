@@ -6,10 +6,10 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.report.noise import difference_error, pool_noise
+from orchestrator.report.noise import bounded, bounded_difference, difference_error, pool_noise
 from orchestrator.report.trials import TrialSummary, group_geometries
 from orchestrator.report.verdict import judge
-from orchestrator.report.words import cost_text
+from orchestrator.report.words import answers, cost_text, verdict_lines
 from orchestrator.sweep.noise import critical_range
 
 METRIC = "probe/linear/mean"
@@ -228,3 +228,56 @@ def test_telling_more_geometries_apart_takes_more():
 )
 def test_costs_are_told_in_a_unit_in_which_they_can_be_read(hours, text):
     assert cost_text(0.0, hours) == text
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [((97.0, 103.0), (97.0, 100.0)), ((-2.0, 3.0), (0.0, 3.0)), ((4, 5), (4, 5))]
+)
+def test_an_interval_of_an_accuracy_is_cut_to_what_an_accuracy_can_be(interval, expected):
+    assert bounded(*interval) == expected
+
+
+def test_an_interval_of_a_difference_is_cut_and_an_unknown_bound_stays():
+    assert bounded_difference(-140.0, 160.0) == (-100.0, 100.0)
+    assert bounded_difference(-math.inf, math.inf) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("value", [100.0, 0.0])
+def test_the_intervals_of_a_verdict_stay_within_0_and_100(value):
+    verdict = judge([trial(scale, 0, value) for scale in (0.1, 0.2)], METRIC)
+    assert all(0.0 <= each.low <= each.mean <= each.high <= 100.0 for each in verdict.ranking)
+    assert all(each.low < each.high for each in verdict.ranking)
+
+
+def solved(**baselines) -> list[TrialSummary]:
+    fields = {"untrained": {"class": 100.0}, "pixels": {"class": 100.0}, "untrained_value": 100.0} | baselines
+    return [trial(scale, 0, 100.0, **fields) for scale in (0.1, 0.2)]
+
+
+def test_labels_that_need_no_learning_are_said_first_and_no_advice_to_train_longer_follows():
+    lines = verdict_lines(judge(solved(), METRIC))
+    assert lines[0] == "The labels are told apart without learning: this data cannot rank geometries."
+    assert "Label class needs no learning: the untrained encoder and raw pixels have 100.0 % on it." in lines
+    assert lines[-1].startswith("Rank by a label that an untrained encoder and raw pixels do not solve")
+    assert "train longer" not in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "who"),
+    [
+        ({"untrained": {"class": 40.0}}, "raw pixels have"),
+        ({"pixels": {"class": 40.0}}, "the untrained encoder has"),
+    ],
+)
+def test_one_baseline_at_100_is_enough_and_is_named(baselines, who):
+    assert f"Label class needs no learning: {who} 100.0 % on it." in verdict_lines(
+        judge(solved(**baselines), METRIC)
+    )
+
+
+def test_one_label_of_two_that_needs_no_learning_leaves_a_ranking():
+    fields = {name: {"class": 100.0, "count": 40.0} for name in ("accuracies", "untrained", "pixels")}
+    verdict = judge([trial(scale, 0, 70.0, **fields) for scale in (0.1, 0.2)], METRIC)
+    assert list(verdict.solved) == ["class"]
+    assert not verdict.ranks_nothing
+    assert not any("cannot rank" in line for line in answers(verdict)["Which mask"])

@@ -58,6 +58,11 @@ def shards() -> None:
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that read and write; one a core by default."
 )
+@click.option(
+    "--allow-loss",
+    is_flag=True,
+    help="Go on without samples that are known to be lost; the manifest names them.",
+)
 @place_option
 @json_option
 def pack(
@@ -67,6 +72,7 @@ def pack(
     reencode: int | None,
     shorter_side_px: int | None,
     workers: int | None,
+    allow_loss: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -75,7 +81,8 @@ def pack(
     What is finished is kept when the command is interrupted; the same command goes on from there.
 
     SOURCE is a folder of images (one sub-folder a class), a folder with the idx files of MNIST or Fashion-MNIST,
-    other WebDataset shards (a folder, prefix or pattern like `s3://bucket/train-{000..127}.tar`), or `scenes`.
+    other WebDataset shards (a folder, prefix or pattern like `s3://bucket/train-{000..127}.tar` or `'s/*.tar'`), or
+    `scenes`. Exits with 3 where samples of it are lost, unless --allow-loss.
     """
     from orchestrator.cli.progress import telling
     from orchestrator.data import PackSettings, Reencode, pack_dataset, survey_source
@@ -83,7 +90,7 @@ def pack(
     if shorter_side_px is not None and reencode is None:
         raise click.UsageError("--shorter-side-px changes images: give --reencode QUALITY too")
     smaller = None if reencode is None else Reencode(shorter_side_px=shorter_side_px, quality=reencode)
-    config = _config(source, overrides)
+    config = _config(source, overrides, allow_loss=allow_loss)
     remarks = survey_source(config).remarks
     with telling() as tell:
         pack_dataset(
@@ -113,21 +120,31 @@ def ls(uri: str, each: bool, overrides: tuple[str, ...], as_json: bool) -> None:
 @place_option
 @json_option
 def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Read every shard at URI afresh and compare it with the manifest; exits with 3 when something is wrong."""
+    """Read every shard at URI afresh; exits with 3 when something is lost or is not what the manifest says."""
     from orchestrator.cli.progress import telling
-    from orchestrator.data import verify_shards
+    from orchestrator.data import verify_source
 
     with telling() as tell:
-        found = verify_shards(_open(_config(uri, overrides), tell), decode=decode, progress=tell)
+        found = verify_source(_config(uri, overrides), decode=decode, progress=tell)
     checked = "sizes, hashes, samples, images and labels" if decode else "sizes, hashes and samples"
+    sound = (
+        "all as the manifest says"
+        if found.has_manifest
+        else "all sound; there is no manifest to compare with"
+    )
     head = f"{found.num_shards:,} shards, {found.num_samples:,} samples checked: {checked}"
-    verdict = f"{len(found.faults):,} faults" if found.faults else "all as the manifest says"
+    verdict = f"{len(found.faults):,} faults" if found.faults else sound
     data = {
         "num_shards": found.num_shards,
         "num_samples": found.num_samples,
         "faults": [_fault_json(fault) for fault in found.faults],
+        "notes": [note.to_json() for note in found.notes],
     }
-    lines = [*_fault_lines(found.faults), f"{head}; {verdict}"]
+    lines = [
+        *_fault_lines(found.faults),
+        *(f"note: {note.text()}" for note in found.notes),
+        f"{head}; {verdict}",
+    ]
     if not decode:
         lines.append(
             "images were not decoded and labels not read: --decode names those that a run would leave out"
@@ -157,13 +174,13 @@ def quarantine(
         return
     assert uri is not None
     if ledger:
-        _show_ledger(_config(uri, overrides), as_json=as_json)
+        _show_ledger(_config(uri, overrides, allow_loss=True), as_json=as_json)
         return
     from orchestrator.cli.progress import telling
     from orchestrator.data import verify_shards
     from orchestrator.data.quarantine import bearable
 
-    config = _config(uri, overrides)
+    config = _config(uri, overrides, allow_loss=True)  # what is lost is looked at here, not spent on
     with telling() as tell:
         shard_set = _open(config, tell)
         faults = verify_shards(shard_set, decode=True, progress=tell).faults
@@ -227,11 +244,12 @@ def _show_entries(entries: Sequence[BadSample], who: str, *, as_json: bool) -> N
     )
 
 
-def _config(source: str, overrides: tuple[str, ...]) -> RunConfig:
+def _config(source: str, overrides: tuple[str, ...], *, allow_loss: bool = False) -> RunConfig:
     """The defaults with a source and the keys that were set."""
     from orchestrator.config import apply_overrides, default_config
 
-    return apply_overrides(default_config(overrides), {"data.source": source})
+    values: dict[str, Any] = {"data.source": source, **({"data.allow_loss": True} if allow_loss else {})}
+    return apply_overrides(default_config(overrides), values)
 
 
 def _open(config: RunConfig, tell: Callable[[str], None]) -> ShardSet:
@@ -253,7 +271,8 @@ def _show(config: RunConfig, *, each: bool, as_json: bool, remarks: tuple[str, .
 
     survey = survey_source(config)
     remarks = (*remarks, *survey.remarks)
-    lines, data = [survey.text(), *remarks], {**survey.to_json(), "remarks": list(remarks)}
+    notes = [f"note: {note.text()}" for note in survey.notes]
+    lines, data = [survey.text(), *remarks, *notes], {**survey.to_json(), "remarks": list(remarks)}
     if survey.shards is not None:
         lines.append(f"digest {survey.shards.digest}")
     if survey.shards is not None and each:

@@ -88,6 +88,8 @@ def storage(config: RunConfig) -> Iterator[Finding]:
 def data(config: RunConfig) -> Iterator[Finding]:
     """The shards: labels, digest, and whether there are enough of them for the workers."""
     from orchestrator.data import open_shards, survey_source
+    from orchestrator.data.foreign import split_pattern
+    from orchestrator.data.notes import check_losses
     from orchestrator.sweep.labels import check_shards, check_survey
 
     if config.data.source == "scenes":
@@ -95,18 +97,19 @@ def data(config: RunConfig) -> Iterator[Finding]:
         yield Finding(name="data", text=f"embedded scenes, {images:,} images, packed on first use")
         return
     local = Path(config.data.source).expanduser()
-    if "://" not in config.data.source and not local.exists():
+    is_folder = "://" not in config.data.source and split_pattern(config.data.source)[1] is None
+    if is_folder and not local.exists():
         raise DataError(
             f"data.source: nothing at {local.resolve()}; give a folder, an s3:// prefix or `scenes`"
         )
     try:
         shards = open_shards(config.data.source, config.data, config.storage)
     except DataError as err:
-        if "://" in config.data.source:
-            raise
-        yield Finding(name="data", text=f"{local}: no shards yet, packed on first use ({err})")
         survey = survey_source(config)
-        yield from (Finding(name="data", text=remark, warning=True) for remark in survey.remarks)
+        yield Finding(name="data", text=f"{survey.source}: no shards yet, packed on first use ({err})")
+        remarks = (*survey.remarks, *(note.text() for note in survey.notes))
+        yield from (Finding(name="data", text=remark, warning=True) for remark in remarks)
+        check_losses(config.data.source, survey.notes, allow_loss=config.data.allow_loss)
         check_survey(config, survey)
         return
     labels = ", ".join(shards.labels) or "none, so that nothing is probed and no geometry can be ranked"

@@ -145,6 +145,9 @@ class DataConfig(Section):
     """Decoding threads a worker; 0 decodes in the training thread."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled among this many shards at a time."""
+    allow_loss: bool = False
+    """Go on where samples of the source are known to be lost (truncated shards, dead links, other formats); what was
+    lost is told, and kept in the manifest. False refuses such a source."""
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     """Share of the split's samples that may be unusable (16 at least, none at 0) before the run stops."""
 

@@ -4,9 +4,9 @@
     with BatchStream(shards, ...) as stream:
         for batch in stream: ...
 
-Read in this order: `manifest`, `index`, `order`, `shardset`, `jpeg`, `decode`, `stream`, `labelled`; then `cache`,
-`readahead`, `quarantine`; then what fills a shard set: `sources`, `pack`, `foreign`, `prepare`. The only door to
-webdataset, which writes the tar files.
+Read in this order: `notes`, `manifest`, `tar`, `index`, `labels`, `order`, `shardset`, `jpeg`, `decode`, `stream`,
+`labelled`; then `cache`, `readahead`, `quarantine`; then what fills a shard set: `sources`, `pack`, `foreign`,
+`prepare`. The only door to webdataset, which writes the tar files.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.data.labelled import LabelledImages, load_images
     from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
+    from orchestrator.data.notes import Note
     from orchestrator.data.pack import PackSettings, Progress
     from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
     from orchestrator.data.quarantine import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.data.shardset import ShardSet
     from orchestrator.data.stream import Batch, BatchStream
     from orchestrator.data.survey import Survey, survey_source
-    from orchestrator.data.verify import ShardFault, Verification, verify_shards
+    from orchestrator.data.verify import ShardFault, Verification, verify_shards, verify_source
 
 __all__ = [
     "BadSample",
@@ -40,6 +41,7 @@ __all__ = [
     "LabelInfo",
     "LabelledImages",
     "Manifest",
+    "Note",
     "PackSettings",
     "Progress",
     "Reencode",
@@ -59,6 +61,7 @@ __all__ = [
     "read_sweep_ledger",
     "survey_source",
     "verify_shards",
+    "verify_source",
 ]
 
 _MODULES = {
@@ -68,6 +71,7 @@ _MODULES = {
     "LabelInfo": "manifest",
     "LabelledImages": "labelled",
     "Manifest": "manifest",
+    "Note": "notes",
     "PackSettings": "pack",
     "Progress": "pack",
     "Reencode": "reencode",
@@ -87,6 +91,7 @@ _MODULES = {
     "read_sweep_ledger": "quarantine",
     "survey_source": "survey",
     "verify_shards": "verify",
+    "verify_source": "verify",
 }
 
 

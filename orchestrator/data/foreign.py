@@ -1,7 +1,8 @@
 """Shards that somebody else wrote: found by name, indexed once, described by a manifest in the cache.
 
 Reads what `webdataset` reads: tar files of `key.jpg|png|webp` with `.cls` or `.json` beside it, several extensions a
-sample, brace patterns. Nothing is copied or changed; only plain tar files are taken, never `pipe:` and its kin.
+sample, brace patterns, and patterns of a shell. What cannot be used is counted in the manifest's notes. Nothing is
+copied or changed; only plain tar files are taken, never `pipe:` and its kin.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import hashlib
 import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.data.cache import Cache, hash_descriptor
 from orchestrator.data.index import build_index
-from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
+from orchestrator.data.labels import LabelCount
+from orchestrator.data.manifest import DamagedShardError, Manifest, ShardInfo
+from orchestrator.data.notes import Note, NoteCounter
 from orchestrator.data.pack import Progress
 from orchestrator.data.shardset import OpenShard
 from orchestrator.data.sources import HELD_OUT_NAMES, key_hash, split_name
@@ -25,39 +27,41 @@ from orchestrator.storage import Store
 
 MAX_SHARDS = 1_000_000
 MIN_SHARDS_TO_SPLIT = 10
-MAX_CLASSES = 100_000
-_LABELLED_FRACTION = 0.99
+GLOB = re.compile(r"[*?]|\[[^\]]+\]")
+COMPRESSED = tuple(
+    [".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4"]
+)
+_RULES = 2
+"""Raised when shards are read by other rules: what was described by earlier ones is described again."""
 _NAME_CHARACTERS = 16
+_SPECIAL = re.compile(r"[{*?\[]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-
-
-@dataclass
-class _LabelCounts:
-    """What values a label takes over all samples."""
-
-    num_samples: int = 0
-    values: Counter[int] = field(default_factory=Counter)
 
 
 def split_pattern(uri: str) -> tuple[str, list[str] | None]:
     """A URI that names tar files: the folder, and the names below it; names are None where it names a folder.
 
-    `dir/part-{000..099}.tar` names a hundred, `dir/a.tar` one.
+    `dir/part-{000..099}.tar` names a hundred, `dir/a.tar` one, `dir/*.tar` those that `find_tars` finds.
 
     Raises:
         DataError: A pattern that cannot be expanded.
     """
-    if not uri.endswith(".tar"):
-        return uri.rstrip("/"), None
-    plain = uri.partition("{")[0]
+    is_local = "://" not in uri
+    if not uri.lower().endswith(".tar") and (
+        "*" not in uri or (is_local and Path(uri).expanduser().exists())
+    ):
+        return uri.rstrip("/") or uri, None
+    if is_local and Path(uri).expanduser().is_dir():
+        return uri, None
+    is_one = is_local and Path(uri).expanduser().is_file()
+    plain = uri if is_one else uri[: match.start()] if (match := _SPECIAL.search(uri)) else uri
     folder, slash, _ = plain.rpartition("/")
     if not slash:
         folder, rest = ".", uri
     else:
         rest = uri[len(folder) + 1 :]
-    return folder or "/", expand_braces(rest)
+    return folder or "/", [rest] if is_one else expand_braces(rest)
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -77,22 +81,16 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def find_tars(store: Store, names: Sequence[str] | None) -> list[str]:
-    """The keys of the tar files: those named, else all below the store.
+    """The keys of the tar files: those named, else all below the store. A name may be a pattern with `*`, `?`, `[ab]`.
 
     Raises:
-        DataError: A named one is missing, or only compressed ones are there.
+        DataError: A named one is missing, nothing fits a pattern, or only compressed ones are there.
     """
-    listed = {info.key for info in store.list()}
+    listed = [info.key for info in store.list()]
+    tars = sorted(key for key in listed if key.lower().endswith(".tar") and not _is_hidden(key))
     if names is not None:
-        missing = [name for name in names if name not in listed]
-        if missing:
-            raise DataError(
-                f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}; "
-                "name only shards that are there"
-            )
-        return list(names)
-    tars = sorted(key for key in listed if key.endswith(".tar"))
-    compressed = next((key for key in sorted(listed) if key.endswith(_COMPRESSED)), None)
+        return _named_tars(store, names, frozenset(listed), tars)
+    compressed = next((key for key in sorted(listed) if key.endswith(COMPRESSED)), None)
     if not tars and compressed is not None:
         raise DataError(
             f"{store.uri}/{compressed}: compressed shards cannot be read by offset; unpack them to .tar"
@@ -100,28 +98,125 @@ def find_tars(store: Store, names: Sequence[str] | None) -> list[str]:
     return tars
 
 
-def describe_tars(store: Store, keys: Sequence[str], cache: Cache, progress: Progress | None) -> Manifest:
-    """Read every shard once: count, hash, index (kept in the cache) and the labels it carries.
+def _named_tars(store: Store, names: Sequence[str], listed: frozenset[str], tars: Sequence[str]) -> list[str]:
+    patterns = [name for name in names if name not in listed and GLOB.search(name)]
+    missing = [name for name in names if name not in listed and name not in patterns]
+    if missing:
+        raise DataError(
+            f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
+        )
+    found = [name for name in names if name in listed]
+    for pattern in patterns:
+        fitting = [key for key in tars if _glob_pattern(pattern).fullmatch(key)]
+        if not fitting:
+            there = f"{len(tars)} .tar files, the first is {tars[0]}" if tars else "no .tar files"
+            raise DataError(
+                f"{store.uri}/{pattern}: no shard fits this pattern; below {store.uri} there are {there}: write the "
+                "folder, or a range like `name-{000..099}.tar`"
+            )
+        found += fitting
+    return list(dict.fromkeys(found))
+
+
+def _is_hidden(key: str) -> bool:
+    """Whether a file is one of those that macOS lays beside each file."""
+    return key.rpartition("/")[2].startswith("._")
+
+
+def _glob_pattern(pattern: str) -> re.Pattern[str]:
+    """A pattern of a shell: `*` and `?` stay within a folder, `**` does not."""
+    parts = re.split(r"(\*\*/?|\*|\?|\[[^\]/]+\])", pattern)
+    known = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    translated = [
+        known.get(part)
+        or (f"[{part[1:-1].replace('!', '^', 1)}]" if part.startswith("[") else re.escape(part))
+        for part in parts
+    ]
+    return re.compile("".join(translated), re.DOTALL)
+
+
+def listing_notes(store: Store, keys: Sequence[str]) -> tuple[Note, ...]:
+    """Shards of a folder that are not read: compressed ones, links to nothing."""
+    notes = NoteCounter()
+    tars = frozenset(keys)
+    for info in store.list():
+        key = info.key
+        compressed = next((ending for ending in COMPRESSED if key.endswith(ending)), None)
+        if compressed is not None:
+            is_copy = f"{key.removesuffix(compressed)}.tar" in tars
+            notes.add("compressed_copy" if is_copy else "compressed", key)
+    for link in _broken_links(store):
+        notes.add("broken_link", link)
+    return notes.notes()
+
+
+def _broken_links(store: Store) -> list[str]:
+    """Links below a local folder that are named as shards and lead to nothing."""
+    place = store.local_path("x")
+    if place is None:
+        return []
+    root = place.parent
+    return [
+        path.relative_to(root).as_posix()
+        for path in sorted(root.rglob("*.tar"))
+        if path.is_symlink() and not path.exists()
+    ]
+
+
+def describe_tars(
+    store: Store,
+    keys: Sequence[str],
+    cache: Cache,
+    progress: Progress | None,
+    *,
+    beside: Sequence[Note] = (),
+) -> Manifest:
+    """Read every shard once: count, hash, index (kept in the cache), the labels it carries, and what it lacks.
+
+    Shards of which nothing can be read are left out and noted, as is what was found `beside` them.
 
     Raises:
-        DataError: A shard is damaged, or none holds an image.
+        DataError: No shard holds an image.
     """
     shards: list[ShardInfo] = []
-    counts: dict[str, _LabelCounts] = {}
+    labels, notes = LabelCount(), NoteCounter()
     splits = assign_splits(keys)
     for number, key in enumerate(keys):
         if progress is not None and number % 50 == 0:
             progress(f"indexing {store.uri}: {number:,} of {len(keys):,} shards")
-        info, opened = _describe(store, key, splits[key], cache)
-        shards.append(info)
-        _count_labels(opened, counts)
-    if not any(shard.num_samples for shard in shards):
+        try:
+            info, opened = _describe(store, key, splits[key], cache)
+        except DamagedShardError as err:
+            notes.add("unreadable", f"{key}: {err.reason}")
+            continue
+        if info.num_samples:
+            shards.append(info)
+        describe_shard(opened, labels, notes)
+    num_samples = sum(shard.num_samples for shard in shards)
+    if not num_samples:
+        known = "".join(f"\n  {note.text()}" for note in notes.notes())
         raise DataError(
-            f"{store.uri}: {len(keys)} tar files, but no .jpg, .png or .webp in them; check the source"
+            f"{store.uri}: {len(keys)} tar files, but no .jpg, .png or .webp in them that can be read; check the "
+            f"source{known}"
         )
     shards.sort(key=lambda shard: (shard.split != "train", shard.split, shard.name))
-    num_samples = sum(shard.num_samples for shard in shards)
-    return Manifest(shards=tuple(shards), labels=_labels(counts, num_samples), base_uri=store.uri)
+    found, label_notes = labels.result()
+    every = NoteCounter((*notes.notes(), *beside, *label_notes)).notes()
+    return Manifest(shards=tuple(shards), labels=found, base_uri=store.uri, notes=every)
+
+
+def describe_shard(opened: OpenShard, labels: LabelCount, notes: NoteCounter) -> None:
+    """Count what one shard holds: its labels, and what is known to be lost or unusual in it."""
+    index, shard = opened.index, opened.info.name
+    if index.damage:
+        notes.add("cut", f"{shard}: {index.damage}")
+    notes.add_all(index.notes, shard)
+    if not index.keys and not index.notes:
+        notes.add("no_images", shard)
+    for member, kind in opened.bad_images():
+        notes.add(kind, f"{shard}: {index.keys[member]}.{index.extensions[member]}")
+    for member, key in enumerate(index.keys):
+        labels.add(opened.label_members(member), opened.info.split, f"{shard}: {key}")
 
 
 def assign_splits(keys: Sequence[str]) -> dict[str, str]:
@@ -167,7 +262,7 @@ def _describe(store: Store, key: str, split: str, cache: Cache) -> tuple[ShardIn
     if path is None:
         descriptor, sha256 = cache.adopt_shard(store, key)
     else:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_local(path, where)
         sha256 = hash_descriptor(descriptor)
     try:
         index = build_index(descriptor, where)
@@ -180,46 +275,28 @@ def _describe(store: Store, key: str, split: str, cache: Cache) -> tuple[ShardIn
     return info, OpenShard(descriptor, index, info)
 
 
-def _count_labels(opened: OpenShard, counts: dict[str, _LabelCounts]) -> None:
-    for member in range(len(opened.index.keys)):
-        try:
-            labels = opened.labels(member)
-        except DataError:  # a damaged label: the sample is put into quarantine when a probe reads it
-            continue
-        has_class_file = opened.index.labels_N2["cls"][member, 0] >= 0
-        for name, value in labels.items():
-            if has_class_file and name != "class":
-                continue
-            entry = counts.setdefault(name, _LabelCounts())
-            entry.num_samples += 1
-            if len(entry.values) <= MAX_CLASSES:
-                entry.values[value] += 1
+def open_local(path: Path, where: str) -> int:
+    """A file descriptor of a local shard.
 
-
-def _labels(counts: dict[str, _LabelCounts], num_samples: int) -> dict[str, LabelInfo]:
-    """The labels that nearly every sample carries and that look like classes.
-
-    Numbers that hardly repeat (an identifier, a width) are left out.
+    Raises:
+        DamagedShardError: It cannot be opened.
     """
-    found = {}
-    for name, entry in sorted(counts.items()):
-        low, high, distinct = min(entry.values), max(entry.values), len(entry.values)
-        is_class = low >= 0 and high < MAX_CLASSES and 2 <= distinct <= max(2, num_samples // 2)
-        if is_class and entry.num_samples >= _LABELLED_FRACTION * num_samples:
-            names = tuple(str(value) for value in range(high + 1))
-            found[name] = LabelInfo(num_classes=high + 1, class_names=names)
-    return found
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as err:
+        reason = f"cannot be opened ({err.strerror or err})"
+        raise DamagedShardError(where, reason, "check that it is there and may be read") from err
 
 
-def described_name(store: Store, keys: Sequence[str]) -> str:
-    """Names the description of these shards in the cache folder."""
-    return f"foreign-{source_hash(store, keys)[:_NAME_CHARACTERS]}"
+def described_name(store: Store, keys: Sequence[str], beside: Sequence[Note] = ()) -> str:
+    """Names the description of these shards in the cache folder; other rules of reading make another one."""
+    return f"foreign-{source_hash(store, keys, beside)[:_NAME_CHARACTERS]}"
 
 
-def source_hash(store: Store, keys: Sequence[str]) -> str:
-    """A hash of the shards' places, sizes and etags: another one needs another manifest."""
+def source_hash(store: Store, keys: Sequence[str], beside: Sequence[Note]) -> str:
+    """A hash of the shards' places, sizes, etags and of what lies beside them: another one needs another manifest."""
     infos = {info.key: info for info in store.list()}
-    hashed = hashlib.sha256(store.uri.encode())
+    hashed = hashlib.sha256(f"{_RULES}\0{store.uri}\0{beside}".encode(errors="surrogateescape"))
     for key in keys:
-        hashed.update(f"{key}\0{infos[key].size_bytes}\0{infos[key].etag}\n".encode())
+        hashed.update(f"{key}\0{infos[key].size_bytes}\0{infos[key].etag}\n".encode(errors="surrogateescape"))
     return hashed.hexdigest()

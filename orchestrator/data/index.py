@@ -1,53 +1,46 @@
-"""Where the members of a tar shard are, so that a sample is one `pread` and a shard is walked once.
+"""Where the samples of a tar shard are, so that a sample is one `pread` and a shard is walked once.
 
-Reads headers only and unpacks nothing: regular files alone, names only as keys, sizes bounded, every header's checksum
-verified, the end marker required, so that a truncated tar is noticed rather than read as a shorter one. The walk's
-result is kept as JSON in the cache under the shard's hash.
+Groups what `tar` finds into samples by key. A key ends at the first dot of a name, as in WebDataset, or at the last one
+where the names of a shard only make sense so (`2024.05.00001.jpg`). What is left out or ambiguous is counted in
+`notes`. The result is kept as JSON in the cache under the shard's hash.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.data.manifest import DamagedShardError
+from orchestrator.data.notes import Note, NoteCounter, parse_notes
+from orchestrator.data.tar import MAX_NAME_BYTES, Member, walk_tar
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-LABEL_EXTENSIONS = ("json", "cls")
+UNREAD_EXTENSIONS = (
+    *("bmp", "tif", "tiff", "gif", "heic", "heif", "avif"),
+    *("jp2", "jxl", "ppm", "pgm", "jfif", "jpe", "dng"),
+)
+"""Images of formats that are not read."""
+LABEL_EXTENSIONS = ("txt", "json", "cls")
 """Read in this order: what `.cls` says stands."""
-MAX_MEMBER_BYTES = 256 * 2**20
-MAX_NAME_BYTES = 4096
-_BLOCK_BYTES = 512
-_FETCH, _PACK = "fetch or pack it again", "pack the data again"
-_FORMAT = 2
-_REGULAR = (b"0", b"\0")
-_LONG_NAME, _PAX, _PAX_GLOBAL = b"L", b"x", b"g"
-_SPLIT_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_FORMAT = 3
+_MAX_LINKS = 16
 
 Spans = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One regular file of a tar: where its bytes are."""
-
-    name: str
-    offset: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
     """The samples of a shard, in order: key, image and labels as (offset, size); (-1, -1) where there is none.
 
-    `damage` says why nothing could be read from byte `damage_offset` on; empty for a sound shard.
+    `damage` says why nothing could be read from byte `damage_offset` on; empty for a sound shard. `notes` counts what
+    was left out for other reasons.
     """
 
     keys: tuple[str, ...]
@@ -56,6 +49,7 @@ class ShardIndex:
     labels_N2: Mapping[str, Spans] = field(default_factory=dict)
     damage: str = ""
     damage_offset: int = 0
+    notes: tuple[Note, ...] = ()
 
     def to_json(self) -> bytes:
         """The file kept in the cache."""
@@ -66,6 +60,7 @@ class ShardIndex:
             "images": self.images_N2.tolist(),
             "labels": {name: spans.tolist() for name, spans in self.labels_N2.items()},
             "damage": [self.damage, self.damage_offset],
+            "notes": [note.to_json() for note in self.notes],
         }
         return json.dumps(data, separators=(",", ":")).encode()
 
@@ -84,6 +79,7 @@ def parse_index(text: bytes) -> ShardIndex | None:
             labels_N2={name: _spans(spans) for name, spans in data["labels"].items()},
             damage=str(data["damage"][0]),
             damage_offset=int(data["damage"][1]),
+            notes=parse_notes(data["notes"]),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
@@ -92,42 +88,30 @@ def parse_index(text: bytes) -> ShardIndex | None:
 
 
 def build_index(descriptor: int, where: str) -> ShardIndex:
-    """Walk a tar once and group its members into samples.
+    """Walk a tar once and group its members into samples, in the order in which their keys first appear.
 
-    A sample is a run of members with the same key, as in WebDataset; one without an image is left out. Of a tar that
-    is truncated or damaged after its first sample, those before the damage are kept and the damage is noted.
+    A sample without an image is left out. Of a tar that is truncated or damaged after its first sample, those before
+    the damage are kept and the damage is noted.
 
     Raises:
         DamagedShardError: Compressed, not a tar, or nothing before the damage can be read.
     """
-    keys: list[str] = []
-    extensions: list[str] = []
-    images: list[tuple[int, int]] = []
-    labels: dict[str, list[tuple[int, int]]] = {name: [] for name in LABEL_EXTENSIONS}
-    damage, damage_offset = "", 0
+    notes, members = NoteCounter(), list[Member]()
+    damage: DamagedShardError | None = None
     try:
-        for key, members in group_members(walk_tar(descriptor, where), where):
-            extension = image_extension(members)
-            if extension is None:
-                continue
-            keys.append(key)
-            extensions.append(extension)
-            images.append((members[extension].offset, members[extension].size_bytes))
-            for name, spans in labels.items():
-                member = members.get(name)
-                spans.append((-1, -1) if member is None else (member.offset, member.size_bytes))
+        for member in walk_tar(descriptor, where, notes):
+            members.append(member)
     except DamagedShardError as err:
-        if not keys:
-            raise
-        damage, damage_offset = err.reason, err.offset
-    return ShardIndex(
-        keys=tuple(keys),
-        extensions=tuple(extensions),
-        images_N2=_spans(images),
-        labels_N2={name: _spans(spans) for name, spans in labels.items()},
-        damage=damage,
-        damage_offset=damage_offset,
-    )
+        damage = err
+    named = _named(_resolved(members, notes), notes)
+    if damage is not None and named:  # the last sample may have had more members
+        named = [entry for entry in named if entry[0] != named[-1][0]]
+    index = _indexed(_grouped(named, descriptor, notes), notes)
+    if damage is None:
+        return index
+    if not index.keys:
+        raise damage
+    return replace(index, damage=damage.reason, damage_offset=damage.offset)
 
 
 def image_extension(members: Mapping[str, Any]) -> str | None:
@@ -138,124 +122,188 @@ def image_extension(members: Mapping[str, Any]) -> str | None:
     return next((name for name in sorted(members) if name.rpartition(".")[2] in IMAGE_EXTENSIONS), None)
 
 
-def group_members(members: Iterator[Member], where: str) -> Iterator[tuple[str, dict[str, Member]]]:
-    """Runs of members with the same key, by lower-case extension; names that are no keys are left out."""
-    current, sample = "", dict[str, Member]()
+_Named = tuple[str, str, Member]
+"""Key, lower-case extension, and the member."""
+
+
+def _resolved(members: Sequence[Member], notes: NoteCounter) -> list[Member]:
+    """The members with each link as the file that it leads to within the shard; others are counted."""
+    by_name, found = dict[str, Member](), list[Member]()
+    links = any(member.target for member in members)
+    if not links:
+        return list(members)
+    last = {_normal(member.name): member for member in members}
     for member in members:
-        match = _SPLIT_NAME.fullmatch(member.name)
-        if match is None or member.name.startswith("__") or _is_unsafe(member.name):
-            continue
-        key, extension = match.group(1), match.group(2).lower()
-        if sample and key != current:
-            yield current, sample
-            sample = {}
-        if extension in sample:
-            raise DamagedShardError(
-                where, f"two members named {member.name[:120]!r} in one sample", _PACK, member.offset
-            )
-        current = key
-        sample[extension] = member
-    if sample:
-        yield current, sample
-
-
-def walk_tar(descriptor: int, where: str) -> Iterator[Member]:
-    """The regular files of an open tar, by reading its headers.
-
-    Raises:
-        DamagedShardError: Truncated, damaged, compressed or not a tar.
-    """
-    end = os.fstat(descriptor).st_size
-    position, override = 0, dict[str, str]()
-    while True:
-        header = os.pread(descriptor, _BLOCK_BYTES, position)
-        if header == bytes(_BLOCK_BYTES):
-            return
-        kind, name, size = _parse_header(header, where, position)
-        data_start = position + _BLOCK_BYTES
-        if kind in (_LONG_NAME, _PAX):
-            text = _read_small(descriptor, data_start, size, where)
-            override |= _parse_extension(kind, text, where, position)
-        elif kind != _PAX_GLOBAL:
-            size = int(override.get("size", size))
-            if kind in _REGULAR and not name.endswith("/") and "GNU.sparse.major" not in override:
-                _check_size(size, where, position)
-                yield Member(name=override.get("path", name), offset=data_start, size_bytes=size)
-            override = {}
-        position = data_start + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
-        if position > end:
-            raise DamagedShardError(where, f"truncated at byte {end} of at least {position}", _FETCH, end)
-
-
-def _parse_header(header: bytes, where: str, position: int) -> tuple[bytes, str, int]:
-    """Kind, name and size of a header block whose checksum fits."""
-    if position and len(header) < _BLOCK_BYTES:
-        end = position + len(header)
-        raise DamagedShardError(where, f"ends at byte {end} without the end marker, truncated", _FETCH, end)
-    try:
-        checksum = _number(header[148:156])
-        is_sound = checksum == sum(header[:148]) + 256 + sum(header[156:])
-    except (ValueError, IndexError):
-        is_sound = False
-    if not is_sound:
-        remedy = "shards are plain, uncompressed tar files" if position == 0 else _FETCH
-        raise DamagedShardError(where, f"no tar header at byte {position}", remedy, position)
-    try:
-        size = _number(header[124:136])
-    except ValueError:
-        size = -1
-    if size < 0:
-        raise DamagedShardError(where, f"a member of impossible size at byte {position}", _FETCH, position)
-    name, prefix = _text(header[:100]), _text(header[345:500]) if header[257:262] == b"ustar" else ""
-    if header[257:265] == b"ustar  \0":  # the old GNU format keeps times where others keep the prefix
-        prefix = ""
-    return header[156:157], f"{prefix}/{name}" if prefix else name, size
-
-
-def _parse_extension(kind: bytes, data: bytes, where: str, position: int) -> dict[str, str]:
-    """What a GNU long name or a pax header says about the next member."""
-    if kind == _LONG_NAME:
-        return {"path": _text(data)}
-    found, rest = dict[str, str](), data.rstrip(b"\0")
-    while rest:
-        length_text, _, _ = rest.partition(b" ")
-        if not length_text.isdigit() or not len(length_text) < int(length_text) <= len(rest):
-            raise DamagedShardError(where, "a damaged pax header", _FETCH, position)
-        record, rest = rest[len(length_text) + 1 : int(length_text) - 1], rest[int(length_text) :]
-        name, _, value = record.partition(b"=")
-        found[name.decode(errors="replace")] = value.decode(errors="replace")
-    if not found.get("size", "0").isdigit():
-        raise DamagedShardError(where, "a damaged pax header", _FETCH, position)
+        target = _followed(member, by_name, last)
+        if target is not None:
+            member = replace(target, name=member.name)
+            by_name[_normal(member.name)] = member
+            found.append(member)
+        elif _extension(member.name) in (*IMAGE_EXTENSIONS, *LABEL_EXTENSIONS):
+            notes.add("dead_link", f"{member.name} -> {member.target}")
     return found
 
 
-def _read_small(descriptor: int, start: int, size: int, where: str) -> bytes:
-    if size > 16 * MAX_NAME_BYTES:
-        raise DamagedShardError(where, f"a member's name takes {size} bytes", _FETCH, start)
-    return os.pread(descriptor, size, start)
+def _followed(member: Member, earlier: Mapping[str, Member], last: Mapping[str, Member]) -> Member | None:
+    """The file that a link leads to: an earlier member of that name, else a later one; None when there is none."""
+    for _ in range(_MAX_LINKS):
+        if not member.target:
+            return member
+        name = _normal(member.target)
+        following = earlier.get(name) or last.get(name)
+        if following is None:
+            return None
+        member = following
+    return None
 
 
-def _check_size(size: int, where: str, position: int) -> None:
-    if size > MAX_MEMBER_BYTES:
-        limit_mb = MAX_MEMBER_BYTES // 2**20
-        remedy = f"members are at most {limit_mb} MB"
-        raise DamagedShardError(where, f"a member of {size} bytes at byte {position}", remedy, position)
+def _named(members: Iterable[Member], notes: NoteCounter) -> list[_Named]:
+    """Key and extension of each member; names that are no keys are left out, images among them counted."""
+    kept = []
+    for member in members:
+        name = _normal(member.name)
+        reason = _no_key(name)
+        if reason is None:
+            kept.append((name, member))
+        elif reason and _extension(name) in IMAGE_EXTENSIONS:
+            notes.add(reason, member.name)
+    split = _split_at_first_dot
+    if _keys_hold_dots(name for name, _ in kept):
+        split = _split_at_last_dot
+        notes.add("dotted_keys", next(name for name, _ in kept if _basename(name).count(".") > 1))
+    return [(*split(name), member) for name, member in kept]
 
 
-def _number(field_bytes: bytes) -> int:
-    """A header's number: octal, or binary as GNU tar writes large ones."""
-    if field_bytes[0] & 0x80:
-        return int.from_bytes(bytes([field_bytes[0] & 0x7F]) + field_bytes[1:], "big")
-    return int(field_bytes.strip(b" \0") or b"0", 8)
+def _no_key(name: str) -> str | None:
+    """Why a name makes no key: a kind of note, or nothing where nobody would miss it; None for a good one."""
+    base = _basename(name)
+    if base.startswith("._") or name.startswith("__MACOSX/"):
+        return "apple"
+    if name.startswith("/") or ".." in name.split("/") or len(name) > MAX_NAME_BYTES:
+        return "outside"
+    if base.startswith("."):
+        return "hidden"
+    is_plain = "." in base and not base.endswith(".") and not (base.startswith("__") and base.endswith("__"))
+    return None if is_plain else ""
 
 
-def _text(field_bytes: bytes) -> str:
-    return field_bytes.split(b"\0", 1)[0].decode(errors="replace")
+def _keys_hold_dots(names: Iterable[str]) -> bool:
+    """Whether the names of a shard only make sense when keys end at their last dot.
+
+    What stands between the first and the last dot is a kind of member where it comes back under other keys
+    (`a.left.png`, `b.left.png`) and no `.cls` goes with it alone, else part of the key (`2024.05.00001.jpg`).
+    """
+    keys_of = dict[str, set[str]]()
+    extensions_of = dict[tuple[str, str], set[str]]()
+    for name in names:
+        if _basename(name).count(".") > 1:
+            key, after = _split_at_first_dot(name)
+            middle, _, last = after.rpartition(".")
+            if last in (*IMAGE_EXTENSIONS, *LABEL_EXTENSIONS):
+                keys_of.setdefault(middle, set()).add(key)
+                extensions_of.setdefault((key, middle), set()).add(last)
+    paired = {middle for (_, middle), found in extensions_of.items() if _is_labelled(middle, found)}
+    num_keys = len({key for keys in keys_of.values() for key in keys})
+
+    def is_kind(middle: str) -> bool:
+        comes_back = len(keys_of[middle]) > 1 if num_keys > 1 else not _has_digit(middle)
+        return comes_back and middle not in paired
+
+    return sum(not is_kind(middle) for middle in keys_of) > len(keys_of) / 2
 
 
-def _is_unsafe(name: str) -> bool:
-    parts = name.split("/")
-    return name.startswith("/") or ".." in parts or len(name) > MAX_NAME_BYTES or "\0" in name
+def _is_labelled(middle: str, extensions: set[str]) -> bool:
+    """Whether an image has a label of its own; a `.left.json` may also describe a view."""
+    if extensions.isdisjoint(IMAGE_EXTENSIONS):
+        return False
+    return "cls" in extensions or (_has_digit(middle) and not extensions.isdisjoint(LABEL_EXTENSIONS))
+
+
+def _grouped(named: Iterable[_Named], descriptor: int, notes: NoteCounter) -> dict[str, dict[str, Member]]:
+    """Members by key and extension; of several with the same name the last is kept, as when a tar is unpacked."""
+    samples = dict[str, dict[str, Member]]()
+    for key, extension, member in named:
+        sample = samples.setdefault(key, {})
+        if extension in sample:
+            is_same = _content(descriptor, sample[extension]) == _content(descriptor, member)
+            notes.add("same_twice" if is_same else "replaced", member.name)
+        sample[extension] = member
+    return samples
+
+
+def _indexed(samples: Mapping[str, Mapping[str, Member]], notes: NoteCounter) -> ShardIndex:
+    """The samples that have an image."""
+    keys, extensions, images = list[str](), list[str](), list[tuple[int, int]]()
+    labels: dict[str, list[tuple[int, int]]] = {name: [] for name in LABEL_EXTENSIONS}
+    for key, members in samples.items():
+        extension = image_extension(members)
+        _note_images(members, extension, notes)
+        if extension is None:
+            continue
+        keys.append(key)
+        extensions.append(extension)
+        images.append((members[extension].offset, members[extension].size_bytes))
+        for name, spans in labels.items():
+            member = members.get(name)
+            spans.append((-1, -1) if member is None else (member.offset, member.size_bytes))
+    labels_N2 = {name: _spans(spans) for name, spans in labels.items()}
+    if not len(keys) or labels_N2["txt"].max() < 0:
+        del labels_N2["txt"]
+    return ShardIndex(
+        keys=tuple(keys),
+        extensions=tuple(extensions),
+        images_N2=_spans(images),
+        labels_N2=labels_N2,
+        notes=notes.notes(),
+    )
+
+
+def _note_images(members: Mapping[str, Member], extension: str | None, notes: NoteCounter) -> None:
+    """Count a sample that has no image, one in a format that is not read, or several."""
+    if extension is None:
+        unread = next((name for name in members if _extension(f".{name}") in UNREAD_EXTENSIONS), None)
+        if unread is not None:
+            notes.add("other_format", members[unread].name)
+        elif "cls" in members:
+            notes.add("label_alone", members["cls"].name)
+        return
+    is_plain = extension in IMAGE_EXTENSIONS
+    others = [name for name in members if (name if is_plain else _extension(f".{name}")) in IMAGE_EXTENSIONS]
+    if len(others) > 1:
+        notes.add("several_images", f"{members[extension].name} is read")
+
+
+def _normal(name: str) -> str:
+    """A name without `./` and doubled slashes, so that a sample's members go together."""
+    is_plain = "./" not in name and "//" not in name
+    return name if is_plain or ".." in name.split("/") else posixpath.normpath(name)
+
+
+def _split_at_first_dot(name: str) -> tuple[str, str]:
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower()
+
+
+def _split_at_last_dot(name: str) -> tuple[str, str]:
+    stem, _, extension = name.rpartition(".")
+    return stem, extension.lower()
+
+
+def _basename(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _extension(name: str) -> str:
+    return _basename(name).rpartition(".")[2].lower()
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
+
+
+def _content(descriptor: int, member: Member) -> bytes:
+    return os.pread(descriptor, member.size_bytes, member.offset)
 
 
 def _spans(values: Any) -> Spans:

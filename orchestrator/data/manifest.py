@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from orchestrator.data.notes import Note, parse_notes
 from orchestrator.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
 _AMOUNT = "amount"
 _FORMAT = 1
+_NO_CONTENT = ("base_uri", "notes", "digest")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,23 +56,41 @@ class ShardInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelInfo:
-    """A label that every sample carries: an integer from 0 to `num_classes - 1`."""
+    """A label that every sample carries: an integer from 0 to `num_classes - 1`.
+
+    Where it is `named`, the samples carry the name of the class, and the integer is its place in `class_names`.
+    """
 
     num_classes: int
     class_names: tuple[str, ...] = ()
+    named: bool = False
+
+    def class_of(self, value: int | float | str | None) -> int | None:
+        """The class that a value beside an image stands for; None where it stands for none."""
+        if self.named:
+            return self._numbers.get(str(value))
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return value if isinstance(value, int) and 0 <= value < self.num_classes else None
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.class_names)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A shard set's content. `base_uri` is where the shards are when it is not where the manifest is.
 
-    `amounts` names the real numbers that every sample carries beside its labels, each with its unit.
+    `amounts` names the real numbers that every sample carries beside its labels, each with its unit. `notes` says what
+    of the source is not in it; they are no part of the content.
     """
 
     shards: tuple[ShardInfo, ...]
     labels: Mapping[str, LabelInfo] = field(default_factory=dict)
     amounts: Mapping[str, str] = field(default_factory=dict)
     base_uri: str | None = None
+    notes: tuple[Note, ...] = ()
 
     @property
     def splits(self) -> dict[str, tuple[ShardInfo, ...]]:
@@ -85,7 +105,7 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content: shards, counts, hashes and labels, not the place."""
-        body = {key: value for key, value in self.to_json().items() if key not in ("base_uri", "digest")}
+        body = {key: value for key, value in self.to_json().items() if key not in _NO_CONTENT}
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -96,11 +116,16 @@ class Manifest:
             splits.setdefault(shard.split, []).append(entry)
         labels: dict[str, dict[str, Any]] = {
             name: {"kind": "class", "num_classes": info.num_classes, "class_names": list(info.class_names)}
+            | ({"named": True} if info.named else {})
             for name, info in sorted(self.labels.items())
         }
         labels |= {name: {"kind": _AMOUNT, "unit": unit} for name, unit in sorted(self.amounts.items())}
         data: dict[str, Any] = {"format": _FORMAT, "splits": splits, "labels": labels}
-        return data if self.base_uri is None else {**data, "base_uri": self.base_uri}
+        if self.base_uri is not None:
+            data["base_uri"] = self.base_uri
+        if self.notes:
+            data["notes"] = [note.to_json() for note in self.notes]
+        return data
 
     def dump(self) -> bytes:
         """The file's content."""
@@ -128,6 +153,7 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
             labels={name: _parse_label(entry) for name, entry in entries if entry["kind"] != _AMOUNT},
             amounts={name: str(entry["unit"]) for name, entry in entries if entry["kind"] == _AMOUNT},
             base_uri=data.get("base_uri"),
+            notes=parse_notes(data.get("notes", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataError(
@@ -155,7 +181,9 @@ def _parse_shard(entry: Mapping[str, Any], split: str) -> ShardInfo:
 
 def _parse_label(entry: Mapping[str, Any]) -> LabelInfo:
     info = LabelInfo(
-        num_classes=int(entry["num_classes"]), class_names=tuple(str(name) for name in entry["class_names"])
+        num_classes=int(entry["num_classes"]),
+        class_names=tuple(str(name) for name in entry["class_names"]),
+        named=bool(entry.get("named", False)),
     )
     if info.num_classes < 1 or len(info.class_names) not in (0, info.num_classes):
         raise ValueError("a label needs at least one class, and a name for each or none")

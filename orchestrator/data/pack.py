@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo, Manifest, ShardInfo, parse_manifest
+from orchestrator.data.notes import Note
 from orchestrator.data.reencode import Reencode, reencoded
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import Store
@@ -90,8 +91,11 @@ def pack(
     settings: PackSettings = PackSettings(),
     *,
     progress: Progress | None = None,
+    notes: Sequence[Note] = (),
 ) -> Manifest:
     """Write a source as shards, and the manifest when all are there; goes on after the shards that are finished.
+
+    `notes`, which say what of the source is not packed, are kept in the manifest.
 
     Raises:
         DataError: There is a manifest already, or there is nothing to pack.
@@ -122,7 +126,9 @@ def pack(
             readers.shutdown(wait=False, cancel_futures=True)
             writers.shutdown(wait=True, cancel_futures=True)
             raise
-    manifest = Manifest(shards=tuple(shards), labels=dict(source.labels), amounts=dict(source.amounts))
+    manifest = Manifest(
+        shards=tuple(shards), labels=dict(source.labels), amounts=dict(source.amounts), notes=tuple(notes)
+    )
     store.write(MANIFEST_NAME, manifest.dump())
     finished.forget()
     return manifest

@@ -14,40 +14,44 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
 from orchestrator.data import foreign, sources
 from orchestrator.data.cache import Cache, file_lock
+from orchestrator.data.left_out import LeftOut
 from orchestrator.data.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from orchestrator.data.mixed import is_image_folder
+from orchestrator.data.mixed import images_beside, is_image_folder
+from orchestrator.data.notes import Note, check_losses
 from orchestrator.data.pack import FINISHED, OtherPackingError, PackSettings, PackSource, Progress, pack
 from orchestrator.data.shardset import ShardSet
 from orchestrator.errors import DataError, NotFoundError, StorageError
-from orchestrator.storage import LocalStore, Store, open_store
+from orchestrator.storage import LocalStore, S3Store, Store, open_store
 
 SCENES = "scenes"
 _NAME_CHARACTERS = 16
+_ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 
 
 def prepare_data(config: RunConfig, progress: Progress | None = None) -> ShardSet:
     """The shards of a configuration's `data.source`, packed on first use; `progress` is told in lines of text.
 
     Raises:
-        DataError: The source is missing, empty or of no kind that can be read.
+        DataError: The source is missing, empty or of no kind that can be read, or samples of it are lost.
         StorageError: It cannot be reached, or the cache folder cannot be written.
     """
     data, storage = config.data, config.storage
     if data.source == SCENES:
         return _packed(scenes_source(data), scenes_name(data), data, storage, progress)
-    folder, names = foreign.split_pattern(data.source)
-    store = open_store(folder, storage)
-    if names is None and store.exists(MANIFEST_NAME):
+    found = locate_source(data, storage)
+    if found.is_packed:
         return open_shards(data.source, data, storage)
-    tars = find_tars(store, folder, names, data)
-    if tars:
-        return _described(store, tars, data, storage, progress)
-    source = folder_source(store, data)
+    if found.tars:
+        shards = _described(found, data, storage, progress)
+        check_losses(data.source, shards.manifest.notes, allow_loss=data.allow_loss)
+        return shards
+    source = folder_source(found.store, data)
     return _packed(source, packed_folder_name(source), data, storage, progress)
 
 
@@ -92,7 +96,8 @@ def pack_dataset(
     Goes on after the shards that an earlier attempt has finished.
 
     Raises:
-        DataError: The source cannot be packed, there are packed shards at `uri` already, or it is being packed.
+        DataError: The source cannot be packed, there are packed shards at `uri` already, it is being packed, or
+            samples of the source are lost and `data.allow_loss` is not set.
         StorageError: Either place cannot be reached.
     """
     data = data if data is not None else DataConfig()
@@ -102,7 +107,8 @@ def pack_dataset(
     with file_lock(open_cache(data).folder / "locks" / f"pack-{place}.lock", wait=False) as is_held:
         if not is_held:
             raise DataError(f"{store.uri}: another process is packing here; wait for it")
-        return pack(_source_of(source, data, storage, progress), store, settings, progress=progress)
+        found = _source_of(source, data, storage, progress)
+        return pack(found, store, settings, progress=progress, notes=_notes_of(found))
 
 
 def open_cache(data: DataConfig) -> Cache:
@@ -115,22 +121,6 @@ def open_cache(data: DataConfig) -> Cache:
 def scenes_source(data: DataConfig) -> PackSource:
     """The procedural scenes, rendered on every core."""
     return sources.ScenesSource(data=data, processes=os.cpu_count() or 1)
-
-
-def find_tars(store: Store, folder: str, names: Sequence[str] | None, data: DataConfig) -> list[str]:
-    """The shards of a source: those named, else all below the store, or none where a folder of images is meant.
-
-    `folder` is what the user calls the store.
-
-    Raises:
-        DataError: A named one is missing, only compressed ones are there, or it is no folder.
-    """
-    here = store.local_path(MANIFEST_NAME)
-    if names is None and here is not None:
-        _check_folder(folder, here.parent)
-        if data.folders != "auto" or is_image_folder([info.key for info in store.list()]):
-            return []
-    return foreign.find_tars(store, names)
 
 
 def folder_source(store: Store, data: DataConfig) -> sources.ImageFolderSource | sources.IdxSource:
@@ -146,7 +136,7 @@ def folder_source(store: Store, data: DataConfig) -> sources.ImageFolderSource |
             "`orchestrator shards pack`"
         )
     root = root_path.parent
-    if any(root.glob("*-images-idx3-ubyte*")):
+    if any(root.glob("*-images[-.]idx3-ubyte*")):
         return sources.IdxSource(root)
     found = sources.ImageFolderSource(root, data.folders)
     if not any(found.num_samples.values()):
@@ -158,19 +148,68 @@ def folder_source(store: Store, data: DataConfig) -> sources.ImageFolderSource |
     return found
 
 
-def _check_folder(folder: str, root: Path) -> None:
-    """Say what stands where a folder is meant.
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A source that is not rendered: where it is, and which tar files it has; none where it is already packed.
+
+    None either where it is a folder of images or idx files.
+    """
+
+    store: Store
+    is_packed: bool
+    tars: tuple[str, ...] = ()
+    beside: tuple[Note, ...] = ()
+    """Shards beside these that cannot be read."""
+    images_beside: tuple[LeftOut, ...] = ()
+
+
+def locate_source(data: DataConfig, storage: StorageConfig) -> Located:
+    """Look at `data.source` for a manifest, then for tar files, which images in class folders outweigh.
 
     Raises:
-        DataError: A file, a link that leads nowhere, or nothing.
+        DataError: No folder, or a pattern that nothing fits.
+        StorageError: It cannot be reached.
     """
-    if root.is_dir():
-        return
-    if os.path.lexists(Path(folder).expanduser()) and not root.exists():
-        raise DataError(f"{folder}: is a link to {root}, which is not there; mend the link")
-    if root.exists():
-        raise DataError(f"{root}: is a file where a folder is meant; give a folder, and unpack archives")
-    raise DataError(f"{root}: there is no such folder; give a folder, an s3:// prefix or `scenes`")
+    folder, names = foreign.split_pattern(data.source)
+    store = open_store(folder, storage)
+    if names is None and store.exists(MANIFEST_NAME):
+        return Located(store=store, is_packed=True)
+    _check_folder(folder, store)
+    if names is not None:
+        return Located(store=store, is_packed=False, tars=tuple(foreign.find_tars(store, names)))
+    is_local = store.local_path(MANIFEST_NAME) is not None
+    keys = [info.key for info in store.list()]
+    if is_local and (data.folders != "auto" or is_image_folder(keys)):
+        return Located(store=store, is_packed=False)
+    tars = foreign.find_tars(store, None)
+    beside = foreign.listing_notes(store, tars) if tars else ()
+    return Located(
+        store=store, is_packed=False, tars=tuple(tars), beside=beside, images_beside=images_beside(keys)
+    )
+
+
+def _check_folder(folder: str, store: Store) -> None:
+    """Say what stands where a folder or prefix is meant; `folder` is what the user calls it.
+
+    Raises:
+        DataError: A file or object, a link that leads nowhere, or nothing.
+    """
+    if isinstance(store, S3Store):
+        parent, _, name = store.prefix.rpartition("/")
+        is_file = bool(name) and replace(store, prefix=parent).exists(name)
+    else:
+        root = Path(store.uri)
+        is_file = root.exists() and not root.is_dir()
+        if os.path.lexists(Path(folder).expanduser()) and not root.exists():
+            raise DataError(f"{folder}: is a link to {root}, which is not there; mend the link")
+        if not root.exists():
+            raise DataError(f"{root}: there is no such folder; give a folder, an s3:// prefix or `scenes`")
+    if is_file:
+        above, _, name = store.uri.rpartition("/")
+        remedy = f"give the folder, {above or '/'}"
+        if name.lower().endswith((*foreign.COMPRESSED, *_ARCHIVES)):
+            remedy = "unpack it, and give the folder or the .tar"
+        raise DataError(f"{store.uri}: is a file where a folder is meant; {remedy}")
 
 
 def _source_of(
@@ -178,16 +217,26 @@ def _source_of(
 ) -> PackSource:
     if source == SCENES:
         return scenes_source(data)
-    folder, names = foreign.split_pattern(source)
-    store = open_store(folder, storage)
-    if names is None and store.exists(MANIFEST_NAME):
+    found = locate_source(data.model_copy(update={"source": source}), storage)
+    if found.is_packed:
         return sources.ShardSource(open_shards(source, data, storage))
-    tars = find_tars(store, folder, names, data)
-    if not tars:
-        return folder_source(store, data)
+    if not found.tars:
+        return folder_source(found.store, data)
+    shards = describe_source(found, data, progress)
+    check_losses(source, shards.manifest.notes, allow_loss=data.allow_loss)
+    return sources.ShardSource(shards)
+
+
+def describe_source(found: Located, data: DataConfig, progress: Progress | None) -> ShardSet:
+    """Read every tar file of a source afresh: the shard set that they make."""
     cache = open_cache(data)
-    manifest = foreign.describe_tars(store, tars, cache, progress)
-    return sources.ShardSource(ShardSet(uri=store.uri, manifest=manifest, store=store, cache=cache))
+    manifest = foreign.describe_tars(found.store, found.tars, cache, progress, beside=found.beside)
+    return ShardSet(uri=found.store.uri, manifest=manifest, store=found.store, cache=cache)
+
+
+def _notes_of(source: PackSource) -> Sequence[Note]:
+    """What is known of a source beside its samples."""
+    return source.shards.manifest.notes if isinstance(source, sources.ShardSource) else ()
 
 
 def _packed(
@@ -202,21 +251,26 @@ def _packed(
 
 
 def _described(
-    store: Store, tars: list[str], data: DataConfig, storage: StorageConfig, progress: Progress | None
+    found: Located, data: DataConfig, storage: StorageConfig, progress: Progress | None
 ) -> ShardSet:
     """Foreign shards: read in place, or packed anew where a test part must be cut out of few shards."""
     cache = open_cache(data)
-    name = foreign.described_name(store, tars)
 
     def make(folder: Path) -> None:
-        manifest = foreign.describe_tars(store, tars, cache, progress)
+        shards = describe_source(found, data, progress)
+        manifest = shards.manifest
+        check_losses(data.source, manifest.notes, allow_loss=data.allow_loss)
         if len(manifest.splits) > 1:
             LocalStore(str(folder)).write(MANIFEST_NAME, manifest.dump())
             return
-        shards = ShardSet(uri=store.uri, manifest=manifest, store=store, cache=cache)
-        pack(sources.ShardSource(shards), LocalStore(str(folder)), progress=progress)
+        pack(sources.ShardSource(shards), LocalStore(str(folder)), progress=progress, notes=manifest.notes)
 
-    return open_shards(str(_once(cache, name, make)), data, storage)
+    return open_shards(str(_once(cache, described_name(found), make)), data, storage)
+
+
+def described_name(found: Located) -> str:
+    """Names what is made of foreign shards in the cache folder by all that decides it."""
+    return foreign.described_name(found.store, found.tars, found.beside)
 
 
 def _once(cache: Cache, name: str, make: Callable[[Path], None]) -> Path:

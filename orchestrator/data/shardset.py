@@ -11,10 +11,10 @@ import contextlib
 import errno
 import functools
 import itertools
-import json
 import math
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -25,12 +25,15 @@ from typing import NamedTuple, TypeVar
 
 from orchestrator.data.cache import Cache
 from orchestrator.data.index import ShardIndex, build_index, parse_index
+from orchestrator.data.labels import CLASS, Value, parse_values
 from orchestrator.data.manifest import Damage, DamagedShardError, LabelInfo, Manifest, ShardInfo
 from orchestrator.errors import DataError, NotFoundError, StorageError
 from orchestrator.storage import Store, check_open_files
 
 _MIN_OPEN_SHARDS = 32
-_MAX_LABEL_BYTES = 2**20
+_EMPTY_IMAGE, _NO_IMAGE = BAD_IMAGES = ("empty_image", "no_image")
+_IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+_HEAD_BYTES = 16
 _MAX_KEPT_BYTES = 4 * 2**20
 _PASSING = (errno.EIO, errno.ESTALE)
 """What a disk or a network mount answers for a while: tried again a few times before it counts as damage."""
@@ -135,24 +138,34 @@ class OpenShard:
         image = self._fill(_buffers.of_thread(size), offset)
         return Sample(self.index.keys[member], image, self.info.name, offset)
 
-    def labels(self, member: int) -> dict[str, int]:
-        """The integer labels of a sample: `.cls` as `class`, and the integer entries of `.json`.
+    def bad_images(self) -> Iterator[tuple[int, str]]:
+        """The samples whose image is empty, or by its first bytes none that is read, each with its kind of note."""
+        for member, (offset, size) in enumerate(self.index.images_N2.tolist()):
+            if not size:
+                yield member, _EMPTY_IMAGE
+            elif not _IMAGE_START.match(self._read(offset, min(size, _HEAD_BYTES))):
+                yield member, _NO_IMAGE
+
+    def label_members(self, member: int) -> dict[str, bytes]:
+        """The text of each label member beside a sample's image, by extension."""
+        spans = {extension: spans_N2[member].tolist() for extension, spans_N2 in self.index.labels_N2.items()}
+        return {
+            extension: self._read(offset, size) for extension, (offset, size) in spans.items() if offset >= 0
+        }
+
+    def _values(self, member: int) -> dict[str, Value]:
+        """The numbers and names beside a sample's image, by name; what `.cls` says stands.
 
         Raises:
-            DataError: The text is no integer, or no JSON object.
+            DataError: A label that cannot be read.
         """
-        return {name: value for name, value in self._numbers(member).items() if type(value) is int}
-
-    def _numbers(self, member: int) -> dict[str, int | float]:
-        """The numbers beside a sample's image, by name."""
-        found: dict[str, int | float] = {}
-        for extension, spans_N2 in self.index.labels_N2.items():
-            offset, size = spans_N2[member].tolist()
-            if offset < 0:
-                continue
+        found: dict[str, Value] = {}
+        for extension, text in self.label_members(member).items():
             try:
-                found |= _parse_numbers(extension, self._read(offset, size))
+                found |= parse_values(extension, text)
             except (ValueError, RecursionError) as err:
+                if extension == "txt":  # a caption
+                    continue
                 key = self.index.keys[member]
                 raise DataError(
                     f"{self.info.name}: {key}.{extension} holds no label; pack the data again"
@@ -163,12 +176,15 @@ class OpenShard:
         """The labels of a sample, which must be all those that are known, each within its classes.
 
         Raises:
-            DataError: One is missing, is no integer, or has no class.
+            DataError: One is missing, or stands for no class.
         """
-        found = self.labels(member) if known else {}
+        values, found = self._values(member) if known else {}, dict[str, int]()
         for name, info in known.items():
-            if not 0 <= found.get(name, -1) < info.num_classes:
-                raise DataError(f"label {name} is {found.get(name)}, must be 0 to {info.num_classes - 1}")
+            number = info.class_of(values.get(name))
+            if number is None:
+                rule = "the name of a class" if info.named else f"0 to {info.num_classes - 1}"
+                raise DataError(f"label {name} is {values.get(name)}, must be {rule}")
+            found[name] = number
         return found
 
     def checked_amounts(self, member: int, known: Collection[str]) -> dict[str, float]:
@@ -177,20 +193,22 @@ class OpenShard:
         Raises:
             DataError: One is missing or is no finite number.
         """
-        numbers = self._numbers(member) if known else {}
-        found = {name: float(numbers.get(name, math.nan)) for name in known}
+        numbers = self._values(member) if known else {}
+        found = {name: _as_float(numbers.get(name)) for name in known}
         for name, value in found.items():
             if not math.isfinite(value):
                 raise DataError(f"amount {name} is {numbers.get(name)}, must be a finite number")
         return found
 
-    def members(self, member: int) -> tuple[str, dict[str, bytes]]:
-        """The key of a sample, and the bytes of its image and labels by extension."""
+    def members(self, member: int, known: Mapping[str, LabelInfo]) -> tuple[str, dict[str, bytes]]:
+        """The key of a sample, and the bytes of its image and labels by extension; a class by name becomes a number."""
         found = {self.index.extensions[member].rpartition(".")[2]: bytes(self.sample(member).image)}
-        for extension, spans_N2 in self.index.labels_N2.items():
-            offset, size = spans_N2[member].tolist()
-            if offset >= 0:
-                found[extension] = self._read(offset, size)
+        found |= {name: text for name, text in self.label_members(member).items() if name != "txt"}
+        if CLASS in known and known[CLASS].named:
+            found.pop("cls", None)
+            with contextlib.suppress(DataError):  # a damaged label: the sample is written without
+                number = known[CLASS].class_of(self._values(member).get(CLASS))
+                found |= {} if number is None else {"cls": str(number).encode()}
         return self.index.keys[member], found
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -255,6 +273,14 @@ class SampleReader:
         """The key of a sample."""
         shard, member = self.locate(sample_id)
         return self.open(shard).index.keys[member]
+
+    def keys(self, shard: int) -> tuple[str, ...]:
+        """The keys of a shard, by its number in the manifest; a shard whose index is kept is not opened."""
+        info = self.infos[shard]
+        kept = self.shards.cache.read_index(info.sha256)
+        index = parse_index(kept) if kept is not None else None
+        is_good = index is not None and len(index.keys) == info.num_samples
+        return index.keys if index is not None and is_good else self.open(shard).index.keys
 
     def from_shard_on(self, shard: int) -> Iterator[int]:
         """A shard and those after it in its split, then the split's first ones; each once, empty ones left out."""
@@ -429,16 +455,5 @@ def _index_of(cache: Cache, descriptor: int, info: ShardInfo, where: str) -> Sha
     return index
 
 
-def _parse_numbers(extension: str, text: bytes) -> dict[str, int | float]:
-    if len(text) > _MAX_LABEL_BYTES:
-        raise ValueError("too long")
-    if extension == "cls":
-        return {"class": int(text)}
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        raise ValueError("not an object")
-    return {
-        name: value
-        for name, value in values.items()
-        if type(value) is float or (type(value) is int and abs(value) < 2**31)
-    }
+def _as_float(value: Value | None) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan

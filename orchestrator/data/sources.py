@@ -13,10 +13,11 @@ import itertools
 import json
 import multiprocessing
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,11 +35,12 @@ from orchestrator.data.folder_layout import (
     lay_out,
 )
 from orchestrator.data.folder_walk import FoundImage, walk
+from orchestrator.data.labels import CLASS
 from orchestrator.data.left_out import LeftOut, LeftOutCounts, left_out_text
 from orchestrator.data.manifest import LabelInfo
 from orchestrator.data.pack import LoadSample, PackSample
 from orchestrator.data.render import encode_png, render_scenes
-from orchestrator.data.shardset import SampleReader, ShardSet
+from orchestrator.data.shardset import BAD_IMAGES, SampleReader, ShardSet
 from orchestrator.errors import DataError
 from orchestrator.storage import hash_file
 
@@ -267,7 +269,7 @@ class IdxSource:
     def fingerprint(self) -> str:
         """A hash of the files' names, sizes and times."""
         hashed = hashlib.sha256(str(self.root).encode())
-        for path in sorted(self.root.glob("*-ubyte*")):
+        for path in sorted(self.root.glob("*ubyte*")):
             status = path.stat()
             hashed.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return hashed.hexdigest()
@@ -300,9 +302,11 @@ class IdxSource:
 
 @dataclass(frozen=True)
 class ShardSource:
-    """The samples of existing shards, packed anew: image, `.cls` and `.json`, as they came.
+    """The samples of existing shards, packed anew: image, `.cls` and `.json`, as they came, but a class by its number.
 
-    Without a test split, one sample in ten is held out, chosen by the hash of its key.
+    Without a test split, one sample in ten is held out, chosen by the hash of its key. Where keys hold dots, or several
+    shards use the same one, they are changed so that the packed names say one thing. Images that are known to be none
+    are left out.
     """
 
     shards: ShardSet
@@ -315,7 +319,10 @@ class ShardSource:
     @property
     def labels(self) -> Mapping[str, LabelInfo]:
         """The shards' own labels."""
-        return self.shards.labels
+        return {
+            name: replace(info, named=info.named and name != CLASS)
+            for name, info in self.shards.labels.items()
+        }
 
     @property
     def amounts(self) -> Mapping[str, str]:
@@ -334,30 +341,72 @@ class ShardSource:
 
     def samples(self, split: str, start: int = 0) -> Iterator[LoadSample]:
         """Samples shard by shard."""
-        reader = SampleReader(self.shards)
+        rule = self._key_rule
         for sample_id in self._ids[split][start:]:
-            yield functools.partial(_load_from, reader, sample_id)
+            yield functools.partial(self._load, sample_id, rule)
+
+    def _load(self, sample_id: int, rule: _KeyRule) -> PackSample:
+        shard, member = self._reader.locate(sample_id)
+        key, members = self._reader.open(shard).members(member, self.shards.labels)
+        return rule.packed(key, self._reader.infos[shard].name), members
+
+    @cached_property
+    def _reader(self) -> SampleReader:
+        return SampleReader(self.shards)
+
+    @cached_property
+    def _key_rule(self) -> _KeyRule:
+        """The plainest rule under which no two samples get the same key."""
+        shards = [(info.name, self._reader.keys(number)) for number, info in enumerate(self._reader.infos)]
+        plain = _KeyRule(dot="_")
+        if any(_num_distinct(plain, [shard]) < len(shard[1]) for shard in shards):
+            plain = _KeyRule(dot="%2E")
+        num_samples = sum(len(keys) for _, keys in shards)
+        return plain if _num_distinct(plain, shards) == num_samples else replace(plain, names_shard=True)
+
+    @cached_property
+    def _bad_ids(self) -> frozenset[int]:
+        """Samples whose image is known to be none."""
+        if not any(note.kind in BAD_IMAGES for note in self.shards.manifest.notes):
+            return frozenset()
+        return frozenset(
+            self._reader.first_id(number) + member
+            for number in range(len(self._reader.infos))
+            for member, _ in self._reader.open(number).bad_images()
+        )
 
     @cached_property
     def _ids(self) -> dict[str, Sequence[int]]:
-        first, ids = 0, dict[str, Sequence[int]]()
+        first, ids, bad = 0, dict[str, Sequence[int]](), self._bad_ids
         for split, infos in self.shards.splits.items():
             count = sum(info.num_samples for info in infos)
-            ids[split] = range(first, first + count)
+            ids[split] = [number for number in range(first, first + count) if number not in bad]
             first += count
         if len(ids) > 1:
             return ids
-        reader = SampleReader(self.shards)
-        held_out = {number for number in range(first) if is_held_out(reader.key(number))}
-        return {
-            "train": [number for number in range(first) if number not in held_out],
-            "test": sorted(held_out),
-        }
+        every = [number for numbers in ids.values() for number in numbers]
+        held_out = {number for number in every if is_held_out(self._reader.key(number))}
+        return {"train": [number for number in every if number not in held_out], "test": sorted(held_out)}
 
 
-def _load_from(reader: SampleReader, sample_id: int) -> PackSample:
-    shard, member = reader.locate(sample_id)
-    return reader.open(shard).members(member)
+@dataclass(frozen=True, kw_only=True)
+class _KeyRule:
+    """How keys are packed: without dots, since a key ends at the first one, and with the shard's name where needed."""
+
+    dot: str
+    names_shard: bool = False
+
+    def packed(self, key: str, shard: str) -> str:
+        """The key of a sample of a shard."""
+        folder, slash, base = key.rpartition("/")
+        name = f"{folder}{slash}{base.replace('.', self.dot)}"
+        return f"{_UNSAFE.sub('_', shard.rpartition('.')[0])}/{name}" if self.names_shard else name
+
+
+def _num_distinct(rule: _KeyRule, shards: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """How many different keys a rule makes of those of shards."""
+    hashes = (key_hash(rule.packed(key, name)) for name, keys in shards for key in keys)
+    return len(np.unique(np.fromiter(hashes, dtype=np.uint64)))
 
 
 def _loaded(sample: PackSample) -> LoadSample:
@@ -385,9 +434,10 @@ def idx_file(root: Path, name: str) -> Path:
     Raises:
         DataError: There is none.
     """
-    for candidate in (root / f"{name}.gz", root / name):
-        if candidate.is_file():
-            return candidate
+    for spelled in (name, name.replace("-idx", ".idx")):  # both are in use
+        for candidate in (root / f"{spelled}.gz", root / spelled):
+            if candidate.is_file():
+                return candidate
     raise DataError(f"{root}: no {name} or {name}.gz; a folder of idx files needs all four")
 
 
@@ -399,7 +449,7 @@ def read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as err:
+    except (OSError, EOFError, zlib.error) as err:
         raise DataError(f"{path}: cannot be read ({err}); fetch it again") from err
     shape = [int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(num_dimensions)]
     start = 4 + 4 * num_dimensions

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.models import RunConfig
-from orchestrator.data import foreign
 from orchestrator.data.left_out import left_out_text
 from orchestrator.data.manifest import MANIFEST_NAME, LabelInfo
-from orchestrator.data.mixed import images_beside
+from orchestrator.data.notes import Note
 from orchestrator.data.pack import PackSource
 from orchestrator.data.prepare import (
     SCENES,
-    find_tars,
+    described_name,
     folder_source,
+    locate_source,
     open_cache,
     open_shards,
     packed_folder_name,
@@ -29,7 +29,6 @@ from orchestrator.data.prepare import (
 from orchestrator.data.shardset import ShardSet
 from orchestrator.data.sizes import HeightAndWidth, size_in_shards, size_in_source
 from orchestrator.data.sources import ImageFolderSource
-from orchestrator.storage import open_store
 
 SourceKind = Literal["shards", "tars", "scenes", "folder"]
 _KIND_TEXT: Mapping[SourceKind, str] = {
@@ -60,6 +59,8 @@ class Survey:
     """The median height and width of a few training images; None where only downloading them would tell."""
     remarks: tuple[str, ...] = ()
     """What is left out, in one line, and what else there is to say of the source."""
+    notes: tuple[Note, ...] = ()
+    """What is known of shards: samples that are lost, labels that are not used, what is read in an unusual way."""
 
     @property
     def num_classes(self) -> Mapping[str, int]:
@@ -81,8 +82,8 @@ class Survey:
         return f"{self.source}: {_KIND_TEXT[self.kind]}; {'; '.join(parts)}"
 
     def lines(self) -> list[str]:
-        """In one line, and one for each remark."""
-        return [self.text(), *self.remarks]
+        """In one line, and one for each remark and note."""
+        return [self.text(), *self.remarks, *(f"note: {note.text()}" for note in self.notes)]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
@@ -98,6 +99,7 @@ class Survey:
             "num_shards": self.num_shards,
             "size_bytes": self.size_bytes,
             "image_size_px": self.image_size_px,
+            "notes": [{**note.to_json(), "text": note.text(), "lost": note.is_lost} for note in self.notes],
         }
 
 
@@ -111,26 +113,25 @@ def survey_source(config: RunConfig) -> Survey:
     data, storage = config.data, config.storage
     if data.source == SCENES:
         return _packed_or(config, scenes_name(data), "scenes", scenes_source(data))
-    folder, names = foreign.split_pattern(data.source)
-    store = open_store(folder, storage)
-    if names is None and store.exists(MANIFEST_NAME):
+    found = locate_source(data, storage)
+    if found.is_packed:
         return _of_shards(config, open_shards(data.source, data, storage))
-    tars = find_tars(store, folder, names, data)
-    if not tars:
-        source = folder_source(store, data)
+    if not found.tars:
+        source = folder_source(found.store, data)
         return _packed_or(config, packed_folder_name(source), "folder", source)
-    sizes = {info.key: info.size_bytes for info in store.list()}
-    beside = left_out_text(images_beside(list(sizes)) if names is None else ())
+    beside = left_out_text(found.images_beside)
     remarks = (beside,) if beside else ()
-    described = open_cache(data).folder / "packed" / foreign.described_name(store, tars)
+    described = open_cache(data).folder / "packed" / described_name(found)
     if (described / MANIFEST_NAME).is_file():
         return _of_shards(config, open_shards(str(described), data, storage), remarks)
+    sizes = {info.key: info.size_bytes for info in found.store.list()}
     return Survey(
         source=data.source,
         kind="tars",
-        num_shards=len(tars),
-        size_bytes=sum(sizes[key] for key in tars),
+        num_shards=len(found.tars),
+        size_bytes=sum(sizes[key] for key in found.tars),
         remarks=remarks,
+        notes=found.beside,
     )
 
 
@@ -169,4 +170,5 @@ def _of_shards(config: RunConfig, shards: ShardSet, remarks: tuple[str, ...] = (
         size_bytes=sum(info.size_bytes for info in infos),
         image_size_px=size_in_shards(shards, config.data.train_split),
         remarks=remarks,
+        notes=shards.manifest.notes,
     )

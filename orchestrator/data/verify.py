@@ -1,17 +1,24 @@
-"""Checking a shard set against its manifest: sizes, hashes, samples, labels and, on demand, every image."""
+"""Checking shards: against their manifest where there is one, each by itself otherwise.
+
+Sizes, hashes, samples, what is lost and, on demand, every image and label. Always reads what is at the source.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.config.models import DataConfig, RunConfig
 from orchestrator.data.decode import UndecodableError, decode_rgb
 from orchestrator.data.index import build_index
 from orchestrator.data.manifest import DamagedShardError, ShardInfo
+from orchestrator.data.notes import Note
 from orchestrator.data.pack import Progress
+from orchestrator.data.prepare import Located, describe_source, locate_source
 from orchestrator.data.shardset import OpenShard, ShardSet
+from orchestrator.data.survey import survey_source
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import hash_file
 
@@ -33,6 +40,9 @@ class Verification:
     num_shards: int
     num_samples: int
     faults: tuple[ShardFault, ...]
+    notes: tuple[Note, ...] = ()
+    """What is known beside the faults: nothing by which samples are lost now."""
+    has_manifest: bool = True
 
 
 def verify_shards(
@@ -56,6 +66,56 @@ def verify_shards(
         num_shards=len(shards.manifest.shards),
         num_samples=sum(info.num_samples for info in shards.manifest.shards),
         faults=tuple(faults),
+        notes=shards.manifest.notes,
+    )
+
+
+def verify_source(
+    config: RunConfig, *, decode: bool = False, progress: Progress | None = None
+) -> Verification:
+    """Check `data.source` itself: packed shards against their manifest, shards without one each by itself.
+
+    What earlier runs have made of shards without a manifest, a description or a packed copy in the cache folder, is
+    compared too.
+
+    Raises:
+        DataError: The source is missing, or holds no shards.
+        StorageError: It cannot be reached.
+    """
+    found, survey = locate_source(config.data, config.storage), survey_source(config)
+    if found.tars:
+        return _verify_foreign(found, survey.shards, config.data, decode=decode, progress=progress)
+    if survey.shards is None:
+        raise DataError(f"{survey.text()}; pack them with `orchestrator shards pack`")
+    return verify_shards(survey.shards, decode=decode, progress=progress)
+
+
+def _verify_foreign(
+    found: Located, made: ShardSet | None, data: DataConfig, *, decode: bool, progress: Progress | None
+) -> Verification:
+    fresh = describe_source(found, data, progress)
+    infos, notes = fresh.manifest.shards, fresh.manifest.notes
+    faults = [ShardFault(shard=found.store.uri, reason=note.text()) for note in notes if note.is_lost]
+    if decode:
+        faults += [
+            fault for fault in verify_shards(fresh, decode=True, progress=progress).faults if fault.key
+        ]
+    if made is not None and made.store.uri == found.store.uri:
+        now = {info.name: info.sha256 for info in infos}
+        faults += [
+            ShardFault(shard=info.name, reason="is not what it was when it was read first: fetch it again")
+            for info in made.manifest.shards
+            if now.get(info.name) != info.sha256
+        ]
+    elif made is not None:
+        of_copy = verify_shards(made, decode=decode, progress=progress).faults
+        faults += [replace(fault, shard=f"{made.uri}/{fault.shard}") for fault in of_copy]
+    return Verification(
+        num_shards=len(found.tars),
+        num_samples=sum(info.num_samples for info in infos),
+        faults=tuple(faults),
+        notes=tuple(note for note in notes if not note.is_lost),
+        has_manifest=False,
     )
 
 
@@ -87,6 +147,9 @@ def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[Shar
             faults.append(f"{len(opened.index.keys)} samples where the manifest says {info.num_samples}")
         found_faults = [
             ShardFault(shard=info.name, reason=reason, offset=opened.index.damage_offset) for reason in faults
+        ]
+        found_faults += [
+            ShardFault(shard=info.name, reason=note.text()) for note in opened.index.notes if note.is_lost
         ]
         return found_faults + (_verify_samples(shards, opened) if decode else [])
 

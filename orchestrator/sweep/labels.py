@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.config.models import RunConfig
-from orchestrator.data import LabelInfo, ShardSet, Survey
+from orchestrator.data import LabelInfo, Note, ShardSet, Survey
 from orchestrator.errors import DataError
 
 MIN_CLASSES = 2
@@ -15,10 +15,11 @@ UNLABELLED = (
 )
 
 
-def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo]) -> None:
+def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo], notes: Sequence[Note] = ()) -> None:
     """A sweep over several points has labels to rank them by, and those that the configuration names are there.
 
-    One configuration alone may be trained on images without labels, or with one class.
+    One configuration alone may be trained on images without labels, or with one class. `notes` say why labels that are
+    there are not used.
 
     Raises:
         DataError: It has none, lacks one that is named, or those that rank have one class only.
@@ -27,7 +28,7 @@ def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo]) -> None:
     ranks = bool(sweep.space or sweep.points)
     if not labels and ranks:
         raise DataError(
-            f"{where}: {UNLABELLED}; `orchestrator train` trains the base configuration without them"
+            f"{where}: {unlabelled(notes)}; `orchestrator train` trains the base configuration without them"
         )
     named = [*(config.probe.labels or ())]
     of_metric = sweep.metric.rpartition("/")[2]
@@ -38,6 +39,7 @@ def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo]) -> None:
         there = ", ".join(labels) or "none"
         raise DataError(
             f"{where}: has no label {', '.join(missing)} (probe.labels, sweep.metric); there are: {there}"
+            + "".join(f"\n  {note.text()}" for note in notes if note.is_of_labels)
         )
     ranking = (config.probe.labels or tuple(labels)) if of_metric == "mean" else (of_metric,)
     if ranks and ranking and all(labels[name].num_classes < MIN_CLASSES for name in ranking):
@@ -78,7 +80,7 @@ def check_survey(config: RunConfig, survey: Survey) -> None:
         DataError: As `check_labels` and `check_parts`.
     """
     if survey.labels_known:
-        check_labels(config, survey.labels)
+        check_labels(config, survey.labels, survey.notes)
         check_parts(config, survey.num_samples, survey.labels)
 
 
@@ -89,8 +91,19 @@ def check_shards(config: RunConfig, shards: ShardSet) -> None:
         DataError: As `check_labels` and `check_parts`.
     """
     counts = {split: shards.manifest.num_samples(split) for split in shards.splits}
-    check_labels(config, shards.labels)
+    check_labels(config, shards.labels, shards.manifest.notes)
     check_parts(config, counts, shards.labels)
+
+
+def unlabelled(notes: Sequence[Note]) -> str:
+    """That nothing can be ranked: for want of labels, or because those that are there cannot be used."""
+    reasons = [note.text() for note in notes if note.is_of_labels]
+    if not reasons:
+        return UNLABELLED
+    return (
+        "\n  ".join(["no label can be used, so nothing is probed and no geometry can be ranked:", *reasons])
+        + "\nwrite the number or the name of its class beside each image, in .cls or .json"
+    )
 
 
 def label_notes(config: RunConfig, survey: Survey) -> list[str]:
@@ -102,7 +115,7 @@ def label_notes(config: RunConfig, survey: Survey) -> list[str]:
     except DataError as err:
         return [str(err)]
     if not survey.labels:
-        return [UNLABELLED]
+        return [unlabelled(survey.notes)]
     alone = [
         f"label {name}: {_one_class(name, info)}"
         for name, info in survey.labels.items()

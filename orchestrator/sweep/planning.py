@@ -145,7 +145,7 @@ class PlanDescription:
         lines = [
             f"{self.config.name}: {_counted(self.config, self.plan)} {_searched(self.config)}",
             f"data         {self.data.text()}",
-            *(f"             {remark}" for remark in self.data.remarks),
+            *(f"             {line}" for line in self.data.lines()[1:]),
             f"each trial   {self._images():,} images in batches of {train.batch_size}, {_workers(train)}",
             f"ranked by    {sweep.metric}; {_compared(self.config)}",
             f"cost         {self.cost.text()}",

@@ -138,6 +138,9 @@ def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
         observer.on_message(line)
     check_survey(config, survey)
     shards = prepare_data(config, progress=observer.on_message)
+    for note in shards.manifest.notes:
+        if note not in survey.notes:
+            observer.on_message(f"note: {note.text()}")
     check_shards(config, shards)
     return shards
 

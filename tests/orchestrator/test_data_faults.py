@@ -101,7 +101,9 @@ def test_a_foreign_shard_that_is_truncated_gives_what_is_whole_and_is_noted(tmp_
     foreign_shards(tmp_path / "wds", "val", 1)
     path = tmp_path / "wds" / "train-003.tar"
     path.write_bytes(path.read_bytes()[:6000])
-    config = data_config(tmp_path / "wds", tmp_path / "cache", loader_threads=0)
+    with pytest.raises(DataError, match=r"1 shard is cut short.*train-003\.tar: truncated at byte 6000"):
+        prepare_data(data_config(tmp_path / "wds", tmp_path / "cache"))
+    config = data_config(tmp_path / "wds", tmp_path / "cache", loader_threads=0, allow_loss=True)
     shards = prepare_data(config)
     whole = shards.splits["train"][3].num_samples
     assert 0 < whole < 6

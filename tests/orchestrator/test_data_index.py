@@ -108,9 +108,16 @@ def test_a_member_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
         index_of(tmp_path / "s.tar")
 
 
-def test_two_members_with_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="two members"):
-        index_of(write_tar(tmp_path / "s.tar", [("a.png", b"1"), ("a.png", b"2")]))
+@pytest.mark.parametrize(("second", "kind"), [(b"1", "same_twice"), (b"2", "replaced")])
+def test_of_two_members_with_one_name_the_last_is_read_and_that_is_noted(
+    tmp_path: Path, second: bytes, kind: str
+) -> None:
+    path = write_tar(tmp_path / "s.tar", [("a.png", b"1"), ("b.png", b"3"), ("a.png", second)])
+    index = index_of(path)
+    assert index.keys == ("a", "b")
+    (first, _), _ = index.images_N2.tolist()
+    assert path.read_bytes()[first : first + 1] == second
+    assert [(note.kind, note.count, note.first) for note in index.notes] == [(kind, 1, "a.png")]
 
 
 def test_a_kept_index_is_the_same_and_a_damaged_one_is_none(tmp_path: Path) -> None:

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.data.index import IMAGE_EXTENSIONS
+from orchestrator.data.index import IMAGE_EXTENSIONS, JPEG_ALIASES
 from orchestrator.data.left_out import LeftOutCounts
 
-JPEG_ALIASES = ("jfif", "jpe", "jif")
-"""Other extensions of JPEG files; inside a shard they are `.jpg`."""
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "@eadir", "lost+found", "icon\r"})
 """What systems leave in folders, beside names that begin with a dot or two underscores: left out without a word."""
 _BROKEN = ("link that leads nowhere", "links that lead nowhere")

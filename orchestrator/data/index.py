@@ -22,9 +22,11 @@ from orchestrator.data.notes import Note, NoteCounter, parse_notes
 from orchestrator.data.tar import MAX_NAME_BYTES, Member, walk_tar
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+JPEG_ALIASES = ("jfif", "jpe", "jif")
+"""Other extensions of JPEG files; inside a shard that we write they are `.jpg`."""
 UNREAD_EXTENSIONS = (
     *("bmp", "tif", "tiff", "gif", "heic", "heif", "avif"),
-    *("jp2", "jxl", "ppm", "pgm", "jfif", "jpe", "dng"),
+    *("jp2", "jxl", "ppm", "pgm", "dng"),
 )
 """Images of formats that are not read."""
 LABEL_EXTENSIONS = ("txt", "json", "cls")
@@ -282,12 +284,18 @@ def _normal(name: str) -> str:
 def _split_at_first_dot(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
-    return f"{folder}{slash}{stem}", extension.lower()
+    return f"{folder}{slash}{stem}", _plain(extension)
 
 
 def _split_at_last_dot(name: str) -> tuple[str, str]:
     stem, _, extension = name.rpartition(".")
-    return stem, extension.lower()
+    return stem, _plain(extension)
+
+
+def _plain(extension: str) -> str:
+    """An extension in lower case, `jpg` for the rarer ones of JPEG."""
+    extension = extension.lower()
+    return "jpg" if extension in JPEG_ALIASES else extension
 
 
 def _basename(name: str) -> str:

@@ -111,6 +111,8 @@ class LabelCount:
                 continue
             values = found if extension == "cls" else values | found
             is_caption = extension == "txt" or (is_caption and CLASS not in found)
+        if members and not values:
+            self._damaged.add("label_absent", where)
         if CLASS not in values:
             self._damaged.add("label_missing", where)
         for name, value in values.items():
@@ -122,9 +124,9 @@ class LabelCount:
         """The labels that nearly every sample carries and that look like classes, and why others are not used."""
         reasons = {name: self._unusable(tally) for name, tally in sorted(self._tallies.items())}
         found = {name: _label_info(self._tallies[name]) for name, reason in reasons.items() if not reason}
-        notes = NoteCounter(
-            note for note in self._damaged.notes() if note.kind != "label_missing" or CLASS in found
-        )
+        silent = {"label_absent"} if found else set()
+        silent |= set() if CLASS in self._tallies else {"label_missing"}
+        notes = NoteCounter(note for note in self._damaged.notes() if note.kind not in silent)
         for name, reason in reasons.items():
             tally = self._tallies[name]
             if found and reason and (name not in _NAMED or tally.may_be_captions):

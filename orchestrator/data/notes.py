@@ -87,6 +87,11 @@ _WORDS: Mapping[str, _Words] = {
     "broken_link": _lost(
         "shard is a link to nothing", "shards are links to nothing", "restore what they lead to"
     ),
+    "linked_folder": _lost(
+        "linked folder with shards is not followed",
+        "linked folders with shards are not followed",
+        "give the folder that the link leads to, or move its shards",
+    ),
     "compressed_copy": _Words(
         one="compressed shard lies beside its .tar and is left out",
         many="compressed shards lie beside their .tar and are left out",
@@ -133,6 +138,11 @@ _WORDS: Mapping[str, _Words] = {
         one="label cannot be read",
         many="labels cannot be read",
         remedy="write .cls as text, .json as an object",
+    ),
+    "label_absent": _Words(
+        one="sample has a .json or .txt without a label",
+        many="samples have a .json or .txt without a label",
+        remedy="a .json holds whole numbers, or a name under class, label, category or target",
     ),
     "label_mixed": _Words(
         one="label holds numbers and names; all are taken as names of classes",

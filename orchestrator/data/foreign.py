@@ -49,7 +49,7 @@ def split_pattern(uri: str) -> tuple[str, list[str] | None]:
     """
     is_local = "://" not in uri
     if not uri.lower().endswith(".tar") and (
-        "*" not in uri or (is_local and Path(uri).expanduser().exists())
+        not {"*", "{"} & set(uri) or (is_local and Path(uri).expanduser().exists())
     ):
         return uri.rstrip("/") or uri, None
     if is_local and Path(uri).expanduser().is_dir():
@@ -104,6 +104,7 @@ def _named_tars(store: Store, names: Sequence[str], listed: frozenset[str], tars
     if missing:
         raise DataError(
             f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
+            + ("" if missing[0].lower().endswith(".tar") else "; name .tar files, or give a folder")
         )
     found = [name for name in names if name in listed]
     for pattern in patterns:
@@ -145,22 +146,22 @@ def listing_notes(store: Store, keys: Sequence[str]) -> tuple[Note, ...]:
         if compressed is not None:
             is_copy = f"{key.removesuffix(compressed)}.tar" in tars
             notes.add("compressed_copy" if is_copy else "compressed", key)
-    for link in _broken_links(store):
-        notes.add("broken_link", link)
+    place = store.local_path("x")
+    if place is not None:
+        _note_links(place.parent, notes)
     return notes.notes()
 
 
-def _broken_links(store: Store) -> list[str]:
-    """Links below a local folder that are named as shards and lead to nothing."""
-    place = store.local_path("x")
-    if place is None:
-        return []
-    root = place.parent
-    return [
-        path.relative_to(root).as_posix()
-        for path in sorted(root.rglob("*.tar"))
-        if path.is_symlink() and not path.exists()
-    ]
+def _note_links(root: Path, notes: NoteCounter) -> None:
+    """Count links below a local folder that lead to nothing, and linked folders that hold shards."""
+    for folder, folders, names in os.walk(root):
+        for path in (Path(folder, name) for name in sorted((*folders, *names))):
+            if not path.is_symlink():
+                continue
+            if path.suffix.lower() == ".tar" and not os.path.exists(path):
+                notes.add("broken_link", path.relative_to(root).as_posix())
+            elif path.is_dir() and next(path.rglob("*.tar"), None) is not None:
+                notes.add("linked_folder", path.relative_to(root).as_posix())
 
 
 def describe_tars(
@@ -195,9 +196,9 @@ def describe_tars(
     num_samples = sum(shard.num_samples for shard in shards)
     if not num_samples:
         known = "".join(f"\n  {note.text()}" for note in notes.notes())
+        files = "1 tar file" if len(keys) == 1 else f"{len(keys):,} tar files"
         raise DataError(
-            f"{store.uri}: {len(keys)} tar files, but no .jpg, .png or .webp in them that can be read; check the "
-            f"source{known}"
+            f"{store.uri}: {files}, but no .jpg, .png or .webp that can be read in them; check the source{known}"
         )
     shards.sort(key=lambda shard: (shard.split != "train", shard.split, shard.name))
     found, label_notes = labels.result()

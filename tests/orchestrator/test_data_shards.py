@@ -179,9 +179,10 @@ def test_what_is_no_sample_is_counted_by_kind(tmp_path: Path) -> None:
         ("README", b"text"),
         ("folder/e.png", IMAGE),
         ("__0001.png", IMAGE),
+        ("f.jfif", IMAGE),
     ]
     index = index_of(write_tar(tmp_path / "s.tar", members))
-    assert index.keys == ("a", "folder/e", "__0001")
+    assert index.keys == ("a", "folder/e", "__0001", "f")
     assert kinds(index.notes) == {
         "hidden": (1, ".b.png"),
         "other_format": (1, "c.tiff"),
@@ -229,6 +230,8 @@ def test_shards_that_cannot_be_read_are_all_told_at_once(tmp_path: Path) -> None
     (tmp_path / "s/train-002.tar").write_bytes(b"")
     (tmp_path / "s/train-003.tar").symlink_to("nowhere.tar")
     (tmp_path / "s/train-004.tar.zst").write_bytes(b"")
+    write_tar(tmp_path / "else/train-005.tar", samples(2))
+    (tmp_path / "s/linked").symlink_to(tmp_path / "else")
     (tmp_path / "s/train-000.tar.gz").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         prepare_data(data_config(tmp_path / "s", tmp_path / "c"))
@@ -238,6 +241,7 @@ def test_shards_that_cannot_be_read_are_all_told_at_once(tmp_path: Path) -> None
         "1 compressed shard is left out (train-004.tar.zst); shards are read by offset: unpack them" in text
     )
     assert "1 shard is a link to nothing (train-003.tar)" in text
+    assert "1 linked folder with shards is not followed (linked)" in text
     shards = prepare_data(data_config(tmp_path / "s", tmp_path / "c", allow_loss=True))
     assert sum(info.num_samples for info in shards.manifest.shards) == 20
     assert kinds(shards.manifest.notes)["compressed_copy"] == (1, "train-000.tar.gz")
@@ -310,6 +314,31 @@ def test_names_in_json_and_txt_become_classes_and_captions_do_not() -> None:
         count.add({"txt": caption, "json": b'{"shape": %d}' % (number % 2)}, "train", "k")
     labels, notes = count.result()
     assert (list(labels), notes) == (["shape"], ())
+
+
+def test_samples_without_a_label_are_counted_with_the_first() -> None:
+    labels, notes = labels_of(['{"caption": "x"}', '{"label": [1]}'], "json")
+    assert (labels, kinds(notes)) == ({}, {"label_absent": (2, "k0")})
+    count = LabelCount()
+    for number in range(30):
+        count.add({"cls": str(number % 2).encode()} if number % 3 else {}, "train", f"k{number}")
+    labels, notes = count.result()
+    told = {"label_missing": (10, "k0"), "label_unused": (1, "class: 10 of 30 samples have no class")}
+    assert (labels, kinds(notes)) == ({}, told)
+
+
+def test_a_sweep_is_refused_before_anything_is_spent_where_samples_are_lost(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    shard = write_tar(tmp_path / "s/train.tar", samples(20))
+    shard.write_bytes(shard.read_bytes()[:20_000])
+    space = "sweep: {space: {masks.target_scale: {choices: [[0.08, 0.12], [0.15, 0.2]]}}}"
+    (tmp_path / "masks.yaml").write_text(f"name: lossy\ndata: {{source: {tmp_path}/s}}\n{space}\n")
+    done = run_command(monkeypatch, capsys, "sweep", "masks.yaml")
+    assert done.code == 3
+    assert "1 shard is cut short" in done.err
+    assert "data.allow_loss=true" in done.err
+    assert "starting Ray" not in done.out + done.err
 
 
 def test_classes_by_name_are_read_in_place_and_packed_as_numbers(tmp_path: Path) -> None:

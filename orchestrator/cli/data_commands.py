@@ -132,6 +132,8 @@ def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) ->
         if found.has_manifest
         else "all sound; there is no manifest to compare with"
     )
+    if found.copy_uri:
+        sound += f"; this is the packed copy at {found.copy_uri}, {uri} itself holds no shards"
     head = f"{found.num_shards:,} shards, {found.num_samples:,} samples checked: {checked}"
     verdict = f"{len(found.faults):,} faults" if found.faults else sound
     data = {

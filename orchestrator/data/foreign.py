@@ -75,7 +75,7 @@ def expand_braces(pattern: str) -> list[str]:
         if len(names) > MAX_SHARDS:
             raise DataError(f"{pattern}: names more than {MAX_SHARDS:,} shards; give a folder instead")
         names = list(itertools.islice(itertools.chain.from_iterable(map(_expand_one, names)), MAX_SHARDS + 1))
-    if any("}" in name for name in names) or len(names) > MAX_SHARDS:
+    if any("}" in name for name in names) or not 0 < len(names) <= MAX_SHARDS:
         raise DataError(f"{pattern}: cannot be expanded; write `name-{{000..099}}.tar`")
     return list(dict.fromkeys(names))
 

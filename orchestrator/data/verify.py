@@ -16,7 +16,7 @@ from orchestrator.data.index import build_index
 from orchestrator.data.manifest import DamagedShardError, ShardInfo
 from orchestrator.data.notes import Note
 from orchestrator.data.pack import Progress
-from orchestrator.data.prepare import Located, describe_source, locate_source
+from orchestrator.data.prepare import SCENES, Located, describe_source, locate_source
 from orchestrator.data.shardset import OpenShard, ShardSet
 from orchestrator.data.survey import survey_source
 from orchestrator.errors import DataError, NotFoundError
@@ -43,6 +43,8 @@ class Verification:
     notes: tuple[Note, ...] = ()
     """What is known beside the faults: nothing by which samples are lost now."""
     has_manifest: bool = True
+    copy_uri: str = ""
+    """Where the packed copy is that was checked, since the source itself holds no shards."""
 
 
 def verify_shards(
@@ -82,12 +84,15 @@ def verify_source(
         DataError: The source is missing, or holds no shards.
         StorageError: It cannot be reached.
     """
-    found, survey = locate_source(config.data, config.storage), survey_source(config)
-    if found.tars:
+    survey = survey_source(config)
+    found = None if config.data.source == SCENES else locate_source(config.data, config.storage)
+    if found is not None and found.tars:
         return _verify_foreign(found, survey.shards, config.data, decode=decode, progress=progress)
     if survey.shards is None:
         raise DataError(f"{survey.text()}; pack them with `orchestrator shards pack`")
-    return verify_shards(survey.shards, decode=decode, progress=progress)
+    verification = verify_shards(survey.shards, decode=decode, progress=progress)
+    is_copy = found is None or not found.is_packed
+    return replace(verification, copy_uri=survey.shards.uri) if is_copy else verification
 
 
 def _verify_foreign(

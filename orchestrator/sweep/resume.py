@@ -18,6 +18,7 @@ MAY_CHANGE = (
     "tracking.",
     "health.",
     "budget.",
+    "data.allow_loss",
     "data.cache_dir",
     "data.cache_size_gb",
     "data.loader_threads",

@@ -12,7 +12,7 @@ import pytest
 from command_line import Outcome, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_data import data_config, image_bytes, write_tar
+from image_data import data_config, image_bytes, image_folder, write_tar
 from test_data_index import index_of
 
 from orchestrator.data import Note, load_images, open_shards, pack_dataset, prepare_data
@@ -258,6 +258,15 @@ def test_verify_looks_at_the_source_and_not_at_what_was_made_of_it(run, tmp_path
     shard.write_bytes(content)
     done = run("verify", f"{tmp_path}/s")
     assert (done.code, "all.tar: " in done.out) == (3, True)
+
+
+def test_verify_says_when_it_looks_at_a_packed_copy(run, tmp_path):
+    (tmp_path / "cache").mkdir()
+    folder = image_folder(tmp_path / "images", images=4)
+    assert run("verify", str(folder)).code == 3
+    shards = prepare_data(data_config(folder, tmp_path / "cache/orchestrator"))
+    done = run("verify", str(folder))
+    assert (done.code, f"this is the packed copy at {shards.uri}" in done.out) == (0, True)
 
 
 def test_keys_that_several_shards_use_are_packed_apart(tmp_path: Path) -> None:

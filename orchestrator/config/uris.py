@@ -8,6 +8,7 @@ masked in messages.
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -15,6 +16,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _SIGNED = re.compile(r"(?i)((?:signature|token|secret|password|credential|access[-_]?key)[^=&\s]*=)[^&\s]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "uc")
+_HOST_AND_PORT = re.compile(r"[\w.-]*[\w-]:\d{1,5}(/.*)?")
 MAX_URI_CHARACTERS = 1024
 
 
@@ -50,7 +52,43 @@ def check_tracking_uri(uri: str) -> str:
     if scheme and scheme not in _TRACKING_SCHEMES:
         remedy = "use `http(s)://host:port`, `sqlite:///file.db` or a folder"
         raise ValueError(f"must be a tracking URI of a known scheme, not `{scheme}:`; {remedy}")
+    if scheme in ("databricks", "uc", "file", ""):
+        if _HOST_AND_PORT.fullmatch(uri):
+            raise ValueError(
+                f"must say how the server is reached, else it is a folder; write `http://{uri}` or `./{uri}`"
+            )
+        return uri
+    if not re.match(r"[^:]+://", uri):
+        raise ValueError(f"must have `://` after the scheme; write `{scheme}://...`")
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    if scheme == "sqlite":
+        _check_sqlite(uri)
     return uri
+
+
+def _check_server(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port == 0:
+        raise ValueError("must name a host, and a port by number; write `http(s)://host:port`")
+    if parts.query or parts.fragment:
+        raise ValueError(
+            "must be the server's address, not that of one of its pages; leave out `?`, `#` and what follows"
+        )
+
+
+def _check_sqlite(uri: str) -> None:
+    """Three slashes and a file: what SQLAlchemy opens, less what would be lost with the process."""
+    path = re.sub(r"(?i)^sqlite(\+\w+)?://", "", uri)
+    if not path.startswith("/") or path in ("/", "/:memory:"):
+        remedy = "write `sqlite:///file.db`, or `sqlite:////folder/file.db`"
+        raise ValueError(f"must name a file after three slashes; {remedy}")
+    if "?" in path:
+        raise ValueError("must hold no options after `?`; write `%3F` for a `?` in a name")
 
 
 def check_endpoint_url(url: str) -> str:

@@ -21,6 +21,7 @@ from orchestrator.errors import ConfigError, Fault
 from orchestrator.jobs.client import JobsClient, JobState
 from orchestrator.jobs.head import is_loopback
 from orchestrator.jobs.package import CONFIG_NAME, Package
+from orchestrator.tracking.places import sqlite_path
 
 _SECRET_NAME = re.compile(r"(?i)TOKEN|SECRET|PASSW|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -160,8 +161,8 @@ def _shared(uri: str, shared_filesystem: bool) -> bool:
     scheme = urlsplit(uri).scheme if "://" in uri else ""
     if scheme not in ("", "file", "sqlite"):
         return True
-    path = uri.removeprefix("file://").removeprefix("sqlite:///")
-    return shared_filesystem and Path(path).is_absolute()
+    path = sqlite_path(uri) or Path(uri.removeprefix("file://"))
+    return shared_filesystem and path.is_absolute()
 
 
 def _unshared(key: str, given: str) -> Fault:

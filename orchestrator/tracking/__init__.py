@@ -6,10 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.models import TrackingConfig
-from orchestrator.tracking.base import Dataset, Links, MetricRow, RunStatus, Tracker, UnavailableError
+from orchestrator.tracking.base import (
+    Dataset,
+    Delivery,
+    Links,
+    MetricRow,
+    RunStatus,
+    Tracker,
+    UnavailableError,
+)
+from orchestrator.tracking.checks import check_place
 from orchestrator.tracking.memory import MemoryTracker
-from orchestrator.tracking.places import TrackingPlace, find_place, ui_command, ui_environment, ui_url
-from orchestrator.tracking.spool import Destination, SpooledTracker
+from orchestrator.tracking.places import (
+    TrackingPlace,
+    find_place,
+    spool_folder,
+    ui_command,
+    ui_environment,
+    ui_url,
+)
+from orchestrator.tracking.spool import Destination, SpooledTracker, read_delivery
 from orchestrator.tracking.views import DEVICE_HOURS
 
 if TYPE_CHECKING:
@@ -18,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEVICE_HOURS",
     "Dataset",
+    "Delivery",
     "Links",
     "MemoryTracker",
     "MetricRow",
@@ -25,12 +42,15 @@ __all__ = [
     "SpooledTracker",
     "Tracker",
     "UnavailableError",
+    "check_place",
     "check_reachable",
     "check_writable",
     "find_place",
     "find_tracker",
     "find_trial",
     "open_tracker",
+    "read_delivery",
+    "spool_folder",
     "ui_command",
     "ui_environment",
     "ui_url",

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -47,6 +48,13 @@ class UnavailableError(TrackingError):
     """The tracking store cannot be reached now; the same call may succeed later."""
 
 
+class UnusableError(UnavailableError):
+    """The tracking store takes nothing until somebody changes something: an address, credentials, a driver, a folder.
+
+    What is sent meanwhile is kept, as for every store that is away; a check before the start refuses it.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
     """Metrics at one point of a run: `step` is images seen, `timestamp_ms` is Unix time in milliseconds."""
@@ -71,7 +79,7 @@ class Links:
     """Where a sweep can be looked at.
 
     Ids are empty until the store has answered. `ui_command` is None for a remote server. `pending` counts
-    calls that are spooled and not delivered.
+    calls that are spooled and not delivered, `problem` says why the last of them could not be; empty while all is well.
     """
 
     tracking_uri: str
@@ -83,6 +91,12 @@ class Links:
     base_url: str = ""
     ui_command: tuple[str, ...] | None = None
     pending: int = 0
+    problem: str = ""
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether the store is known to have anything of the sweep."""
+        return bool(self.sweep_run_id or self.trial_run_ids)
 
     @property
     def experiment_url(self) -> str:
@@ -118,6 +132,17 @@ class Links:
     @property
     def _experiment_path(self) -> str:
         return f"{self.base_url}/#/experiments/{self.experiment_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What became of the calls of a sweep: how many wait in `folder` and why, how many were refused for good."""
+
+    folder: Path
+    pending: int
+    refused: int
+    has_delivered: bool
+    problem: str = ""
 
 
 class Tracker(Protocol):

@@ -27,11 +27,12 @@ from orchestrator.tracking.base import (
     MetricRow,
     ParameterValue,
     RunStatus,
-    UnavailableError,
     expand_params,
 )
+from orchestrator.tracking.checks import check_database, check_readable
+from orchestrator.tracking.faults import as_ours
 from orchestrator.tracking.mlflow_entities import log_dataset, register_encoder
-from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, ui_command, ui_url
+from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, opened_uri, ui_command, ui_url
 from orchestrator.tracking.views import shared_view, shared_view_tag
 
 logger = logging.getLogger(__name__)
@@ -45,17 +46,7 @@ _PARENT_TAG = "mlflow.parentRunId"
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 _TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 6000
 _REFUSED_CHARACTERS = re.compile(r"[^\w./\- :]")
-_PERMANENT = frozenset(
-    {
-        "INVALID_PARAMETER_VALUE",
-        "BAD_REQUEST",
-        "MALFORMED_REQUEST",
-        "RESOURCE_DOES_NOT_EXIST",
-        "RESOURCE_ALREADY_EXISTS",
-        "INVALID_STATE",
-        "FEATURE_DISABLED",
-    }
-)
+_LIBRARIES = ("mlflow", "alembic", "sqlalchemy")
 EXPERIMENT_NOTE = """Mask sweeps of I-JEPA: one parent run a sweep, one child a trial (a geometry under one
 seed).
 
@@ -90,7 +81,7 @@ class MlflowTracker:
         Raises:
             TrackingError: The store refuses, or cannot be reached.
         """
-        if place.uri.startswith("sqlite:///") and not Path(place.uri.removeprefix("sqlite:///")).exists():
+        if place.database is not None and not place.database.exists():
             return None
         tracker = cls(place, experiment)
         with _door(place.uri):
@@ -291,11 +282,18 @@ class MlflowTracker:
 
         known = self._params[key]
         fresh = {name: _cut(value, _PARAM_CHARACTERS) for name, value in params.items() if name not in known}
-        for name, value in params.items():
-            if name in known and known[name] != _cut(value, _PARAM_CHARACTERS):
-                logger.warning(
-                    "%s was %s when the run started and stays so, not %s", name, known[name], value
-                )
+        changed = [
+            f"{name} {known[name]} (now {value})"
+            for name, value in params.items()
+            if name in known and known[name] != _cut(value, _PARAM_CHARACTERS)
+        ]
+        if changed:
+            what = "the sweep" if key is None else f"trial {key}"
+            logger.warning(
+                "MLflow keeps the parameters with which %s started: %s; the journal and the report have the new ones",
+                what,
+                ", ".join(changed),
+            )
         entities = [Param(name, value) for name, value in fresh.items()]
         for start in range(0, len(entities), _PARAMS_PER_BATCH):
             batch = entities[start : start + _PARAMS_PER_BATCH]
@@ -346,16 +344,31 @@ class MlflowTracker:
 
 
 def open_client(place: TrackingPlace) -> Any:
-    """An `MlflowClient` of a store, quiet and without telemetry; makes the folder of an SQLite file."""
+    """An `MlflowClient` of a store, quiet and without telemetry; makes the folder of an SQLite file.
+
+    Raises:
+        TrackingError: Its database cannot be opened, which MLflow itself would try for minutes.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    check_database(place)
     from mlflow import MlflowClient
 
-    for noisy in ("mlflow.store.db.utils", "mlflow.tracking", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if place.uri.startswith("sqlite:///"):
-        Path(place.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=place.uri)
+    _quiet()
+    if place.database is not None:
+        place.database.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=opened_uri(place.uri))
+
+
+def _quiet() -> None:
+    """Keep the libraries' own accounts, tracebacks among them, to those who asked for our log.
+
+    What they tell reaches the user as one line of ours. MLflow gives its logger a level and a handler when it is
+    imported, so this comes after.
+    """
+    is_verbose = logging.getLogger("orchestrator").isEnabledFor(logging.INFO)
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING if is_verbose else logging.CRITICAL)
 
 
 def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | None:
@@ -364,6 +377,8 @@ def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | No
     Raises:
         TrackingError: The store refuses, or cannot be reached.
     """
+    if place.database is not None and not place.database.exists():
+        return None  # opening it would make it
     from mlflow.exceptions import MlflowException
 
     with _door(place.uri):
@@ -384,6 +399,30 @@ def check_reachable(place: TrackingPlace) -> None:
     """
     with _door(place.uri):
         open_client(place).search_experiments(max_results=1)
+
+
+def ask_server(place: TrackingPlace, method: str, path: str, *, timeout_s: float, **options: Any) -> Any:
+    """One HTTP request with MLflow's own credentials and certificates, whatever the status of its answer.
+
+    Raises:
+        TrackingError: No answer came.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with _door(place.uri):
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        _quiet()
+        return http_request(
+            get_default_host_creds(place.uri),
+            path,
+            method,
+            max_retries=0,
+            timeout=timeout_s,
+            raise_on_status=False,
+            **options,
+        )
 
 
 def check_writable(place: TrackingPlace) -> None:
@@ -419,17 +458,16 @@ def _find_experiment(client: Any, name: str, place: TrackingPlace) -> str:
 
 @contextmanager
 def _door(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into ours: refused for good, or not reachable now."""
+    """Turn the errors of MLflow and of what is below it into ours."""
     try:
         yield
     except TrackingError:
         raise
     except Exception as error:
-        code = getattr(error, "error_code", "")
-        first_line = next(iter(str(error).splitlines()), "")[:500]
-        if code in _PERMANENT:
-            raise TrackingError(f"{uri} refused: {first_line}") from error
-        raise UnavailableError(f"{uri} cannot be reached: {type(error).__name__}: {first_line}") from error
+        if type(error).__name__ == "RestException" and getattr(error, "error_code", "") == "INTERNAL_ERROR":
+            # Somebody's JSON, a proxy's for one; MLflow has dropped the status that came with it.
+            check_readable(TrackingPlace(uri=uri, artifact_root=None))
+        raise as_ours(uri, error) from error
 
 
 def _metric_name(key: str) -> str:

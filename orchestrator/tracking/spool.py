@@ -4,12 +4,14 @@ The file is append-only JSON lines, synced before a call returns, and a second f
 which the store has taken it. While the store is away calls pile up in the file; after a crash the next start
 on the same folder delivers what is left. Delivery is at least once and in order; the trackers behind are
 idempotent, so nothing is lost or doubled. A call that the store refuses for good is put aside in
-`refused.jsonl` and does not hold up the rest. A full disk loses nothing while the process lives: calls wait in memory
+`refused.jsonl` and does not hold up the rest. Why the rest waits is kept in `problem`, for whoever asks after the
+process has ended (`read_delivery`). A full disk loses nothing while the process lives: calls wait in memory
 until there is room. One process at a time owns a folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -26,6 +28,7 @@ from typing import Any, Protocol
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import (
     Dataset,
+    Delivery,
     Links,
     MetricRow,
     ParameterValue,
@@ -41,6 +44,7 @@ _READ_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _TRIES_WHILE_REACHABLE = 5
 _BROKEN = "broken"
+_CALLS, _ACKED, _REFUSED, _PROBLEM = "calls.jsonl", "acked", "refused.jsonl", "problem"
 
 
 class Destination(Tracker, Protocol):
@@ -71,20 +75,28 @@ class SpoolFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._lock_file = (folder / "lock").open("w")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock_file = (folder / "lock").open("w")
+        except OSError as error:
+            raise TrackingError(
+                f"{folder}: calls to MLflow cannot be kept here ({error.strerror or error}); give write access, or "
+                "run the command in a folder that can be written"
+            ) from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock_file.close()
-            raise TrackingError(f"{folder}: another process is delivering this spool") from error
-        self._path, self._acked_path = folder / "calls.jsonl", folder / "acked"
+            raise TrackingError(
+                f"{folder}: another process is delivering this spool; wait until it has ended"
+            ) from error
+        self._path, self._acked_path = folder / _CALLS, folder / _ACKED
         _drop_torn_line(self._path)
         self._file = self._path.open("ab", buffering=0)
         self.end = self._file.tell()
-        self.acked = min(self._read_acked(), self.end)
-        self.num_pending = self._count_pending()
+        self.acked = min(_read_acked(folder), self.end)
+        self.num_pending = _count_pending(self._path, self.acked)
         self._unwritten: deque[bytes] = deque()
         self._is_full = False
 
@@ -106,7 +118,11 @@ class SpoolFile:
             except OSError as error:
                 self._file.truncate(self.end)  # half a line would spoil the ones that come after it
                 if not self._is_full:
-                    logger.warning("%s: %s; calls are kept in memory until there is room", self._path, error)
+                    logger.warning(
+                        "%s: %s; what MLflow is to be told is kept in memory until there is room",
+                        self._path,
+                        error.strerror or error,
+                    )
                 self._is_full = True
                 return False
             self._unwritten.popleft()
@@ -151,24 +167,53 @@ class SpoolFile:
 
     def refuse(self, call: Mapping[str, Any], reason: str) -> None:
         """Put a call aside."""
-        with (self.folder / "refused.jsonl").open("a") as file:
+        with (self.folder / _REFUSED).open("a") as file:
             file.write(json.dumps({"reason": reason, "call": call}) + "\n")
+
+    def note_problem(self, problem: str) -> None:
+        """Keep, or with an empty text forget, why calls wait."""
+        path = self.folder / _PROBLEM
+        with contextlib.suppress(OSError):  # a full disk; the calls matter more
+            if problem:
+                path.write_text(problem)
+            else:
+                path.unlink(missing_ok=True)
+
+    @property
+    def num_unwritten(self) -> int:
+        """How many calls are in memory alone."""
+        return len(self._unwritten)
 
     def close(self) -> None:
         """Let the folder go."""
         self._file.close()
         self._lock_file.close()
 
-    def _count_pending(self) -> int:
-        with self._path.open("rb") as file:
-            file.seek(self.acked)
-            return sum(1 for _ in file)
 
-    def _read_acked(self) -> int:
-        try:
-            return int(self._acked_path.read_text())
-        except (FileNotFoundError, ValueError):
-            return 0  # everything is sent again, which has no effect where it was taken
+def read_delivery(folder: Path) -> Delivery:
+    """How the calls in a spool's folder stand, without owning it; none wait where there is no such folder."""
+    path, refused = folder / _CALLS, folder / _REFUSED
+    acked = min(_read_acked(folder), path.stat().st_size) if path.exists() else 0
+    return Delivery(
+        folder=folder,
+        pending=_count_pending(path, acked) if path.exists() else 0,
+        refused=_count_pending(refused, 0) if refused.exists() else 0,
+        has_delivered=acked > 0,
+        problem=(folder / _PROBLEM).read_text() if (folder / _PROBLEM).exists() else "",
+    )
+
+
+def _count_pending(path: Path, acked: int) -> int:
+    with path.open("rb") as file:
+        file.seek(acked)
+        return sum(1 for _ in file)
+
+
+def _read_acked(folder: Path) -> int:
+    try:
+        return int((folder / _ACKED).read_text())
+    except (FileNotFoundError, ValueError):
+        return 0  # everything is sent again, which has no effect where it was taken
 
 
 class SpooledTracker:
@@ -178,7 +223,7 @@ class SpooledTracker:
         self._make_destination, self._links = make_destination, links
         self._spool = SpoolFile(folder)
         self._destination: Destination | None = None
-        self._sweep_id = ""
+        self._sweep_id = self._problem = ""
         self._failures = self._num_flushes = 0
         self._closing = False
         self._changed = threading.Condition()
@@ -223,7 +268,7 @@ class SpooledTracker:
         try:
             name = self._spool.put_bytes(data)
         except OSError as error:
-            logger.warning("tracking: %s is not kept: %s", path, error)
+            logger.warning("%s will be missing in MLflow: %s", path, error.strerror or error)
             return
         self._put("log_artifact", {"trial_id": trial_id, "path": path, "file": name})
 
@@ -251,7 +296,10 @@ class SpooledTracker:
     def links(self) -> Links:
         """Where to look, with ids as far as the store has given them."""
         with self._changed:
-            return replace(self._links, pending=self._spool.num_pending)
+            sweep_id = self._links.sweep_id or self._sweep_id
+            return replace(
+                self._links, sweep_id=sweep_id, pending=self._spool.num_pending, problem=self._problem
+            )
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the store has taken everything; returns whether it has."""
@@ -267,8 +315,13 @@ class SpooledTracker:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout=1.0 if delivered else 12.0)
-        if not delivered:
-            logger.warning("tracking: not everything was delivered; the rest waits in %s", self._spool.folder)
+        self._spool.note_problem("" if delivered else self._problem or "there was not enough time")
+        if self._spool.num_unwritten:
+            logger.warning(
+                "%d of the calls to MLflow are lost: the disk of %s is full",
+                self._spool.num_unwritten,
+                self._spool.folder,
+            )
         if not self._thread.is_alive():
             self._spool.close()
 
@@ -286,11 +339,17 @@ class SpooledTracker:
             try:
                 self._deliver()
                 pause_s = _FIRST_PAUSE_S
+                self._set_problem("")
             except Exception as error:  # whatever it is, training goes on and the call is kept
                 if pause_s == _FIRST_PAUSE_S:
-                    logger.warning("tracking: %s; calls are kept in %s", error, self._spool.folder)
+                    logger.warning("MLflow: %s; what it is to be told waits in %s", error, self._spool.folder)
+                self._set_problem(str(error))
                 self._pause(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _set_problem(self, problem: str) -> None:
+        with self._changed:
+            self._problem = problem
 
     def _pause(self, seconds: float) -> None:
         """Wait before the next try, unless someone flushes."""
@@ -308,7 +367,7 @@ class SpooledTracker:
             is_settled = self._spool.settle()
         pending = self._spool.read()
         if not pending and not is_settled:
-            raise UnavailableError(f"{self._spool.folder}: the disk is full")
+            raise UnavailableError(f"{self._spool.folder}: the disk is full; free some of it")
         for group in _grouped(pending):
             if self._closing:
                 return
@@ -322,7 +381,11 @@ class SpooledTracker:
                     raise
                 for item in group:
                     self._spool.refuse(item.call, str(error))
-                logger.warning("tracking: %s; see %s", error, self._spool.folder / "refused.jsonl")
+                logger.warning(
+                    "MLflow will not take one of this sweep's calls, which is put aside in %s: %s",
+                    self._spool.folder / _REFUSED,
+                    error,
+                )
                 self._failures = 0
             self._taken(group)
 

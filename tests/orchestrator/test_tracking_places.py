@@ -1,6 +1,13 @@
+import os
+import re
+import shutil
+
 import pytest
+from sqlalchemy import make_url
 
 from orchestrator.config.models import TrackingConfig
+from orchestrator.config.uris import check_tracking_uri
+from orchestrator.errors import TrackingError
 from orchestrator.tracking import (
     Links,
     UnavailableError,
@@ -10,6 +17,7 @@ from orchestrator.tracking import (
     ui_environment,
 )
 from orchestrator.tracking.base import expand_params, parameter_text
+from orchestrator.tracking.mlflow import MlflowTracker
 
 
 def test_the_default_store_lies_beside_the_runs(tmp_path):
@@ -23,6 +31,63 @@ def test_a_folder_means_an_sqlite_file_in_it(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = find_place(TrackingConfig(uri=uri), "runs")
     assert place.uri == f"sqlite:///{tmp_path}/store/mlflow.db"
+
+
+@pytest.mark.parametrize("name", ["feature%2Flogin", "what?", "a#b", "50 %", "my runs", "größe", "a@b:c+d"])
+def test_a_database_lies_where_its_folder_is_called(name, tmp_path):
+    place = find_place(TrackingConfig(), str(tmp_path / name))
+    assert place.database == tmp_path / name / "mlflow.db"
+    assert make_url(place.uri).database == str(tmp_path / name / "mlflow.db")
+    again = find_place(TrackingConfig(uri=place.uri), "elsewhere")
+    assert (again.uri, again.artifact_root) == (place.uri, (tmp_path / name / "mlartifacts").as_uri())
+
+
+def test_a_run_and_its_files_come_back_from_a_folder_with_an_odd_name(template_database, tmp_path):
+    runs = tmp_path / "50% of what?#1%2F2"
+    runs.mkdir()
+    shutil.copy(template_database, runs / "mlflow.db")
+    tracker = MlflowTracker(find_place(TrackingConfig(), str(runs)), "odd")
+    tracker.start_sweep("s", "s", {}, {})
+    tracker.log_artifact(None, "a.txt", b"text")
+    assert [path.read_text() for path in runs.rglob("a.txt")] == ["text"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [runs.name]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_by_name(tmp_path):
+    runs = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(TrackingError, match=r"caf\\xe9.*not UTF-8; rename the folder, or set tracking.uri"):
+        find_place(TrackingConfig(), runs)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("127.0.0.1:5000", "write `http://127.0.0.1:5000`"),
+        ("http:/host:5000", "must have `://` after the scheme"),
+        ("http://:5000", "must name a host"),
+        ("http://host:port", "a port by number"),
+        ("http://host:5000/#/experiments/1", "not that of one of its pages"),
+        ("sqlite://store.db", "must name a file after three slashes"),
+        ("sqlite:store.db", "must have `://`"),
+        ("sqlite:///:memory:", "must name a file after three slashes"),
+        ("sqlite:///a.db?timeout=9", "write `%3F` for a `?` in a name"),
+    ],
+)
+def test_an_address_with_a_typing_error_is_a_fault_of_the_configuration(uri, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_tracking_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["HTTP://host:5000", "https://[::1]:5000/mlflow", "sqlite:////a/b.db", "./a:1"]
+)
+def test_an_address_without_one_is_taken(uri):
+    assert check_tracking_uri(uri) == uri
+    find_place(TrackingConfig(uri=uri), "runs")
+
+
+def test_a_scheme_may_be_written_in_capitals():
+    assert find_place(TrackingConfig(uri="HTTP://host:5000"), "runs").remote
 
 
 def test_runs_in_a_bucket_keep_the_default_store_on_this_machine(tmp_path, monkeypatch):

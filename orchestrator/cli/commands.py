@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -172,6 +173,10 @@ def _run(
     from orchestrator.sweep.planning import describe_plan
 
     if dry_run:
+        from orchestrator.sweep.runner import check_tracking
+
+        if problem := check_tracking(config):
+            click.echo(f"warning: {problem}; what MLflow is to be told would wait", err=True)
         earlier: tuple[RunConfig, ...] = ()
         if sweep_id is not None:
             from orchestrator.sweep.runner import check_resume
@@ -186,6 +191,7 @@ def _run(
 
 def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     """Print what came of a sweep, and how to go on with one that was interrupted, which exits with 130."""
+    from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.report import summarize
     from orchestrator.sweep.runner import runs_text
 
@@ -198,25 +204,42 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
         click.echo(f"the budget is spent, {left} trials are not done; a larger one: {extend}", err=True)
     if record.state in ("interrupted", "paused"):
         click.echo(f"go on with: orchestrator resume {record.sweep_id}{runs_text(config)}", err=True)
+    warn_undelivered(config, record.sweep_id)
     if record.state == "interrupted":
         sys.exit(130)
 
 
 def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
-    """Where the page and the runs of a sweep are, and what to do with its best geometry."""
-    from orchestrator.sweep.runner import run_uri, runs_text
+    """Where the page and the runs of a sweep are, and what to do with its best geometry.
+
+    MLflow is named only where it has something of the sweep.
+    """
+    from orchestrator.sweep.runner import delivery_of, run_uri, runs_text
 
     where = runs_text(config)
-    where_ui = "" if "://" in config.storage.uri else where  # MLflow's default store is never in a bucket
     go_on = f"orchestrator train --from-best {sweep_id}{where} --set train.images=N"
     if config.sweep.pbt is not None:
         go_on = f"orchestrator best {sweep_id}{where}    (whose weights, trained under what)"
+    in_mlflow = delivery_of(config, sweep_id).has_delivered
     lines = [
         f"Report: {run_uri(config, sweep_id)}/report/report.html",
-        f"MLflow: orchestrator ui{where_ui}    (select the trials, press Compare)",
+        *([f"MLflow: {_page(config, sweep_id)}    (select the trials, press Compare)"] if in_mlflow else []),
         *([f"Go on:  {go_on}"] if has_best else []),
     ]
     return "\n".join(lines)
+
+
+def _page(config: RunConfig, sweep_id: str) -> str:
+    """A server's address, or the command that serves the page of a database."""
+    from orchestrator.sweep.runner import run_uri, runs_text, tracking_root
+    from orchestrator.tracking import find_place
+
+    if config.tracking.uri is None:  # the default store is never in a bucket
+        return f"orchestrator ui{'' if '://' in config.storage.uri else runs_text(config)}"
+    place = find_place(config.tracking, tracking_root(config))
+    return (
+        place.uri if place.remote else f"orchestrator ui {shlex.quote(run_uri(config, sweep_id))}/config.yaml"
+    )
 
 
 @app.command()

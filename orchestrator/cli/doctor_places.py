@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.doctor import Finding
 from orchestrator.config import RunConfig
-from orchestrator.errors import DataError, StorageError, TrackingError
+from orchestrator.errors import DataError, StorageError
 
 if TYPE_CHECKING:
     from orchestrator.cli.doctor import ClusterAccess
@@ -126,22 +126,20 @@ def data(config: RunConfig) -> Iterator[Finding]:
 
 
 def tracking(config: RunConfig) -> Iterator[Finding]:
-    """Whether the tracking store answers and takes a run."""
-    from orchestrator.tracking import check_reachable, check_writable, find_place
+    """Whether the tracking store answers and takes a run; a sweep asks the same before it starts."""
+    from orchestrator.tracking import check_place, check_writable, find_place
 
     root = "runs" if "://" in config.storage.uri else config.storage.uri
     place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
-    if not place.remote:
-        yield Finding(name="tracking", text=f"MLflow at {place.uri}")
-        return
     started_s = time.monotonic()
-    try:
-        check_reachable(place)
-    except TrackingError as err:
-        text = f"{err}; metrics would be spooled until it answers"
+    if problem := check_place(place):
+        text = f"{problem}; a sweep would be spooled until it answers"
         yield Finding(name="tracking", text=text, warning=True)
         return
     took_ms = 1000 * (time.monotonic() - started_s)
+    if not place.remote:
+        yield Finding(name="tracking", text=f"MLflow at {place.uri} can be written")
+        return
     check_writable(place)
     yield Finding(name="tracking", text=f"MLflow at {place.uri} takes runs; it answered in {took_ms:.0f} ms")
 

@@ -15,6 +15,7 @@ from orchestrator.cli.main import app, config_argument, emit, json_option
 from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
+    from orchestrator.config import RunConfig
     from orchestrator.jobs import JobsClient, JobState, Submitted
 
 
@@ -102,7 +103,11 @@ def submit(
     package = jobs.build_package(dump(config), with_code=not no_code, include=include)
     click.echo(f"package: {package.describe()}", err=True)
     client = jobs.connect(address, token_file=token_file, ca_file=ca_file, allow_insecure=allow_insecure)
-    for warning in (*jobs.warnings_of(client.head), *jobs.place_warnings(config, client.head.url)):
+    for warning in (
+        *jobs.warnings_of(client.head),
+        *jobs.place_warnings(config, client.head.url),
+        *_tracking_warnings(config),
+    ):
         click.echo(f"warning: {warning}", err=True)
     if dry_run:
         facts = {"url": client.head.url, "ray": client.head.ray_version, "bytes": len(package.data)}
@@ -128,6 +133,20 @@ def submit(
         {"job_id": done.job_id, "sweep_id": done.sweep_id, "outcome": done.outcome, "runs": runs},
         _next_commands(done, address=address, runs=runs),
     )
+
+
+def _tracking_warnings(config: RunConfig) -> list[str]:
+    """What is wrong with the tracking server as seen from here; names, networks and accounts of the cluster differ."""
+    from orchestrator.errors import TrackingError
+    from orchestrator.tracking import check_place, find_place
+
+    if config.tracking.uri is None:
+        return []
+    try:
+        problem = check_place(find_place(config.tracking, "runs"))
+    except TrackingError as error:
+        problem = str(error)
+    return [f"seen from here, {problem}; the job asks again before its first trial"] if problem else []
 
 
 def _next_commands(done: Submitted, *, address: str, runs: str) -> str:
@@ -238,6 +257,7 @@ def stop(
 def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_address: str) -> None:
     """Be the driver of a sweep, on a node of the cluster: what `submit`, Slurm and KubeRay run."""
     from orchestrator.cli.lost import end_at_once
+    from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.cli.views import watching
     from orchestrator.config import load_config
     from orchestrator.jobs.submission import sweep_id_of
@@ -258,6 +278,7 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
             )
         )
     click.echo(summarize(config, record).text())
+    warn_undelivered(config, record.sweep_id)
     if record.state == "interrupted":
         sys.exit(130)
 

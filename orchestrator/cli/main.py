@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -48,10 +47,12 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="orchestrator")
-@click.option("-v", "--verbose", is_flag=True, help="Show the libraries' warnings and our own log.")
+@click.option("-v", "--verbose", is_flag=True, help="Show our whole log and the libraries' warnings.")
 def app(verbose: bool) -> None:
     """Find the mask geometry with which I-JEPA learns the best features per GPU hour on your images."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    from orchestrator.cli.messages import show_log
+
+    show_log(verbose=verbose)
     if not verbose:
         import warnings
 
@@ -72,6 +73,7 @@ def app_with_commands() -> click.Group:
         probe_commands,
         report_commands,
         sweep_commands,
+        undelivered,
     )
 
     return app

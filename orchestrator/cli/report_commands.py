@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.main import app, emit, json_option
-from orchestrator.errors import NotFoundError
+from orchestrator.errors import NotFoundError, TrackingError
 
 
 def runs_option(command: Any) -> Any:
@@ -105,6 +107,7 @@ def reproduce(
     6 when probe accuracies differ by more than a point.
     """
     from orchestrator.cli.commands import execute
+    from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.config import dump
     from orchestrator.report.population import check_one_setting
     from orchestrator.report.refs import find_run
@@ -121,9 +124,30 @@ def reproduce(
         return
     # Not registered: a repetition, of whichever trial, is not the sweep's best encoder.
     record = execute(config, sweep_id=None, address=address, num_cpus=num_cpus, register=False)
+    warn_undelivered(config, record.sweep_id)
     result = compare_outcomes(trial, record.in_order()[0], then=found.record, now=record)
     emit(as_json, result.to_json(), result.text())
     sys.exit({"different": 6, "not comparable": 1}.get(result.sameness, 0))
+
+
+def check_port(port: int) -> None:
+    """Whether a server can listen on a port of 127.0.0.1.
+
+    Raises:
+        TrackingError: The port is taken, or may not be opened.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: an ended one does not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise TrackingError(f"port {port} is taken; choose another --port") from error
+            raise TrackingError(
+                f"port {port} cannot be opened ({error.strerror}); choose another --port, above 1023"
+            ) from error
 
 
 @app.command()
@@ -135,7 +159,7 @@ def reproduce(
 def ui(file: str | None, runs: str, port: int) -> None:
     """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
     from orchestrator.config import default_config, load_config
-    from orchestrator.tracking import find_place, ui_command, ui_environment
+    from orchestrator.tracking import check_place, find_place, ui_command, ui_environment
 
     config = load_config(file) if file else default_config()
     root = runs if file is None or "://" in config.storage.uri else config.storage.uri
@@ -143,11 +167,14 @@ def ui(file: str | None, runs: str, port: int) -> None:
     if place.remote:
         click.echo(f"the tracking server is {place.uri}; open it in a browser")
         return
-    database = Path(place.uri.removeprefix("sqlite:///"))
-    if place.uri.startswith("sqlite:///") and not database.exists():
+    if place.database is not None and not place.database.exists():
         raise NotFoundError(
-            f"{database}: there is no tracking store; run a sweep first, or name the folder of its runs with --runs"
+            f"{place.database}: there is no tracking store; run a sweep first, or name the folder of its runs "
+            "with --runs"
         )
+    check_port(port)
+    if problem := check_place(place):
+        raise TrackingError(problem)
     click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
     command = ui_command(place.uri, port=port)
     os.execvpe(command[0], command, {**os.environ, **ui_environment()})

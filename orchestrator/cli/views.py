@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.messages import log_through
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.follower import Observer
 from orchestrator.sweep.record import SweepRecord, TrialRecord
@@ -34,10 +35,12 @@ def watching(config: RunConfig, stream: TextIO | None = None) -> Iterator[Observ
     """The observer that fits where the command runs; closed with the block."""
     stream = stream or sys.stderr
     if stream.isatty():
-        with _LiveView(config, Console(file=stream)) as live:
+        with _LiveView(config, Console(file=stream)) as live, log_through(live.on_note):
             yield live
     else:
-        yield PlainView(config, stream)
+        view = PlainView(config, stream)
+        with log_through(view.on_message):
+            yield view
 
 
 class PlainView:
@@ -46,6 +49,13 @@ class PlainView:
     def __init__(self, config: RunConfig, stream: TextIO) -> None:
         self.metric, self.stream = config.sweep.metric, stream
         self.started_s, self.started_ms = time.monotonic(), 1000 * time.time()
+        self.waits = False
+
+    def on_waiting(self, text: str) -> None:
+        """Print that calls are taken again; that they wait was in the log."""
+        if self.waits and not text:
+            self.on_message("MLflow takes calls again")
+        self.waits = bool(text)
 
     def on_message(self, text: str) -> None:
         """Print a note with the time since the start."""
@@ -78,7 +88,7 @@ class _LiveView:
     def __init__(self, config: RunConfig, console: Console) -> None:
         self.config, self.metric, self.console = config, config.sweep.metric, console
         self.record = SweepRecord()
-        self.message = ""
+        self.message = self.waiting = ""
         self.started_s, self.started_ms = time.monotonic(), 1000 * time.time()
         self.live = Live(self, console=console, refresh_per_second=4, transient=False)
 
@@ -87,12 +97,20 @@ class _LiveView:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.message = ""
+        self.message = self.waiting = ""
         self.live.stop()
 
     def on_message(self, text: str) -> None:
         """Show what is going on below the table."""
         self.message = text
+
+    def on_waiting(self, text: str) -> None:
+        """Show below the table, as long as it lasts, that calls wait for MLflow."""
+        self.waiting = text
+
+    def on_note(self, text: str) -> None:
+        """Keep a line above the table."""
+        self.live.console.print(Text(text, style="yellow"))
 
     def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
         """Redraw from the record; notes and failures are kept above the table."""
@@ -104,9 +122,10 @@ class _LiveView:
             self.message = ""
 
     def __rich__(self) -> Group:
+        notes = [Text(self.waiting, style="yellow")] if self.waiting else []
         if not self.record.trials:
-            return Group(Text(self.message or "preparing", style="dim"))
-        return Group(self._table(), self._footer(), Text(self.message, style="bold yellow"))
+            return Group(*notes, Text(self.message or "preparing", style="dim"))
+        return Group(self._table(), self._footer(), *notes, Text(self.message, style="bold yellow"))
 
     def _table(self) -> Table:
         table = Table(title=f"sweep {self.record.sweep_id}", title_justify="left", expand=False)

@@ -114,7 +114,9 @@ class Cache:
                     partial.write_bytes(text)
                     partial.replace(path)
         except (OSError, StorageError) as err:
-            _log.warning("cannot keep a shard index below %s (%s)", self.folder, err)
+            _log.warning(
+                "a shard's index cannot be kept below %s, and is made again each time: %s", self.folder, err
+            )
 
     @property
     def ledgers(self) -> Path:

@@ -140,7 +140,7 @@ def keep_trial_ledger(trial: Store, entries: Iterable[BadSample]) -> None:
         if len(lines) > len(kept):
             trial.write(_TRIAL_LEDGER, b"".join(lines))
     except StorageError as err:
-        _log.warning("cannot keep the ledger of bad samples (%s)", err)
+        _log.warning("the list of bad samples cannot be kept in the sweep's folder: %s", err)
 
 
 def read_sweep_ledger(sweep: Store) -> tuple[BadSample, ...]:
@@ -245,4 +245,4 @@ def _append(path: Path, entry: BadSample) -> None:
         finally:
             os.close(descriptor)
     except OSError as err:
-        _log.warning("cannot write the ledger %s (%s)", path, err.strerror or err)
+        _log.warning("the list of bad samples %s cannot be written: %s", path, err.strerror or err)

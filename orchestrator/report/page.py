@@ -203,7 +203,12 @@ def _mlflow(links: Links | None) -> str:
     if links is None:
         return ""
     lines = []
-    if links.ui_command is not None:
+    if not links.has_runs:
+        lines.append(
+            "<p>Nothing of this sweep had reached MLflow when this page was written. <code>orchestrator deliver "
+            f"{html.escape(links.sweep_id or 'SWEEP')}</code> sends what waits.</p>"
+        )
+    elif links.ui_command is not None:
         lines.append("<p>Start the page with <code>orchestrator ui</code>, then:</p>")
     pages = (
         ("the sweep", links.run_url()),

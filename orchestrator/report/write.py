@@ -60,7 +60,7 @@ def log_preview(start: SweepStart) -> None:
     try:
         files = _mask_files(start)
     except Exception:
-        logger.warning("the masks could not be audited and drawn", exc_info=True)
+        logger.warning("the masks are not audited and drawn in this sweep's report", exc_info=True)
         return
     store = open_store(start.run_uri, start.config.storage)
     for name, data in files.items():
@@ -74,7 +74,8 @@ def log_report(record: SweepRecord, tracker: Tracker, uri: str, *, register: boo
     `register` also registers the recommended encoder as the newest version of the sweep's model, its `best`.
     """
     config = parse_config(record.config_text, source=f"{uri}/journal")
-    tracker.flush(60.0)  # the links name runs that the store must have made first
+    if not tracker.links().problem:
+        tracker.flush(60.0)  # the links name runs that the store must have made first
     summary = summarize(config, record)
     store = open_store(uri, config.storage)
     for name, data in _files(config, record, summary, store, tracker.links()).items():
@@ -115,7 +116,7 @@ def _tracker_of(config: RunConfig, record: SweepRecord, uri: str) -> MlflowTrack
             config.tracking, runs_root(uri), config.tracking.experiment or config.name, record.sweep_id
         )
     except TrackingError as error:
-        logger.warning("the report has no links: %s", error)
+        logger.warning("the report has no links to MLflow, and is not put there: %s", error)
         return None
 
 
@@ -127,7 +128,7 @@ def _register(config: RunConfig, summary: Summary, tracker: Tracker, uri: str) -
     try:
         files = model_files(config, choice, uri)
     except OrchestratorError:
-        logger.warning("the winner could not be registered", exc_info=True)
+        logger.warning("the best encoder is not registered in MLflow", exc_info=True)
         return
     for name, data in files.items():
         tracker.log_artifact(choice.trial.trial_id, name, data)
@@ -156,7 +157,7 @@ def _files(
         data=record.data,
         notes=record.notes,
         links=links,
-        commands=_commands(summary, store.uri),
+        commands=_commands(summary, store.uri, in_mlflow=links is not None and links.has_runs),
     )
     texts = {
         "report.html": render_page(content),
@@ -169,13 +170,13 @@ def _files(
     return files | {f"{name}.png": drawing.png for name, drawing in drawn.items()}
 
 
-def _commands(summary: Summary, uri: str) -> list[str]:
+def _commands(summary: Summary, uri: str, *, in_mlflow: bool) -> list[str]:
     """The exact commands that repeat the sweep, look at it, and go on from it."""
     sweep_id, runs = summary.sweep_id, runs_root(uri)
     lines = [
         f"orchestrator sweep {uri}/config.yaml    # the same sweep again",
         f"orchestrator report {sweep_id} --runs {runs}    # this page again, from the journal",
-        f"orchestrator ui --runs {runs}    # MLflow, to look closer",
+        *([f"orchestrator ui --runs {runs}    # MLflow, to look closer"] if in_mlflow else []),
     ]
     if summary.verdict.best is None:
         return lines

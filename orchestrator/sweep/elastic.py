@@ -106,7 +106,7 @@ class Growth:
         for held, slot_id in sizes:
             size = choose_size(self.need, num_free=num_free, num_held=held)
             if size is not None and size > held and ray.get(self.board.resize.remote(slot_id, size)):
-                _log.warning("%s goes on with %d workers instead of %d", slot_id, size, held)
+                _log.warning("worker group %s goes on with %d workers instead of %d", slot_id, size, held)
                 return slot_id
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
@@ -34,6 +34,15 @@ class Observer(Protocol):
         ...
 
 
+@runtime_checkable
+class OutageObserver(Observer, Protocol):
+    """One that also shows, as long as it lasts, that calls wait for MLflow."""
+
+    def on_waiting(self, text: str) -> None:
+        """Calls wait, and why; empty once they are delivered."""
+        ...
+
+
 class Follower:
     """Folds events into a record of its own and passes them on."""
 
@@ -41,6 +50,7 @@ class Follower:
         self.config, self.tracker, self.observer = config, tracker, observer
         self.record = SweepRecord()
         self.num_seen = 0
+        self._waiting = ""
         self._left: set[str] = set()
         """Trials whose runs were closed with a sweep that was left before they ended."""
 
@@ -53,6 +63,15 @@ class Follower:
             if handler is not None:
                 handler(event)
             self.observer.on_event(event, self.record)
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        links = self.tracker.links()
+        calls = "1 call waits" if links.pending == 1 else f"{links.pending} calls wait"
+        text = f"{calls} for MLflow: {links.problem}" if links.problem and links.pending else ""
+        if text != self._waiting and isinstance(self.observer, OutageObserver):
+            self.observer.on_waiting(text)
+        self._waiting = text
 
     def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
         self.tracker.log_dataset(None, self._dataset())

@@ -83,7 +83,7 @@ def _renew(store: Store, number: int, token: str, renew_s: float, done: threadin
                 return
             store.write(_key(number), _content(token, count))
         except StorageError as err:
-            _log.warning("the lease cannot be renewed now: %s", err)
+            _log.warning("the sweep's lock cannot be renewed now, it is tried again: %s", err)
 
 
 def _key(number: int) -> str:

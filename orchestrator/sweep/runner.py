@@ -44,11 +44,23 @@ from orchestrator.sweep.search import Search
 from orchestrator.sweep.slots import Slots
 from orchestrator.sweep.space import SweepPlan, plan_sweep
 from orchestrator.sweep.warm import WarmStart, warm_start
-from orchestrator.tracking import RunStatus, Tracker, open_tracker
+from orchestrator.tracking import (
+    Delivery,
+    RunStatus,
+    SpooledTracker,
+    Tracker,
+    check_place,
+    find_place,
+    open_tracker,
+    read_delivery,
+    spool_folder,
+)
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.5
 _REQUEST_POLL_S = 2.0
+_DELIVERY_S, _HOPELESS_S = 60.0, 5.0
+"""How long an ending sweep waits for MLflow: while it takes calls, and when the last one failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +110,31 @@ def runs_text(config: RunConfig) -> str:
     return "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
 
 
+def check_tracking(config: RunConfig) -> str:
+    """Why the tracking store does not answer now; empty when all is well. Calls wait for a store that may come back.
+
+    Raises:
+        TrackingError: Waiting will not help: what is wrong and the remedy.
+    """
+    return check_place(find_place(config.tracking, tracking_root(config)))
+
+
+def tracking_root(config: RunConfig) -> str:
+    """The folder whose MLflow store is the default: that of local runs, or `runs` for those in a bucket."""
+    local = "runs" if "://" in config.storage.uri else config.storage.uri
+    return str(Path(local).expanduser().resolve())
+
+
+def delivery_of(config: RunConfig, sweep_id: str) -> Delivery:
+    """What became of the calls of a sweep that has ended."""
+    return read_delivery(spool_folder(tracking_root(config), sweep_id))
+
+
 def run_sweep(request: SweepRequest) -> SweepRecord:
     """Run a sweep, or go on with one, to its end or to an interruption.
 
     Raises:
-        ConfigError, DataError, StorageError, ClusterError: Before any trial starts.
+        ConfigError, DataError, StorageError, TrackingError, ClusterError: Before any trial starts.
         TrainingError: Every trial failed.
         KeyboardInterrupt: Interrupted, by Ctrl-C or SIGTERM, before the search began; nothing is left running.
     """
@@ -120,6 +152,7 @@ def _run_unleased(request: SweepRequest) -> SweepRecord:
         going_on = check_resume(config, sweep_id, request.revive)
         request, plan = replace(request, revive=going_on.revive), plan_sweep(config, going_on.earlier)
     warm = _warm_start(config, store, is_new=not request.resume)
+    check_tracking(config)  # a store that may come back is told of by the spool
     with driver_lease(store), _saying_how_to_go_on(observer, store, f"{sweep_id}{runs_text(config)}"):
         take_request(store)  # one that an earlier driver did not hear any more; later ones are for this one
         shards = _labelled_shards(config, observer)
@@ -190,7 +223,7 @@ def _run_leased(
     config, observer = request.config, request.observer
     observer.on_message("starting Ray")
     with (
-        _tracker(config, sweep_id) as tracker,
+        _tracker(config, sweep_id, observer) as tracker,
         _scratch() as scratch,
         ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
         _sigterm_as_interrupt(),  # Ray has put a handler of its own in its place
@@ -234,6 +267,7 @@ def _run_leased(
         ray.get(board.append.remote("sweep_ended", state=state))
         follower.follow(ray.get(board.events.remote(follower.num_seen)))
         record = follower.record
+        _deliver(tracker, observer)
         if request.on_ended is not None:
             request.on_ended(record, tracker, uri)
         tracker.finish_sweep(RunStatus.FINISHED if state == "finished" else RunStatus.KILLED)
@@ -363,15 +397,25 @@ def _start_board(
     return board
 
 
+def _deliver(tracker: Tracker, observer: Observer) -> None:
+    """Have MLflow take what waits, so that the report can link to it; for a limited time, which is said."""
+    links = tracker.links()
+    if links.pending:
+        limit_s = _HOPELESS_S if links.problem else _DELIVERY_S
+        calls = "1 call" if links.pending == 1 else f"{links.pending} calls"
+        observer.on_message(f"sending {calls} to MLflow, for at most {limit_s:g} s")
+        tracker.flush(limit_s)
+
+
 @contextmanager
-def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
-    """The sweep's tracker with its parent run open; closed, with everything delivered, at the end."""
-    local = Path("runs") if "://" in config.storage.uri else Path(config.storage.uri)
+def _tracker(config: RunConfig, sweep_id: str, observer: Observer) -> Iterator[Tracker]:
+    """The sweep's tracker with its parent run open; closed, with what can be delivered in time, at the end."""
+    root = tracking_root(config)
     tracker = open_tracker(
         config.tracking,
-        str(local.expanduser().resolve()),
+        root,
         config.tracking.experiment or config.name,
-        local.expanduser().resolve() / ".spool" / sweep_id,
+        spool_folder(root, sweep_id),
         headline=config.sweep.metric,
     )
     try:
@@ -390,7 +434,15 @@ def _tracker(config: RunConfig, sweep_id: str) -> Iterator[Tracker]:
         tracker.finish_sweep(RunStatus.KILLED)
         raise
     finally:
-        tracker.close()
+        _close(tracker, observer)
+
+
+def _close(tracker: SpooledTracker, observer: Observer) -> None:
+    links = tracker.links()
+    limit_s = _HOPELESS_S if links.problem else _DELIVERY_S
+    if links.problem:
+        observer.on_message(f"MLflow does not take the last calls; ending after {limit_s:g} s more")
+    tracker.close(limit_s)
 
 
 @contextmanager

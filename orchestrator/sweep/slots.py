@@ -72,7 +72,7 @@ class Slots:
             self._give_up(slot_id, error_text(err))
 
     def _give_up(self, slot_id: str, error: str) -> None:
-        _log.warning("%s is given up: %s", slot_id, error)
+        _log.warning("worker group %s is given up: %s", slot_id, error)
         self.errors[slot_id] = error
 
     def _keep_up(self, slot_id: str) -> None:
@@ -86,7 +86,7 @@ class Slots:
                 if not ray.get(self.board.starts_again.remote(slot_id)):
                     return
                 continue
-            _log.warning("%s: %s", slot_id, error)
+            _log.warning("worker group %s ended: %s", slot_id, error)
             limit = _FRUITLESS_STARTS
             if isinstance(error, NoRoomError):
                 limit = _STARTS_WITHOUT_ROOM

@@ -78,7 +78,7 @@ def watch(
         for process, silence in silences.items():
             is_lost = silence.observe(answers=answers(process), now_s=time.monotonic())
             if is_lost and not ended.is_set():
-                _log.error("no answer from the %s at %s:%d", process.name, process.host, process.port)
+                _log.info("no answer from the %s at %s:%d", process.name, process.host, process.port)
                 on_lost(lost_error(process))
                 return
 

@@ -264,7 +264,7 @@ def run_evaluations(
         try:
             figures += job.run(evaluation)
         except Exception as err:  # one evaluation must not cost the others
-            _log.warning("%s failed", evaluation, exc_info=True)
+            _log.info("%s failed", evaluation, exc_info=True)  # it is told in the report
             failed[evaluation] = f"{type(err).__name__}: {err}"
         seconds[evaluation] = time.monotonic() - started
     return ProbeReport(

@@ -102,6 +102,13 @@ def test_the_verdict_comes_first_and_the_page_fetches_nothing(summary):
     assert "below &lt;the&gt; cut" in text
 
 
+def test_a_sweep_that_never_reached_mlflow_names_no_page_but_what_sends_it(summary):
+    links = Links(tracking_uri="http://host", experiment="masks", sweep_id="masks-1", base_url="http://host")
+    text = render_page(content(summary, links=links))
+    assert "orchestrator ui" not in text
+    assert "<code>orchestrator deliver masks-1</code> sends what waits" in text
+
+
 def test_rows_link_to_their_runs(summary):
     links = Links(
         tracking_uri="sqlite:////x/mlflow.db",

@@ -6,7 +6,7 @@ import pytest
 from mlflow_server import Server
 
 from orchestrator.config.models import TrackingConfig
-from orchestrator.tracking import MetricRow, RunStatus, find_place, open_tracker
+from orchestrator.tracking import MetricRow, RunStatus, check_place, find_place, open_tracker
 from orchestrator.tracking.mlflow import open_client
 
 
@@ -22,6 +22,15 @@ def rows(steps: range) -> list[MetricRow]:
         MetricRow(step=step, timestamp_ms=1000 + step, metrics={"train/loss": 1 / (step + 1)})
         for step in steps
     ]
+
+
+def test_a_server_that_runs_passes_the_check_and_keeps_nothing_of_it(server, tmp_path):
+    server.start()
+    place = find_place(TrackingConfig(uri=server.uri), str(tmp_path))
+    assert check_place(place) == ""
+    client = open_client(place)
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+    assert list(client.search_runs(["0"])) == []
 
 
 def test_a_killed_and_a_hanging_server_lose_and_double_nothing(server, tmp_path):

@@ -52,7 +52,8 @@ def is_sharded(module: nn.Module) -> TypeGuard[FSDPModule]:
 
 def wrap(objective: nn.Module) -> nn.Module:
     """What `train_step` calls in one of several processes: the objective itself if it is sharded, else under DDP."""
-    if is_sharded(objective):
+    already: bool = is_sharded(objective)
+    if already:
         return objective
     return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
 

@@ -125,7 +125,7 @@ def test_more_workers_than_shards_is_a_warning(tmp_path: Path):
 
     from orchestrator.data import prepare_data
 
-    image_folder(tmp_path / "data", images=4)
+    image_folder(tmp_path / "data", images=20)
     small = config(
         data__source=str(tmp_path / "data"), data__cache_dir=str(tmp_path / "cache"), train__num_workers=4
     )

@@ -1,12 +1,34 @@
-"""Tables and figures as plain text, and values as JSON, for whatever is printed or written."""
+"""Tables, figures and commands as plain text, and values as JSON, for whatever is printed or written."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+_PLAIN_VALUE = re.compile(r"[\w./~-][\w ./:@~%+=,-]*")
+
+
+def command_text(*words: str) -> str:
+    """A command of ours that can be pasted into a shell, whatever is in its words."""
+    return shlex.join(("orchestrator", *words))
+
+
+def setting_words(key: str, value: str) -> tuple[str, str]:
+    """The words that set a key to a text: `--set`, and the text so that YAML reads it as it is."""
+    is_plain = (
+        _PLAIN_VALUE.fullmatch(value)
+        and "/" in value
+        and ": " not in value
+        and not value.endswith((":", " "))
+    )
+    return ("--set", f"{key}={value if is_plain else json.dumps(value, ensure_ascii=False)}")
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option, optional_config_argument
+from orchestrator.cli.main import (
+    app,
+    config_argument,
+    emit,
+    json_option,
+    optional_config_argument,
+    runs_option,
+)
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.sweep.record import SweepRecord
+    from orchestrator.sweep.runs import Runs
 
 
 def run_options(*, file_required: bool = True) -> Callable[[Any], Any]:
@@ -77,13 +85,13 @@ def sweep(
 @click.option(
     "--from-best", "from_best", metavar="SWEEP", help="Train what SWEEP recommends; FILE is not needed."
 )
-@click.option("--runs", default="runs", show_default=True, help="Where --from-best looks for SWEEP.")
+@runs_option
 def train(
     file: str | None,
     overrides: tuple[str, ...],
     run_id: str | None,
     from_best: str | None,
-    runs: str,
+    runs: Runs,
     address: str | None,
     num_cpus: int | None,
     dry_run: bool,
@@ -91,8 +99,8 @@ def train(
 ) -> None:
     """Train the base configuration of FILE alone; its search space is left aside.
 
-    With --from-best, train what a sweep recommends, scaled up by --set (train.images, encoder.name, ...), and say
-    first what changes with scale.
+    With --from-best, train what a sweep in --runs recommends, scaled up by --set (train.images, encoder.name, ...), and
+    say first what changes with scale. The new run is kept beside that sweep, or in --set storage.uri=... .
     """
     from orchestrator.config import load_config
     from orchestrator.report.winner import trial_config
@@ -107,7 +115,7 @@ def train(
     _run(config, sweep_id=run_id, address=address, num_cpus=num_cpus, dry_run=dry_run, as_json=as_json)
 
 
-def _scaled_up(sweep_id: str, runs: str, overrides: tuple[str, ...]) -> RunConfig:
+def _scaled_up(sweep_id: str, runs: Runs, overrides: tuple[str, ...]) -> RunConfig:
     """The configuration of a sweep's recommended geometry with overrides; says on stderr what they change."""
     from orchestrator.config import dump, parse_config
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
@@ -193,18 +201,19 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     """Print what came of a sweep, and how to go on with one that was interrupted, which exits with 130."""
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.report import summarize
-    from orchestrator.sweep.runner import runs_text
+    from orchestrator.sweep.runs import Runs
 
+    runs, sweep_id = Runs.of(config.storage), record.sweep_id
     summary = summarize(config, record)
-    closer = _look_closer(config, record.sweep_id, has_best=summary.verdict.best is not None)
+    closer = _look_closer(config, sweep_id, has_best=summary.verdict.best is not None)
     emit(as_json, summary.to_json(), f"{summary.text()}\n\n{closer}")
     if record.state == "finished" and record.is_exhausted:
         left = sum(not trial.done for trial in record.trials.values())
-        extend = f"orchestrator extend {record.sweep_id}{runs_text(config)} --set budget.KEY=HOURS"
+        extend = runs.command("extend", sweep_id, then=("--set", "budget.KEY=HOURS"))
         click.echo(f"the budget is spent, {left} trials are not done; a larger one: {extend}", err=True)
     if record.state in ("interrupted", "paused"):
-        click.echo(f"go on with: orchestrator resume {record.sweep_id}{runs_text(config)}", err=True)
-    warn_undelivered(config, record.sweep_id)
+        click.echo(f"go on with: {runs.command('resume', sweep_id)}", err=True)
+    warn_undelivered(config, sweep_id)
     if record.state == "interrupted":
         sys.exit(130)
 
@@ -214,15 +223,17 @@ def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
 
     MLflow is named only where it has something of the sweep.
     """
-    from orchestrator.sweep.runner import delivery_of, run_uri, runs_text
+    from orchestrator.sweep.runner import delivery_of
+    from orchestrator.sweep.runs import Runs
 
-    where = runs_text(config)
-    go_on = f"orchestrator train --from-best {sweep_id}{where} --set train.images=N"
+    runs = Runs.of(config.storage)
+    go_on = runs.command("train", "--from-best", sweep_id, then=("--set", "train.images=N"))
     if config.sweep.pbt is not None:
-        go_on = f"orchestrator best {sweep_id}{where}    (whose weights, trained under what)"
+        go_on = f"{runs.command('best', sweep_id)}    (whose weights, trained under what)"
     in_mlflow = delivery_of(config, sweep_id).has_delivered
+    page = f"{runs.sweep_uri(sweep_id)}/report/report.html"
     lines = [
-        f"Report: {run_uri(config, sweep_id)}/report/report.html",
+        f"Report: {shlex.quote(page)}",
         *([f"MLflow: {_page(config, sweep_id)}    (select the trials, press Compare)"] if in_mlflow else []),
         *([f"Go on:  {go_on}"] if has_best else []),
     ]
@@ -231,15 +242,16 @@ def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
 
 def _page(config: RunConfig, sweep_id: str) -> str:
     """A server's address, or the command that serves the page of a database."""
-    from orchestrator.sweep.runner import run_uri, runs_text, tracking_root
+    from orchestrator.sweep.runner import tracking_root
+    from orchestrator.sweep.runs import Runs
+    from orchestrator.text import command_text
     from orchestrator.tracking import find_place
 
+    runs = Runs.of(config.storage)
     if config.tracking.uri is None:  # the default store is never in a bucket
-        return f"orchestrator ui{'' if '://' in config.storage.uri else runs_text(config)}"
+        return (Runs() if runs.is_bucket else runs).command("ui")
     place = find_place(config.tracking, tracking_root(config))
-    return (
-        place.uri if place.remote else f"orchestrator ui {shlex.quote(run_uri(config, sweep_id))}/config.yaml"
-    )
+    return place.uri if place.remote else command_text("ui", f"{runs.sweep_uri(sweep_id)}/config.yaml")
 
 
 @app.command()

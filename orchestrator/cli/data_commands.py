@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option
-from orchestrator.cli.report_commands import runs_option
+from orchestrator.cli.main import app, emit, json_option, runs_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.data import BadSample, ShardFault, ShardSet
+    from orchestrator.sweep.runs import Runs
 
 _MAX_LISTED = 50
 
@@ -163,7 +163,7 @@ def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) ->
 @place_option
 @json_option
 def quarantine(
-    uri: str | None, ledger: bool, sweep: str | None, runs: str, overrides: tuple[str, ...], as_json: bool
+    uri: str | None, ledger: bool, sweep: str | None, runs: Runs, overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """List the samples at URI that a run would leave out: shard, key, offset and reason.
 
@@ -221,7 +221,7 @@ def _show_ledger(config: RunConfig, *, as_json: bool) -> None:
     _show_entries(entries, "by runs on this node", as_json=as_json)
 
 
-def _show_sweep_ledger(sweep: str, runs: str, *, as_json: bool) -> None:
+def _show_sweep_ledger(sweep: str, runs: Runs, *, as_json: bool) -> None:
     from orchestrator.data import read_sweep_ledger
     from orchestrator.report import load_sweep
     from orchestrator.storage import open_store

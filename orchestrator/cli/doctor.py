@@ -60,7 +60,9 @@ def examine(config: RunConfig, cluster: ClusterAccess | None = None) -> list[Fin
         ("driver", _gpu_driver),
         ("disk", lambda: _disk(config)),
         ("ray", lambda: places.ray_cluster(config, cluster)),
+        ("plan", lambda: places.plan(config)),
         ("storage", lambda: places.storage(config)),
+        ("cache", lambda: places.cache(config)),
         ("data", lambda: places.data(config)),
         ("tracking", lambda: places.tracking(config)),
         ("clock", lambda: places.clock(config, cluster)),
@@ -127,9 +129,11 @@ def _gpu_driver() -> Iterator[Finding]:
 
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
+    from orchestrator.sweep.runs import Runs
+
     places = {"temporary": tempfile.gettempdir()}
-    if "://" not in config.storage.uri:
-        places["runs"] = config.storage.uri
+    if not (runs := Runs.of(config.storage)).is_bucket:
+        places["runs"] = str(runs.local_folder)
     for name, place in places.items():
         folder = Path(place).expanduser().resolve()
         while not folder.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import os
-import statistics
+import shlex
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.cli.doctor import ClusterAccess
 
 _SLOW_MS = 500.0
-_NUM_READS = 5
 _MAX_SKEW_S = 60.0
 """S3 refuses requests signed 15 minutes off; a minute is odd already."""
 
@@ -41,48 +40,55 @@ def ray_cluster(config: RunConfig, access: ClusterAccess | None) -> Iterator[Fin
             yield Finding(name="ray", text=warning, warning=True)
         return
     from orchestrator.sweep.auth import default_token_path, find_token
+    from orchestrator.sweep.checks import check_ray
+    from orchestrator.sweep.cluster import local_cluster
+    from orchestrator.sweep.local_ray import ignored_address
 
-    address, token = os.environ.get("RAY_ADDRESS"), find_token()
-    if address:
-        text = f"RAY_ADDRESS is {address}; " + (
-            f"its token comes from {token.source}"
-            if token is not None
-            else "no token found: the cluster may be open to anyone; give it one (docs/cluster.md)"
-        )
-        yield Finding(name="ray", text=text, warning=token is None)
-    else:
-        yield Finding(name="ray", text="no RAY_ADDRESS; a sweep starts a Ray of its own on 127.0.0.1")
+    token, notes = find_token(), check_ray(config)
+    there = local_cluster().text()
+    yield Finding(name="ray", text=f"a sweep starts a Ray of its own on 127.0.0.1, with {there}")
+    for note in notes:
+        yield Finding(name="ray", text=note, warning=True)
+    if ignored_address() and token is None:
+        text = "that cluster may be open to anyone, no token was found; give it one (docs/cluster.md)"
+        yield Finding(name="ray", text=text, warning=True)
     path = default_token_path()
     if path.exists() and path.stat().st_mode & 0o077:
-        text = f"{path} can be read by others: chmod 600 {path}"
+        text = f"{path} can be read by others: chmod 600 {shlex.quote(str(path))}"
         yield Finding(name="token", text=text, warning=True)
 
 
 def storage(config: RunConfig) -> Iterator[Finding]:
     """Write, list, read and delete one small object, and the latency of a read."""
-    from orchestrator.storage import open_store
+    from orchestrator.storage import check_store
+    from orchestrator.sweep.runs import Runs
 
-    root = config.storage.uri if "://" in config.storage.uri else str(Path(config.storage.uri).resolve())
-    store = open_store(root, config.storage)
-    key = f".doctor-{os.getpid()}"
-    store.write(key, b"probe")
-    try:
-        times_ms = []
-        for _ in range(_NUM_READS):
-            started_s = time.monotonic()
-            if store.read(key) != b"probe":
-                raise StorageError(f"{root}: what was read back differs from what was written")
-            times_ms.append(1000 * (time.monotonic() - started_s))
-        if key not in {info.key for info in store.list(key)}:
-            raise StorageError(
-                f"{root}: an object that was just written is not listed; allow listing the prefix"
-            )
-    finally:
-        store.delete(key)
-    latency_ms = statistics.median(times_ms)
+    runs = Runs.of(config.storage)
+    root, latency_ms = runs.root, check_store(runs.store_with(config.storage))
     slow = f"; over {_SLOW_MS:g} ms: is the bucket in this region?" if latency_ms > _SLOW_MS else ""
     text = f"{root}: write, list, read and delete work; a read takes {latency_ms:.1f} ms{slow}"
     yield Finding(name="storage", text=text, warning=bool(slow))
+
+
+def plan(config: RunConfig) -> Iterator[Finding]:
+    """What the configuration plans, and the earlier sweep and the file that it begins with."""
+    from orchestrator.sweep.checks import check_initial
+    from orchestrator.sweep.space import plan_sweep
+    from orchestrator.sweep.warm import warm_start
+
+    check_initial(config)
+    warm_start(config)
+    planned = plan_sweep(config)
+    yield Finding(name="plan", text=f"{len(planned.trials)} trials are known beforehand")
+    for note in planned.notes:
+        yield Finding(name="plan", text=note)
+
+
+def cache(config: RunConfig) -> Iterator[Finding]:
+    """The node's cache folder."""
+    from orchestrator.sweep.checks import check_cache
+
+    yield Finding(name="cache", text=f"{check_cache(config)} can be written")
 
 
 def data(config: RunConfig) -> Iterator[Finding]:
@@ -127,10 +133,10 @@ def data(config: RunConfig) -> Iterator[Finding]:
 
 def tracking(config: RunConfig) -> Iterator[Finding]:
     """Whether the tracking store answers and takes a run; a sweep asks the same before it starts."""
+    from orchestrator.sweep.runs import Runs
     from orchestrator.tracking import check_place, check_writable, find_place
 
-    root = "runs" if "://" in config.storage.uri else config.storage.uri
-    place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
+    place = find_place(config.tracking, str(Runs.of(config.storage).local_folder))
     started_s = time.monotonic()
     if problem := check_place(place):
         text = f"{problem}; a sweep would be spooled until it answers"

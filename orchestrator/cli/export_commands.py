@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option
+from orchestrator.cli.main import app, emit, json_option, runs_option
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.runs import Runs
 
 _LOAD_WITH = {
-    "timm": "timm.create_model('local-dir:{folder}', pretrained=True)",
-    "transformers": "transformers.IJepaModel.from_pretrained('{folder}', add_pooling_layer=False)",
-    "onnx": "onnxruntime.InferenceSession('{folder}/model.onnx')",
+    "timm": "timm.create_model({timm_name!r}, pretrained=True)",
+    "transformers": "transformers.IJepaModel.from_pretrained({folder!r}, add_pooling_layer=False)",
+    "onnx": "onnxruntime.InferenceSession({file!r})",
 }
 
 
@@ -28,7 +31,7 @@ _LOAD_WITH = {
     help="The target encoder, which probes measure, or the context encoder, which is trained.",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Folder; exports/SWEEP/TRIAL/KIND otherwise.")
-@click.option("--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs.")
+@runs_option
 @json_option
 def export(
     run: str,
@@ -36,7 +39,7 @@ def export(
     checkpoint: str | None,
     part: Any,
     out: str | None,
-    runs: str,
+    runs: Runs,
     as_json: bool,
 ) -> None:
     """Write a trial's encoder as a folder that timm, Hugging Face transformers or an ONNX runtime loads.
@@ -66,7 +69,9 @@ def export(
     )
     folder = Path(out) if out else Path("exports") / sweep_id / trial.trial_id / kind
     files = [str(path) for path in export_encoder(exported, kind, folder)]
-    how = _LOAD_WITH[kind].format(folder=folder)
+    how = _LOAD_WITH[kind].format(
+        folder=str(folder), timm_name=f"local-dir:{folder}", file=f"{folder}/model.onnx"
+    )
     emit(
         as_json,
         {"trial": trial.trial_id, "checkpoint": found.name, "part": part, "files": files, "load_with": how},

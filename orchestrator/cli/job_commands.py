@@ -13,10 +13,12 @@ import click
 
 from orchestrator.cli.main import app, config_argument, emit, json_option
 from orchestrator.errors import OrchestratorError
+from orchestrator.text import command_text
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.jobs import JobsClient, JobState, Submitted
+    from orchestrator.sweep.runs import Runs
 
 
 def cluster_options(command: Any) -> Any:
@@ -96,6 +98,7 @@ def submit(
     """
     from orchestrator import jobs
     from orchestrator.config import dump, load_config
+    from orchestrator.sweep.runs import Runs
 
     config = load_config(file, overrides)
     jobs.check_places(config, shared_filesystem=shared_filesystem)
@@ -127,10 +130,10 @@ def submit(
         fresh=fresh,
     )
     done = jobs.submit(client, request)
-    runs = config.storage.uri
+    runs = Runs.of(config.storage)
     emit(
         as_json,
-        {"job_id": done.job_id, "sweep_id": done.sweep_id, "outcome": done.outcome, "runs": runs},
+        {"job_id": done.job_id, "sweep_id": done.sweep_id, "outcome": done.outcome, "runs": runs.uri},
         _next_commands(done, address=address, runs=runs),
     )
 
@@ -149,7 +152,7 @@ def _tracking_warnings(config: RunConfig) -> list[str]:
     return [f"seen from here, {problem}; the job asks again before its first trial"] if problem else []
 
 
-def _next_commands(done: Submitted, *, address: str, runs: str) -> str:
+def _next_commands(done: Submitted, *, address: str, runs: Runs) -> str:
     said = {
         "new": f"submitted {done.job_id}",
         "resumed": f"submitted {done.job_id}; it goes on with the sweep {done.sweep_id}",
@@ -157,14 +160,14 @@ def _next_commands(done: Submitted, *, address: str, runs: str) -> str:
         + (f" ({done.earlier.status.lower()})" if done.earlier is not None else "")
         + "; nothing was sent (--new makes another sweep of it)",
     }[done.outcome]
-    ask = f"orchestrator jobs {{}} {done.job_id} --address {address}"
+    place = (done.job_id, "--address", address)
     return "\n".join(
         (
             said,
-            f"  look:   {ask.format('status')}",
-            f"  follow: {ask.format('logs -f')}",
-            f"  stop:   {ask.format('stop')}",
-            f"  result: orchestrator report {done.sweep_id} --runs {runs}",
+            f"  look:   {command_text('jobs', 'status', *place)}",
+            f"  follow: {command_text('jobs', 'logs', '-f', *place)}",
+            f"  stop:   {command_text('jobs', 'stop', *place)}",
+            f"  result: {runs.command('report', done.sweep_id)}",
         )
     )
 

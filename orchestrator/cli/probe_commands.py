@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option
-from orchestrator.cli.report_commands import runs_option
+from orchestrator.cli.main import app, emit, json_option, runs_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.report.refs import FoundRun
+    from orchestrator.sweep.runs import Runs
     from orchestrator.train.checkpoint import Checkpoint
     from orchestrator.train.features import FeatureModel
     from orchestrator.train.probing import ProbeReport
@@ -54,7 +55,7 @@ def probe(
     weights: str | None,
     pretrained: bool,
     log: bool,
-    runs: str,
+    runs: Runs,
     as_json: bool,
 ) -> None:
     """Evaluate TARGET on labelled images: linear, k-NN, low-shot, regression, attentive, fine-tuning.
@@ -111,7 +112,7 @@ def _timm(
 
 
 def _trained(
-    target: str, runs: str, overrides: tuple[str, ...]
+    target: str, runs: Runs, overrides: tuple[str, ...]
 ) -> tuple[FoundRun, RunConfig, FeatureModel, int]:
     from orchestrator.config import dump, parse_config
     from orchestrator.errors import CheckpointError
@@ -122,7 +123,7 @@ def _trained(
 
     place = _CHECKPOINT.fullmatch(target)
     if place:
-        target, runs = f"{place['sweep']}/{place['trial']}", place["runs"]
+        target, runs = f"{place['sweep']}/{place['trial']}", replace(runs, uri=place["runs"])
     found = find_run(target, runs)
     trial = found.the_trial()
     config = trial_config(found.config, trial.point, trial.seed)

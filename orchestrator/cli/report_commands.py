@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option
+from orchestrator.cli.main import app, emit, json_option, runs_option
 from orchestrator.errors import NotFoundError, TrackingError
 
-
-def runs_option(command: Any) -> Any:
-    """Where sweeps are looked for."""
-    return click.option(
-        "--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs."
-    )(command)
+if TYPE_CHECKING:
+    from orchestrator.sweep.runs import Runs
 
 
 @app.command()
 @click.argument("sweep_id", metavar="SWEEP")
 @runs_option
 @json_option
-def report(sweep_id: str, runs: str, as_json: bool) -> None:
+def report(sweep_id: str, runs: Runs, as_json: bool) -> None:
     """Write the report of SWEEP again, from its journal, and print its summary.
 
     The page, its plots and tables are written to `report/` in the sweep's folder and, where the tracking store knows
@@ -37,14 +33,18 @@ def report(sweep_id: str, runs: str, as_json: bool) -> None:
     config, record, uri = load_sweep(runs, sweep_id)
     summary = write_report(config, record, uri)
     written = f"{uri}/report/report.html"
-    emit(as_json, {**summary.to_json(), "report": written}, f"{summary.text()}\n\nreport: {written}")
+    emit(
+        as_json,
+        {**summary.to_json(), "report": written},
+        f"{summary.text()}\n\nreport: {shlex.quote(written)}",
+    )
 
 
 @app.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
 @runs_option
 @json_option
-def compare(names: tuple[str, ...], runs: str, as_json: bool) -> None:
+def compare(names: tuple[str, ...], runs: Runs, as_json: bool) -> None:
     """Compare RUNs at equal images, FLOPs and device hours: who beats whom, what is tied, what cannot be said.
 
     A RUN is SWEEP/TRIAL (an id or a number), a SWEEP, or an MLflow run id. A trial stands for its geometry with all its
@@ -68,7 +68,7 @@ def compare(names: tuple[str, ...], runs: str, as_json: bool) -> None:
 )
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print its whole configuration, to be saved as a file.")
 @json_option
-def best(sweep_id: str, runs: str, pick: Any, as_yaml: bool, as_json: bool) -> None:
+def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> None:
     """Name the geometry that SWEEP recommends, with its settings, accuracy and cost."""
     from orchestrator.config import dump
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
@@ -83,12 +83,12 @@ def best(sweep_id: str, runs: str, pick: Any, as_yaml: bool, as_json: bool) -> N
         click.echo(dump(trial_config(config, choice.trial.point, choice.trial.seed)).rstrip())
         return
     checkpoints = f"{uri}/trials/{choice.trial.trial_id}/checkpoints"
-    where = "" if runs == "runs" else f" --runs {runs}"
-    go_on = f"train it longer: orchestrator train --from-best {sweep_id}{where} --set train.images=..."
+    longer = runs.command("train", "--from-best", sweep_id, then=("--set", "train.images=..."))
+    go_on = f"train it longer: {longer}"
     if len(schedule) > 1:
         go_on = f"weights of {schedule_text(config, schedule)}: no one configuration trains them again"
     told = {**choice.to_json(), "checkpoints": checkpoints, "schedule": [each.to_json() for each in schedule]}
-    emit(as_json, told, f"{choice.text()}\ncheckpoints: {checkpoints}\n{go_on}")
+    emit(as_json, told, f"{choice.text()}\ncheckpoints: {shlex.quote(checkpoints)}\n{go_on}")
 
 
 @app.command()
@@ -99,7 +99,7 @@ def best(sweep_id: str, runs: str, pick: Any, as_yaml: bool, as_json: bool) -> N
 @click.option("--dry-run", is_flag=True, help="Print what would be run; start nothing.")
 @json_option
 def reproduce(
-    name: str, runs: str, num_cpus: int | None, address: str | None, dry_run: bool, as_json: bool
+    name: str, runs: Runs, num_cpus: int | None, address: str | None, dry_run: bool, as_json: bool
 ) -> None:
     """Run a trial again under its own settings and seed, and say whether it comes out the same.
 
@@ -159,11 +159,12 @@ def check_port(port: int) -> None:
 def ui(file: str | None, runs: str, port: int) -> None:
     """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
     from orchestrator.config import default_config, load_config
+    from orchestrator.sweep.runs import Runs
     from orchestrator.tracking import check_place, find_place, ui_command, ui_environment
 
     config = load_config(file) if file else default_config()
-    root = runs if file is None or "://" in config.storage.uri else config.storage.uri
-    place = find_place(config.tracking, str(Path(root).expanduser().resolve()))
+    root = Runs(uri=runs) if file is None else Runs.of(config.storage)
+    place = find_place(config.tracking, str(root.local_folder))
     if place.remote:
         click.echo(f"the tracking server is {place.uri}; open it in a browser")
         return

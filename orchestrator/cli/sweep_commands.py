@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.main import app, config_argument, emit, json_option, runs_option
 
 if TYPE_CHECKING:
-    from orchestrator.storage import Store
+    from orchestrator.config import RunConfig
     from orchestrator.sweep.control import Request
+    from orchestrator.sweep.runs import Runs
     from orchestrator.sweep.status import SweepStatus
 
 _REFRESH_S = 2.0
 
 
-def runs_option(command: Any) -> Any:
-    """`--runs`: where the sweeps are."""
-    return click.option(
-        "--runs", default="runs", show_default=True, help="Folder or `s3://` prefix of the runs."
-    )(command)
-
-
 @app.command(name="ls")
 @runs_option
 @json_option
-def list_all(runs: str, as_json: bool) -> None:
+def list_all(runs: Runs, as_json: bool) -> None:
     """List the sweeps of a folder, newest first."""
-    from orchestrator.storage import open_store
     from orchestrator.sweep.status import list_sweeps
 
-    found = list_sweeps(open_store(runs))
+    found = list_sweeps(runs.store())
     lines = []
     for status in found:
         trials = status.record.trials.values()
@@ -42,7 +35,7 @@ def list_all(runs: str, as_json: bool) -> None:
         lines.append(
             f"{status.record.sweep_id:<44}  {status.state:<12} {done:<18} {hours.total.total:.3f} {hours.device} hours"
         )
-    emit(as_json, [status.to_json() for status in found], "\n".join(lines) or f"no sweeps in {runs}")
+    emit(as_json, [status.to_json() for status in found], "\n".join(lines) or f"no sweeps in {runs.uri}")
 
 
 @app.command()
@@ -54,7 +47,7 @@ def list_all(runs: str, as_json: bool) -> None:
     help="Show it again every two seconds until the sweep and its driver end; with --json one document a line.",
 )
 @json_option
-def status(sweep_id: str, runs: str, watch: bool, as_json: bool) -> None:
+def status(sweep_id: str, runs: Runs, watch: bool, as_json: bool) -> None:
     """Say how a sweep stands: its trials, and where its hours went."""
     import json
 
@@ -80,7 +73,7 @@ def status(sweep_id: str, runs: str, watch: bool, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the sweep ends.")
 @click.option("--trial", help="Only this trial, by id or number.")
 @json_option
-def logs(sweep_id: str, runs: str, follow: bool, trial: str | None, as_json: bool) -> None:
+def logs(sweep_id: str, runs: Runs, follow: bool, trial: str | None, as_json: bool) -> None:
     """Print what happened in a sweep, one line an event; with --json one JSON document a line."""
     import json
 
@@ -106,7 +99,7 @@ def logs(sweep_id: str, runs: str, follow: bool, trial: str | None, as_json: boo
 @click.argument("sweep_id")
 @runs_option
 @json_option
-def pause(sweep_id: str, runs: str, as_json: bool) -> None:
+def pause(sweep_id: str, runs: Runs, as_json: bool) -> None:
     """Ask a running sweep to checkpoint and end; `orchestrator resume` goes on with it."""
     _ask(runs, sweep_id, "pause", as_json=as_json)
 
@@ -115,7 +108,7 @@ def pause(sweep_id: str, runs: str, as_json: bool) -> None:
 @click.argument("sweep_id")
 @runs_option
 @json_option
-def cancel(sweep_id: str, runs: str, as_json: bool) -> None:
+def cancel(sweep_id: str, runs: Runs, as_json: bool) -> None:
     """Ask a running sweep to checkpoint and end for good; trials that are not done are marked as cancelled."""
     _ask(runs, sweep_id, "cancel", as_json=as_json)
 
@@ -136,7 +129,7 @@ def resume(
     revive: tuple[str, ...],
     address: str | None,
     num_cpus: int | None,
-    runs: str,
+    runs: Runs,
     as_json: bool,
 ) -> None:
     """Go on with a paused, interrupted or crashed sweep, with the configuration in its folder."""
@@ -162,7 +155,7 @@ def extend(
     overrides: tuple[str, ...],
     address: str | None,
     num_cpus: int | None,
-    runs: str,
+    runs: Runs,
     as_json: bool,
 ) -> None:
     """Run more or longer trials in a sweep that has ended; what is done is not done again."""
@@ -175,21 +168,47 @@ def _go_on(
     revive: tuple[str, ...],
     address: str | None,
     num_cpus: int | None,
-    runs: str,
+    runs: Runs,
     as_json: bool,
 ) -> None:
     from orchestrator.cli.commands import conclude, execute
-    from orchestrator.config import parse_config
 
-    store = _store(runs, sweep_id)
-    _open(runs, sweep_id).refresh()
-    text = store.read("config.yaml").decode()
-    config = parse_config(text, source=f"{store.uri}/config.yaml", overrides=overrides)
+    config = recorded_config(sweep_id, overrides, runs)
     record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
     conclude(config, record, as_json=as_json)
 
 
-def _ask(runs: str, sweep_id: str, request: Request, *, as_json: bool) -> None:
+def recorded_config(sweep_id: str, overrides: tuple[str, ...], runs: Runs) -> RunConfig:
+    """The configuration in a sweep's folder, with what is overridden now; the sweep stays where it was found.
+
+    Raises:
+        NotFoundError: There is no such sweep.
+        ConfigError: A fault of the file or of an override, or one that names another place.
+    """
+    from orchestrator.config import dump, parse_config
+    from orchestrator.errors import ConfigError, Fault
+
+    found = _open(runs, sweep_id)
+    found.refresh()
+    source = f"{found.store.uri}/config.yaml"
+    config = parse_config(found.store.read("config.yaml").decode(), source=source)
+    placed = runs.placed(config, found.record.folder)
+    changed = parse_config(dump(placed), source=source, overrides=overrides)
+    if changed.storage.uri != placed.storage.uri:
+        raise ConfigError(
+            [
+                Fault(
+                    key="storage.uri",
+                    rule=f"{sweep_id} goes on where it was found, in {runs.uri}",
+                    given=changed.storage.uri,
+                    remedy="copy its folder there, and name the place with --runs",
+                )
+            ]
+        )
+    return changed
+
+
+def _ask(runs: Runs, sweep_id: str, request: Request, *, as_json: bool) -> None:
     from orchestrator.sweep.control import leave_request
     from orchestrator.sweep.lease import driver_text
 
@@ -208,16 +227,10 @@ def _ask(runs: str, sweep_id: str, request: Request, *, as_json: bool) -> None:
     )
 
 
-def _store(runs: str, sweep_id: str) -> Store:
-    from orchestrator.storage import open_store
-
-    return open_store(runs).child(sweep_id)
-
-
-def _open(runs: str, sweep_id: str) -> SweepStatus:
+def _open(runs: Runs, sweep_id: str) -> SweepStatus:
     from orchestrator.sweep.status import SweepStatus
 
-    return SweepStatus(_store(runs, sweep_id))
+    return SweepStatus(runs.sweep_store(sweep_id), runs=runs)
 
 
 @app.command()
@@ -229,7 +242,7 @@ def _open(runs: str, sweep_id: str) -> SweepStatus:
 @runs_option
 @json_option
 def simulate(
-    file: str, overrides: tuple[str, ...], sweep_id: str, slots: int, runs: str, as_json: bool
+    file: str, overrides: tuple[str, ...], sweep_id: str, slots: int, runs: Runs, as_json: bool
 ) -> None:
     """Replay the recorded curves of a sweep under the scheduler, health rules and budget of FILE, in seconds."""
     from orchestrator.config import load_config

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option
-from orchestrator.cli.sweep_commands import runs_option
+from orchestrator.cli.main import app, emit, json_option, runs_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
+    from orchestrator.sweep.runs import Runs
     from orchestrator.tracking import Delivery
 
 
-def undelivered_text(delivery: Delivery, sweep_id: str, runs: str) -> str:
+def undelivered_text(delivery: Delivery, sweep_id: str, runs: Runs) -> str:
     """How many calls wait, where, why and the command that sends them; empty when none waits and none was refused."""
     lines = []
     if delivery.pending:
         calls = "1 call waits" if delivery.pending == 1 else f"{delivery.pending} calls wait"
         reached = "not everything" if delivery.has_delivered else "nothing"
-        where = "" if runs == "runs" else f" --runs {shlex.quote(runs)}"
         why = f" ({delivery.problem})" if delivery.problem else ""
         lines.append(
             f"warning: {reached} of this sweep has reached MLflow{why}; {calls} in {delivery.folder}\n"
-            f"send what waits with: orchestrator deliver {shlex.quote(sweep_id)}{where}"
+            f"send what waits with: {runs.command('deliver', sweep_id)}"
         )
     if delivery.refused:
         calls = "1 call" if delivery.refused == 1 else f"{delivery.refused} calls"
@@ -39,8 +37,9 @@ def undelivered_text(delivery: Delivery, sweep_id: str, runs: str) -> str:
 def warn_undelivered(config: RunConfig, sweep_id: str) -> None:
     """Say on standard error what MLflow has not taken of a sweep that has ended."""
     from orchestrator.sweep.runner import delivery_of
+    from orchestrator.sweep.runs import Runs
 
-    if text := undelivered_text(delivery_of(config, sweep_id), sweep_id, config.storage.uri):
+    if text := undelivered_text(delivery_of(config, sweep_id), sweep_id, Runs.of(config.storage)):
         click.echo(text, err=True)
 
 
@@ -58,20 +57,20 @@ def warn_undelivered(config: RunConfig, sweep_id: str) -> None:
 )
 @runs_option
 @json_option
-def deliver(sweep_id: str, overrides: tuple[str, ...], wait_s: int, runs: str, as_json: bool) -> None:
+def deliver(sweep_id: str, overrides: tuple[str, ...], wait_s: int, runs: Runs, as_json: bool) -> None:
     """Send to MLflow what an outage kept of SWEEP; exits with 5 when something still waits.
 
     Nothing is sent twice. `orchestrator report SWEEP` afterwards writes the page again, with its links to MLflow.
     """
-    from orchestrator.config import parse_config
+    from orchestrator.config import dump, parse_config
     from orchestrator.errors import TrackingError
     from orchestrator.report import load_sweep
     from orchestrator.report.write import runs_root
     from orchestrator.tracking import read_delivery, spool_folder
 
-    config, record, uri = load_sweep(runs, sweep_id)
+    config, _, uri = load_sweep(runs, sweep_id)
     if overrides:
-        config = parse_config(record.config_text, source=f"{uri}/journal", overrides=overrides)
+        config = parse_config(dump(config), source=f"{uri}/journal", overrides=overrides)
     folder = spool_folder(runs_root(uri), sweep_id)
     before = read_delivery(folder)
     if before.pending:

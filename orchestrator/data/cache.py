@@ -235,6 +235,11 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        except OSError as err:
+            raise StorageError(
+                f"{path}: cannot be locked ({err.strerror}); the cache must be on a file system with locks: choose "
+                "another data.cache_dir"
+            ) from err
         yield True
     finally:
         os.close(descriptor)
@@ -252,5 +257,6 @@ def hash_descriptor(descriptor: int) -> str:
 def _open_used(path: Path) -> int:
     """Open a shard and mark it as used just now."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    os.utime(descriptor)
+    with contextlib.suppress(PermissionError):  # another user's file, or a file system that keeps no times
+        os.utime(descriptor)
     return descriptor

@@ -20,6 +20,7 @@ from ray.job_submission import JobSubmissionClient
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
 from orchestrator.sweep.auth import find_token
+from orchestrator.text import command_text
 
 SWEEP_KEY = "orchestrator.sweep"
 """Metadata key that holds the sweep's id; jobs without it are not ours."""
@@ -151,7 +152,8 @@ class JobsClient:
     def _refused(self, what: str, error: BaseException) -> ClusterError:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = lines[-1] if lines else type(error).__name__
-        return ClusterError(f"{self.head.url} {what}: {detail[:400]}; run `orchestrator doctor --address`")
+        check = command_text("doctor", "--address", self.head.url)
+        return ClusterError(f"{self.head.url} {what}: {detail[:400]}; `{check}` looks at the cluster")
 
 
 def connect(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.config.models import RunConfig, TrackingConfig
@@ -16,6 +15,7 @@ from orchestrator.report.trials import Geometry, group_geometries, point_key, tr
 from orchestrator.report.winner import recommend
 from orchestrator.report.write import load_sweep
 from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.runs import Runs
 from orchestrator.text import align
 from orchestrator.tracking import find_trial
 
@@ -48,12 +48,13 @@ class FoundRun:
         )
 
 
-def find_run(text: str, runs: str) -> FoundRun:
+def find_run(text: str, runs: Runs | str) -> FoundRun:
     """The run behind a name.
 
     Raises:
         NotFoundError: There is none; the message says what there is.
     """
+    runs = Runs(uri=runs) if isinstance(runs, str) else runs
     sweep_id, _, trial_name = text.partition("/")
     if _RUN_ID.match(text):
         sweep_id, trial_name = _of_mlflow(text, runs)
@@ -62,8 +63,8 @@ def find_run(text: str, runs: str) -> FoundRun:
     return FoundRun(config=config, record=record, uri=uri, trial=trial)
 
 
-def _of_mlflow(run_id: str, runs: str) -> tuple[str, str]:
-    local = "runs" if "://" in runs else str(Path(runs).expanduser().resolve())
+def _of_mlflow(run_id: str, runs: Runs) -> tuple[str, str]:
+    local = str(runs.local_folder)
     found = find_trial(TrackingConfig(), local, run_id)
     if found is None:
         raise NotFoundError(
@@ -123,7 +124,7 @@ class Comparison:
         return {"metric": self.metric, "geometries": geometries, "results": clean}
 
 
-def compare_runs(names: Sequence[str], runs: str) -> Comparison:
+def compare_runs(names: Sequence[str], runs: Runs | str) -> Comparison:
     """Compare the geometries that names stand for, with every seed that each of them ran under.
 
     A trial stands for its geometry; a sweep for its only one, or for the one that it recommends; a single sweep alone

@@ -89,8 +89,8 @@ def recommend(summary: Summary, pick: Pick = "recommended") -> Recommendation:
     verdict = summary.verdict
     if verdict.best is None or verdict.cheapest is None:
         raise NotFoundError(
-            f"sweep {summary.sweep_id}: no trial finished, so there is no best one; go on with "
-            f"`orchestrator sweep FILE --resume {summary.sweep_id}`"
+            f"sweep {summary.sweep_id}: no trial finished, so there is no best one; `orchestrator resume` "
+            "goes on with it"
         )
     result, reason = _picked(verdict, pick)
     if verdict.outcome == "no_gain":

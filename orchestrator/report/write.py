@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import parse_config
-from orchestrator.config.models import RunConfig, StorageConfig
-from orchestrator.errors import NotFoundError, OrchestratorError, TrackingError
+from orchestrator.config.models import RunConfig
+from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
 from orchestrator.report.subject import MASKS
@@ -22,7 +21,8 @@ from orchestrator.report.winner import MODEL_FOLDER, model_files, recommend, set
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
-from orchestrator.text import json_able
+from orchestrator.sweep.runs import Runs
+from orchestrator.text import command_text, json_able, setting_words
 from orchestrator.tracking import Links, MetricRow, Tracker, find_tracker
 
 if TYPE_CHECKING:
@@ -35,24 +35,23 @@ _PREVIEW_IMAGES = 6
 _MAX_PREVIEWS = 16
 _MASKS = "report/masks"
 _PICTURES_OF_TRIALS = "pictures.json"
+_LONGER = ("--set", "train.images=...")
 _NOTE_TAG = "mlflow.note.content"
 
 
-def load_sweep(runs: str, sweep_id: str) -> tuple[RunConfig, SweepRecord, str]:
-    """A sweep's configuration, record and URI, from its journal.
+def load_sweep(runs: Runs | str, sweep_id: str) -> tuple[RunConfig, SweepRecord, str]:
+    """A sweep's configuration, record and URI, from its journal; `storage` is where it was found.
 
     Raises:
         NotFoundError: There is no such sweep.
     """
-    root = runs if "://" in runs else str(Path(runs).expanduser().resolve())
-    uri = f"{root.rstrip('/')}/{sweep_id}"
-    events = read_events(open_store(uri, StorageConfig()))
-    if not events:
-        raise NotFoundError(
-            f"{uri}: there is no sweep; `orchestrator ls --runs {runs}` lists those there are"
-        )
-    record = fold(events)
-    return parse_config(record.config_text, source=f"{uri}/journal"), record, uri
+    runs = Runs(uri=runs) if isinstance(runs, str) else runs
+    uri = runs.sweep_uri(sweep_id)
+    record = fold(read_events(runs.sweep_store(sweep_id)))
+    if not record.sweep_id:
+        raise runs.missing(sweep_id)
+    config = parse_config(record.config_text, source=f"{uri}/journal")
+    return runs.placed(config, record.folder), record, uri
 
 
 def log_preview(start: SweepStart) -> None:
@@ -106,8 +105,8 @@ def write_report(config: RunConfig, record: SweepRecord, uri: str) -> Summary:
 
 
 def runs_root(uri: str) -> str:
-    """The folder of all runs, from one sweep's; a bucket keeps its default store in the local `runs`."""
-    return "runs" if "://" in uri and not uri.startswith("file:") else uri.rstrip("/").rpartition("/")[0]
+    """The folder of MLflow's default store, from one sweep's."""
+    return str(Runs(uri=uri.rstrip("/").rpartition("/")[0]).local_folder)
 
 
 def _tracker_of(config: RunConfig, record: SweepRecord, uri: str) -> MlflowTracker | None:
@@ -157,7 +156,7 @@ def _files(
         data=record.data,
         notes=record.notes,
         links=links,
-        commands=_commands(summary, store.uri, in_mlflow=links is not None and links.has_runs),
+        commands=_commands(summary, config, store.uri, in_mlflow=links is not None and links.has_runs),
     )
     texts = {
         "report.html": render_page(content),
@@ -170,13 +169,22 @@ def _files(
     return files | {f"{name}.png": drawing.png for name, drawing in drawn.items()}
 
 
-def _commands(summary: Summary, uri: str, *, in_mlflow: bool) -> list[str]:
+def _commands(summary: Summary, config: RunConfig, uri: str, *, in_mlflow: bool) -> list[str]:
     """The exact commands that repeat the sweep, look at it, and go on from it."""
-    sweep_id, runs = summary.sweep_id, runs_root(uri)
+    sweep_id = summary.sweep_id
+    runs = Runs(uri=uri.rstrip("/").rpartition("/")[0], endpoint_url=config.storage.endpoint_url)
+    file, fetched = f"{uri}/config.yaml", ""
+    if runs.is_bucket:  # a command reads a local file
+        file, fetched = "config.yaml", f"; config.yaml is {uri}/config.yaml"
+    place = setting_words("storage.uri", runs.uri)
     lines = [
-        f"orchestrator sweep {uri}/config.yaml    # the same sweep again",
-        f"orchestrator report {sweep_id} --runs {runs}    # this page again, from the journal",
-        *([f"orchestrator ui --runs {runs}    # MLflow, to look closer"] if in_mlflow else []),
+        f"{command_text('sweep', file, *place)}    # the same sweep again{fetched}",
+        f"{runs.command('report', sweep_id)}    # this page again, from the journal",
+        *(
+            [f"{command_text('ui', '--runs', runs_root(uri))}    # MLflow, to look closer"]
+            if in_mlflow
+            else []
+        ),
     ]
     if summary.verdict.best is None:
         return lines
@@ -184,14 +192,16 @@ def _commands(summary: Summary, uri: str, *, in_mlflow: bool) -> list[str]:
     if len(choice.trial.schedule) > 1:  # no one configuration trains it again
         return lines
     lines += [
-        f"orchestrator reproduce {sweep_id}/{choice.trial.trial_id} --runs {runs}    # one trial again, and compare",
-        f"orchestrator train --from-best {sweep_id} --runs {runs} --set train.images=...    # the long run",
+        f"{runs.command('reproduce', f'{sweep_id}/{choice.trial.trial_id}')}    # one trial again, and compare",
+        f"{runs.command('train', '--from-best', sweep_id, then=_LONGER)}    # the long run",
     ]
     is_shown = summary.verdict.outcome != "no_gain"
     if is_shown and summary.findings is not None and summary.findings.suggestions:
         point = summary.findings.suggestions[0].point
-        settings = " ".join(f"--set '{key}={setting_text(value)}'" for key, value in point.items())
-        lines.append(f"orchestrator train {uri}/config.yaml {settings}    # what to try next")
+        settings = [
+            word for key, value in point.items() for word in ("--set", f"{key}={setting_text(value)}")
+        ]
+        lines.append(f"{command_text('train', file, *place, *settings)}    # what to try next")
     return lines
 
 

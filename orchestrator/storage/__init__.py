@@ -15,11 +15,13 @@ from orchestrator.config.models import StorageConfig
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
 from orchestrator.storage.base import ObjectInfo, Store, check_open_files, hash_file
+from orchestrator.storage.check import check_store
 from orchestrator.storage.local import LocalStore, atomic_file, sync
 from orchestrator.storage.memory import MemoryStore
-from orchestrator.storage.s3 import S3Store
+from orchestrator.storage.s3 import ENDPOINT_VARIABLES, S3Store
 
 __all__ = [
+    "ENDPOINT_VARIABLES",
     "LocalStore",
     "MemoryStore",
     "NotFoundError",
@@ -29,6 +31,7 @@ __all__ = [
     "Store",
     "atomic_file",
     "check_open_files",
+    "check_store",
     "hash_file",
     "open_store",
     "sync",

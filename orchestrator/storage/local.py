@@ -13,8 +13,10 @@ from pathlib import Path
 
 from orchestrator.errors import NotFoundError, StorageError
 from orchestrator.storage.base import ObjectInfo, check_key, check_open_files, hash_file
+from orchestrator.storage.exclusive import claim_name, move_new
 
 _TEMPORARY = ".orchestrator-tmp-"
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class LocalStore:
                 _write(path, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write to a temporary file, sync it and link it under its name, which fails when the name is taken."""
+        """Write to a temporary file, sync it and give it its name, which fails when the name is taken."""
         path = self._path(key)
         with self._mapped(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,13 +66,11 @@ class LocalStore:
             try:
                 temporary.write_bytes(data)
                 sync(temporary)
-                os.link(temporary, path)
-                sync(path.parent)
-            except FileExistsError:
-                return False
+                is_new = move_new(temporary, path, claim_name(path, _TEMPORARY))
+                sync_folder(path.parent)
+                return is_new
             finally:
                 temporary.unlink(missing_ok=True)
-        return True
 
     def exists(self, key: str) -> bool:
         """Whether there is a file of this name."""
@@ -167,7 +167,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(path)
-        sync(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -179,6 +179,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """The same for a folder's entries, where its file system can; SMB and many FUSE mounts cannot."""
+    try:
+        sync(path)
+    except OSError as err:
+        if err.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

@@ -57,6 +57,10 @@ _UPLOADS_IN_FLIGHT = 4
 _MAX_ATTEMPTS = 6
 _MAX_WAIT_S = 8.0
 _CONNECT_LIMIT_S, _SILENCE_LIMIT_S = 10.0, 20.0
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_OTHER_SERVER = (
+    "a bucket on another server needs its address: --endpoint-url, storage.endpoint_url or AWS_ENDPOINT_URL"
+)
 _MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
 _DENIED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _CHANGED = ("412", "PreconditionFailed")
@@ -231,6 +235,12 @@ class S3Store:
             return _make_client(os.getpid(), self.endpoint_url, self.region, self.anonymous)
 
     @property
+    def _asked(self) -> str:
+        """The server that answers for the bucket, in words."""
+        named = (self.endpoint_url, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
+        return next((mask_secrets(url) for url in named if url), "AWS")
+
+    @property
     def _payer(self) -> dict[str, Any]:
         return {"RequestPayer": "requester"} if self.requester_pays else {}
 
@@ -305,17 +315,18 @@ class S3Store:
         try:
             yield
         except ClientError as err:
-            raise _from_client_error(err, where, action) from err
+            raise _from_client_error(err, where, action, self._asked) from err
         except (NoCredentialsError, PartialCredentialsError) as err:
             raise StorageError(
-                f"{where}: cannot {action}, no S3 credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or `storage.anonymous: true` for a public bucket"
+                f"{where}: cannot {action} at {self._asked}, no S3 credentials were found; set AWS_PROFILE or "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `storage.anonymous: true` for a public bucket; "
+                f"{_OTHER_SERVER}"
             ) from err
         except (BotoCoreError, HTTPClientError, S3UploadFailedError, _BrokenAnswerError) as err:
             check_open_files(err, f"{where}: cannot {action}")
             text = mask_secrets(str(err)) or type(err).__name__
             raise StorageError(
-                f"{where}: cannot {action} ({text}); check the network and `storage.endpoint_url`"
+                f"{where}: cannot {action} at {self._asked} ({text}); check the network; {_OTHER_SERVER}"
             ) from err
         except OSError as err:  # of boto3's own files, which it reads for a new client
             check_open_files(err, f"{where}: cannot {action}")
@@ -328,9 +339,7 @@ def _make_client(pid: int, endpoint_url: str | None, region: str | None, anonymo
     session = boto3.session.Session()
     options: dict[str, Any] = {}
     styles = (session._session.get_scoped_config() or {}).get("s3", {}) if session.profile_name else {}
-    has_endpoint = any(
-        (endpoint_url, os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_ENDPOINT_URL_S3"))
-    )
+    has_endpoint = any((endpoint_url, *(os.environ.get(name) for name in ENDPOINT_VARIABLES)))
     if has_endpoint and "addressing_style" not in styles:
         options["s3"] = {"addressing_style": "path"}
     if anonymous:
@@ -406,18 +415,19 @@ def _code(err: ClientError) -> str:
     return str(err.response.get("Error", {}).get("Code", "unknown"))
 
 
-def _from_client_error(err: ClientError, where: str, action: str) -> StorageError:
+def _from_client_error(err: ClientError, where: str, action: str, asked: str) -> StorageError:
     """Our error for what the server answered; only its code is repeated."""
     code = _code(err)
     if code == "NoSuchBucket":
         return NotFoundError(
-            f"{where}: cannot {action}, there is no such bucket; create it or correct the URI"
+            f"{where}: cannot {action}, there is no such bucket at {asked}; create it or correct the URI; "
+            f"{_OTHER_SERVER}"
         )
     if code in _MISSING:
         return NotFoundError(f"{where}: there is no such object; check the URI")
     if code in _DENIED:
         return StorageError(
-            f"{where}: the server refuses to {action} ({code}); check the credentials and their policy"
+            f"{where}: {asked} refuses to {action} ({code}); check the credentials and their policy; {_OTHER_SERVER}"
         )
     if code in _CHANGED:
         return StorageError(f"{where}: the object changed while it was read ({code}); try again")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,22 +54,50 @@ def default_token_path(environment: Mapping[str, str] | None = None) -> Path:
     return Path(environment.get("HOME") or Path.home()) / ".ray" / "auth_token"
 
 
+@contextmanager
+def private_token() -> Iterator[Token]:
+    """The token of a local cluster, made when there is none; where HOME cannot be written, for the block alone."""
+    try:
+        token = ensure_private_token()
+    except OSError:
+        with tempfile.TemporaryDirectory(prefix="orchestrator-token-") as folder:
+            path = Path(folder) / "auth_token"
+            _write_new(path)
+            os.environ[_PATH_VARIABLE] = str(path)
+            try:
+                yield _read(path, str(path))
+            finally:
+                del os.environ[_PATH_VARIABLE]
+        return
+    yield token
+
+
+def _write_new(path: Path) -> None:
+    """Write a fresh token to a file that its owner alone can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
 def ensure_private_token() -> Token:
     """The token of a local cluster, made when there is none; its file is readable by its owner alone.
 
     Ray would make the same file with the permissions of the umask, which lets everybody read it on most machines.
+
+    Raises:
+        ClusterError: A named file is missing, empty or unreadable.
+        OSError: It cannot be made.
     """
     path = default_token_path()
     token = find_token()
     if token is None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+        _write_new(path)
         token = find_token()
         assert token is not None
     if path.exists() and path.stat().st_mode & 0o077 and path.stat().st_uid == os.geteuid():
-        path.chmod(0o600)
+        with suppress(OSError):  # a file system without permissions; doctor says who can read it
+            path.chmod(0o600)
     return token
 
 

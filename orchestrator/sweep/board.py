@@ -123,13 +123,14 @@ class Board:
             total_images=plan.images_at(plan.total_steps),
         )
 
-    def go_on(self, environment: Mapping[str, Any]) -> None:
+    def go_on(self, environment: Mapping[str, Any], folder: str = "") -> None:
         """Journal that a sweep goes on, and under which configuration: it may hold more than the one before.
 
+        `folder` is where the driver runs, from which the configuration's relative paths are meant.
         Where trials have become longer, finished ones go on from their checkpoint; one that was stopped stays so.
         """
         before = max(parse_config(self._record.config_text).train.images, *self._record.lengths, 0)
-        self.append("sweep_resumed", environment=dict(environment), config=dump(self._config))
+        self.append("sweep_resumed", environment=dict(environment), config=dump(self._config), folder=folder)
         images = self._config.train.images
         if images > before:
             self.append("sweep_extended", before_images=before, train_images=images)

@@ -20,7 +20,7 @@ from orchestrator.config import apply_overrides, most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
-from orchestrator.sweep.runner import run_uri
+from orchestrator.sweep.runs import Runs
 from orchestrator.sweep.scheduler import promotes, trial_rungs
 from orchestrator.sweep.space import TrialPlan
 from orchestrator.train.distributed import Rank
@@ -249,7 +249,7 @@ class _Bench:
         gpus = 1.0 if share == "auto" else share
         self.devices = gpus if self.device.type == "cuda" else config.train.cpus_per_worker
         self.device_name = "GPU" if self.device.type == "cuda" else "CPU core"
-        self.uri = run_uri(config, f".calibration-{time.time_ns():x}")
+        self.uri = Runs.of(config.storage).sweep_uri(f".calibration-{time.time_ns():x}")
         self.num_runs = 0
 
     def measure(self, trial: TrialPlan, *, say: Callable[[str], None]) -> Measured:

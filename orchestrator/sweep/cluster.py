@@ -6,15 +6,17 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import ray
 from ray.exceptions import RayActorError, RaySystemError
 
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ClusterError
-from orchestrator.sweep.auth import ensure_private_token, find_token, use_token
+from orchestrator.sweep.auth import find_token, private_token, use_token
+from orchestrator.sweep.local_ray import find_ray_folder, ray_folder
 from orchestrator.sweep.loopback import loopback_only
 from orchestrator.sweep.processes import kill_own_processes
 from orchestrator.sweep.watchdog import JOINED_LIMITS_S, LOCAL_LIMITS_S, watchdog
@@ -52,6 +54,11 @@ class Cluster:
         """GPUs of all nodes."""
         return self.resources.get("GPU", 0.0)
 
+    def text(self) -> str:
+        """In words: what trials can have of it."""
+        cpus, gpus = (f"{self.resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU"))
+        return f"{cpus}s, {gpus}s"
+
     def driver_share(self) -> dict[str, float]:
         """What a trial's driver holds: our custom resource, or a sliver of a CPU on a foreign cluster."""
         if DRIVER_RESOURCE in self.resources:
@@ -79,19 +86,43 @@ def ray_cluster(
         yield _describe()
         return
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
+    with ExitStack() as kept:
+        _connect(address, num_cpus, kept)
+        yield from _connected(address, on_lost)
+
+
+def _connect(address: str | None, num_cpus: int | None, kept: ExitStack) -> None:
+    """Join the cluster at `address`, or start one whose files are `kept`."""
     try:
         if address is None:
-            _start(num_cpus)
+            _start(num_cpus, kept)
         else:
             _join(address)
+    except ClusterError:
+        raise
     except (KeyboardInterrupt, SystemExit):  # Ray's own answer to SIGTERM while it starts is to exit
         if address is None:
             kill_own_processes()
         ray.shutdown()
         raise KeyboardInterrupt from None
     except Exception as err:  # Ray raises a bare Exception when one of its processes dies while it starts
-        where = f"the cluster at {address}" if address else "a local Ray"
-        raise ClusterError(f"cannot start or reach {where}: {err}; run `orchestrator doctor`") from err
+        raise _not_connected(address, err) from err
+
+
+def _not_connected(address: str | None, error: Exception) -> ClusterError:
+    """The error of a Ray that does not start, with where it says more, or of a cluster that is not there."""
+    said = " ".join(str(error).split())
+    if address is not None:
+        return ClusterError(
+            f"cannot join the cluster at {address}: {said}; check that it runs, that this machine is one of its nodes, "
+            "and the token; without --address a sweep starts a Ray of its own"
+        )
+    logs = (find_ray_folder().path or Path("/tmp/orchestrator-*")) / "session_latest" / "logs"
+    return ClusterError(f"cannot start a local Ray: {said}; its own logs say more: {logs}")
+
+
+def _connected(address: str | None, on_lost: Callable[[ClusterError], None] | None) -> Iterator[Cluster]:
+    """The cluster that this process is connected to, watched; disconnected at the end."""
     limits_s = LOCAL_LIMITS_S if address is None else JOINED_LIMITS_S
 
     def lost(error: ClusterError) -> None:
@@ -123,12 +154,18 @@ def _describe() -> Cluster:
     return Cluster(resources=ray.cluster_resources(), gpus_by_type=by_type)
 
 
-def _start(num_cpus: int | None) -> None:
-    """A cluster of this machine alone, on loopback, with a token that only its owner can read."""
-    ensure_private_token()
+def _start(num_cpus: int | None, kept: ExitStack) -> None:
+    """A cluster of this machine alone, on loopback, with a token that only its owner can read.
+
+    By itself Ray would join whatever RAY_ADDRESS names, or the last one that was started here, whoever did.
+    """
+    kept.enter_context(private_token())
+    folder = kept.enter_context(ray_folder())
     use_token()
     with loopback_only():
         ray.init(
+            address="local",
+            _temp_dir=str(folder),
             num_cpus=num_cpus,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
@@ -143,6 +180,27 @@ def _join(address: str) -> None:
     if find_token() is not None:
         use_token()
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def local_cluster(num_cpus: int | None = None) -> Cluster:
+    """What a Ray that is started here would offer, without starting it."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+    from ray._private.utils import get_num_cpus
+
+    accelerators = get_accelerator_manager_for_resource("GPU")
+    num_gpus = float(accelerators.get_current_node_num_accelerators())
+    visible = accelerators.get_current_process_visible_accelerator_ids()
+    if visible is not None:
+        num_gpus = min(num_gpus, float(len(visible)))
+    kind = accelerators.get_current_node_accelerator_type() if num_gpus else None
+    return Cluster(
+        resources={
+            "CPU": float(num_cpus or get_num_cpus()),
+            **({"GPU": num_gpus} if num_gpus else {}),
+            DRIVER_RESOURCE: 1.0,
+        },
+        gpus_by_type={kind: num_gpus} if kind else {},
+    )
 
 
 def trial_resources(config: RunConfig, cluster: Cluster) -> TrialResources:

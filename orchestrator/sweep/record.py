@@ -181,6 +181,8 @@ class SweepRecord:
     """The configuration as YAML: the newest, where the sweep was extended or went on under a changed one."""
     earlier_config_texts: list[str] = field(default_factory=list)
     """The ones before it, in order."""
+    folder: str = ""
+    """The folder in which the newest configuration was read: its relative paths are meant from there."""
     environment: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -227,7 +229,7 @@ class SweepRecord:
 
     def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
         self.sweep_id, self.name = event["sweep_id"], event["name"]
-        self.config_text = event["config"]
+        self.config_text, self.folder = event["config"], event.get("folder", "")
         self.environment, self.data = event["environment"], event["data"]
         self.notes = list(event["notes"])
         self.started_ms = event["time_ms"]
@@ -238,6 +240,7 @@ class SweepRecord:
         if text != self.config_text:
             self.earlier_config_texts.append(self.config_text)
             self.config_text = text
+        self.folder = event.get("folder", self.folder)
 
     def _on_sweep_extended(self, event: Mapping[str, Any]) -> None:
         self.lengths = self.lengths or [event["before_images"]]

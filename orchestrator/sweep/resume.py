@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.config import dump, flatten, parse_config
+from orchestrator.config import flatten, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.storage import Store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import STOPPED, SweepRecord, TrialRecord, fold
+from orchestrator.sweep.runs import PLACES, Runs, absolute_places
 
 MAY_CHANGE = (
     "storage.",
@@ -65,17 +67,20 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
     Raises:
         ConfigError: It does not; every key that differs is named with both values.
     """
-    before = flatten(parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml"))
+    before_config = parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml")
+    before = flatten(before_config)
     given = flatten(config)
+    resume = Runs.of(config.storage).command("resume", record.sweep_id)
     faults = [
         Fault(
             key=key,
             rule=f"is {_text(before.get(key))} in {record.sweep_id} and cannot change in it",
             given=_text(given.get(key)),
-            remedy=f"leave it as it is (`orchestrator resume {record.sweep_id}` does), or start a new sweep",
+            remedy=f"leave it as it is (`{resume}` does), or start a new sweep",
         )
         for key in sorted({*before, *given})
         if before.get(key) != given.get(key)
+        and not _is_same_path(key, before_config, config, record.folder)
         and not (key == "train.images" and record.lengths)  # told below, by what it was extended to
         and not _may_change(config, key, before.get(key), given.get(key))
     ]
@@ -96,11 +101,34 @@ def check_something_left(config: RunConfig, record: SweepRecord) -> None:
     Raises:
         ConfigError: It would end again at once.
     """
-    if record.state == "cancelled" and dump(config) == record.config_text:
+    if record.state != "cancelled":
+        return
+    before = parse_config(record.config_text, source=f"{record.sweep_id}/config.yaml")
+    if all(
+        key.startswith("storage.") or _is_same_path(key, before, config, record.folder)
+        for key in differing_keys(before, config)
+    ):
         raise ConfigError(
             f"{record.sweep_id} was cancelled, for good: nothing is left to go on with; let single trials go on with "
             "--revive TRIAL, or give it more to do with `orchestrator extend`"
         )
+
+
+def differing_keys(before: RunConfig, now: RunConfig) -> list[str]:
+    """The dotted keys of every setting that differs."""
+    first, second = flatten(before), flatten(now)
+    return [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
+
+
+def _is_same_path(key: str, before: RunConfig, now: RunConfig, folder: str) -> bool:
+    """Whether a setting names the same file or folder in both, relative in one and absolute in the other."""
+    if not folder:
+        return False
+    was, is_now = (
+        absolute_places(config, place).get(key) or flatten(config).get(key)
+        for config, place in ((before, folder), (now, os.getcwd()))
+    )
+    return key in PLACES and bool(was == is_now)
 
 
 def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -108,8 +136,8 @@ def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[A
     first, second = flatten(before), flatten(now)
     return {
         key: (first.get(key), second.get(key))
-        for key in sorted({*first, *second})
-        if not key.startswith(NOT_ABOUT_RESULTS) and first.get(key) != second.get(key)
+        for key in differing_keys(before, now)
+        if not key.startswith(NOT_ABOUT_RESULTS)
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import secrets
 import shutil
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,6 +27,7 @@ from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.board import Board
 from orchestrator.sweep.budget import uncapped
+from orchestrator.sweep.checks import check_start
 from orchestrator.sweep.cluster import Cluster, plan_room, ray_cluster, trial_resources
 from orchestrator.sweep.control import take_request
 from orchestrator.sweep.follower import Follower, Observer
@@ -40,6 +41,7 @@ from orchestrator.sweep.resume import (
     find_stopped,
     read_sweep,
 )
+from orchestrator.sweep.runs import Runs
 from orchestrator.sweep.search import Search
 from orchestrator.sweep.slots import Slots
 from orchestrator.sweep.space import SweepPlan, plan_sweep
@@ -97,19 +99,6 @@ class SweepStart:
     run_uri: str
 
 
-def run_uri(config: RunConfig, sweep_id: str) -> str:
-    """The sweep's folder: `<storage.uri>/<sweep_id>`, absolute."""
-    root = config.storage.uri
-    if "://" not in root:
-        root = str(Path(root).expanduser().resolve())
-    return f"{root.rstrip('/')}/{sweep_id}"
-
-
-def runs_text(config: RunConfig) -> str:
-    """The option by which other commands find the sweep; empty where they look by themselves."""
-    return "" if config.storage.uri == "runs" else f" --runs {config.storage.uri}"
-
-
 def check_tracking(config: RunConfig) -> str:
     """Why the tracking store does not answer now; empty when all is well. Calls wait for a store that may come back.
 
@@ -121,8 +110,7 @@ def check_tracking(config: RunConfig) -> str:
 
 def tracking_root(config: RunConfig) -> str:
     """The folder whose MLflow store is the default: that of local runs, or `runs` for those in a bucket."""
-    local = "runs" if "://" in config.storage.uri else config.storage.uri
-    return str(Path(local).expanduser().resolve())
+    return str(Runs.of(config.storage).local_folder)
 
 
 def delivery_of(config: RunConfig, sweep_id: str) -> Delivery:
@@ -145,15 +133,18 @@ def run_sweep(request: SweepRequest) -> SweepRecord:
 def _run_unleased(request: SweepRequest) -> SweepRecord:
     config, observer = request.config, request.observer
     sweep_id = request.sweep_id or new_sweep_id(config.name)
-    uri = run_uri(config, sweep_id)
+    runs = Runs.of(config.storage)
+    uri = runs.sweep_uri(sweep_id)
     store = open_store(uri, config.storage)
     plan = plan_sweep(config)
     if request.resume:
         going_on = check_resume(config, sweep_id, request.revive)
         request, plan = replace(request, revive=going_on.revive), plan_sweep(config, going_on.earlier)
     warm = _warm_start(config, store, is_new=not request.resume)
+    for note in check_start(config, address=request.address, num_cpus=request.num_cpus):
+        observer.on_message(f"note: {note}")
     check_tracking(config)  # a store that may come back is told of by the spool
-    with driver_lease(store), _saying_how_to_go_on(observer, store, f"{sweep_id}{runs_text(config)}"):
+    with driver_lease(store), _saying_how_to_go_on(observer, store, runs.command("resume", sweep_id)):
         take_request(store)  # one that an earlier driver did not hear any more; later ones are for this one
         shards = _labelled_shards(config, observer)
         store.write("config.yaml", dump(config).encode())
@@ -203,7 +194,7 @@ def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ())
         ConfigError: The configuration would not mean the same trials, a trial to revive is not there or was not
             stopped, or the sweep was cancelled.
     """
-    record = read_sweep(open_store(run_uri(config, sweep_id), config.storage))
+    record = read_sweep(open_store(Runs.of(config.storage).sweep_uri(sweep_id), config.storage))
     check_same_sweep(config, record)
     if not revive:
         check_something_left(config, record)
@@ -221,13 +212,15 @@ def _run_leased(
     warm: WarmStart | None,
 ) -> SweepRecord:
     config, observer = request.config, request.observer
-    observer.on_message("starting Ray")
+    where = f"joining Ray at {request.address}" if request.address else "starting Ray (10 to 30 s)"
+    observer.on_message(where)
     with (
         _tracker(config, sweep_id, observer) as tracker,
         _scratch() as scratch,
         ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
         _sigterm_as_interrupt(),  # Ray has put a handler of its own in its place
     ):
+        observer.on_message(f"Ray is up: {cluster.text()}; starting the first worker (10 to 30 s)")
         room = plan_room(config, cluster)
         if config.probe.beside is not None and not room.evaluates_beside:
             observer.on_message("no room for probe.beside next to a trial: training stops for its probes")
@@ -379,7 +372,7 @@ def _start_board(
     actor = ray.remote(Board).options(num_cpus=0, scheduling_strategy=node)
     board = actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside)
     if ray.get(board.record.remote()).sweep_id:
-        ray.get(board.go_on.remote(environment(cluster)))
+        ray.get(board.go_on.remote(environment(cluster), os.getcwd()))
     else:
         ray.get(
             board.append.remote(
@@ -387,6 +380,7 @@ def _start_board(
                 sweep_id=sweep_id,
                 name=config.name,
                 config=dump(config),
+                folder=os.getcwd(),
                 environment=environment(cluster),
                 data={"uri": shards.uri, "digest": shards.digest},
                 notes=list(plan.notes),
@@ -456,14 +450,14 @@ def _scratch() -> Iterator[str]:
 
 
 @contextmanager
-def _saying_how_to_go_on(observer: Observer, store: Store, found: str) -> Iterator[None]:
+def _saying_how_to_go_on(observer: Observer, store: Store, command: str) -> Iterator[None]:
     """Say of an interruption that is not the orderly stop's whether there is anything to go on with."""
     try:
         yield
     except KeyboardInterrupt:
         with suppress(StorageError):
             has_begun = len(store.list("journal/")) > 1  # the first event is the driver's own start
-            go_on = f"`orchestrator resume {found}` goes on" if has_begun else "no trial was planned yet"
+            go_on = f"`{command}` goes on" if has_begun else "no trial was planned yet"
             observer.on_message(f"interrupted; {go_on}")
         raise
 

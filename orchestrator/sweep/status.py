@@ -17,6 +17,7 @@ from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.lease import driver_text
 from orchestrator.sweep.population import schedule_of, schedule_text
 from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.runs import Runs
 
 _FIRST_EVENT = "/journal/00000000.json"
 
@@ -27,6 +28,8 @@ class SweepStatus:
 
     store: Store
     record: SweepRecord = field(default_factory=SweepRecord)
+    runs: Runs = field(default_factory=Runs)
+    """Where the sweep was looked for."""
     num_events: int = 0
     config: RunConfig | None = None
     """The newest, as the record's."""
@@ -47,9 +50,7 @@ class SweepStatus:
             self.record.apply(event)
         self.num_events += len(fresh)
         if not self.record.sweep_id:
-            raise NotFoundError(
-                f"{self.store.uri}: there is no sweep; `orchestrator ls` lists those there are"
-            )
+            raise self.runs.missing(self.store.uri.rpartition("/")[2])
         if self.config is None or any("config" in event for event in fresh):
             self.config = parse_config(self.record.config_text, source=f"{self.store.uri}/config.yaml")
         return fresh
@@ -135,6 +136,7 @@ def event_line(event: Mapping[str, Any]) -> str:
         "writer",
         "kind",
         "config",
+        "folder",
         "correct",
         "environment",
         "rows",

@@ -32,6 +32,7 @@ from orchestrator.tracking.base import (
 from orchestrator.tracking.checks import check_database, check_readable
 from orchestrator.tracking.faults import as_ours
 from orchestrator.tracking.mlflow_entities import log_dataset, register_encoder
+from orchestrator.tracking.moved import follow_folder
 from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, opened_uri, ui_command, ui_url
 from orchestrator.tracking.views import shared_view, shared_view_tag
 
@@ -357,6 +358,7 @@ def open_client(place: TrackingPlace) -> Any:
     _quiet()
     if place.database is not None:
         place.database.parent.mkdir(parents=True, exist_ok=True)
+        follow_folder(place)
     return MlflowClient(tracking_uri=opened_uri(place.uri))
 
 

@@ -29,6 +29,7 @@ from orchestrator.report.summary import Summary
 from orchestrator.report.surface import INTERVAL
 from orchestrator.report.surface_plots import fixed_text
 from orchestrator.report.words import answers
+from orchestrator.text import command_text
 from orchestrator.tracking import Links
 
 
@@ -204,9 +205,10 @@ def _mlflow(links: Links | None) -> str:
         return ""
     lines = []
     if not links.has_runs:
+        deliver = html.escape(command_text("deliver", links.sweep_id or "SWEEP"))
         lines.append(
-            "<p>Nothing of this sweep had reached MLflow when this page was written. <code>orchestrator deliver "
-            f"{html.escape(links.sweep_id or 'SWEEP')}</code> sends what waits.</p>"
+            f"<p>Nothing of this sweep had reached MLflow when this page was written. <code>{deliver}</code>, with the "
+            "<code>--runs</code> of this page's other commands, sends what waits.</p>"
         )
     elif links.ui_command is not None:
         lines.append("<p>Start the page with <code>orchestrator ui</code>, then:</p>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from full_disk import SmallDisk, small_disk
 from parallel import share_out, usable_cores
 from s3_server import S3Server, run_s3_server
 
+from orchestrator.cli.proxies import spare_loopback
+
+spare_loopback()
 settings.load_profile("commit")  # `--hypothesis-profile` replaces it
 
 
@@ -73,6 +77,15 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     open_client(find_place(TrackingConfig(), str(folder))).search_experiments()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def migrated_runs(template_database: Path, tmp_path: Path) -> Path:
+    """The folder of runs of `tiny_config`, with an MLflow database: a sweep need not make one, which takes seconds."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(template_database, runs / "mlflow.db")
+    return runs
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from orchestrator import __version__
+from orchestrator.cli.proxies import spare_loopback
 from orchestrator.errors import OrchestratorError
 from orchestrator.text import json_able
 
@@ -85,6 +86,7 @@ def app_with_commands() -> click.Group:
 
 def main() -> None:
     """Run the command line; the entry point of the installed script."""
+    spare_loopback()
     try:
         app_with_commands().main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -26,18 +26,17 @@ from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run
 from orchestrator.train.slot import Outcome
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]
 
 COMMAND = [sys.executable, "-c", "from orchestrator.cli import main; main()", "sweep"]
 RATES = [0.001, 0.003, 0.9, 0.01, 1.0, 0.002, 1.1, 0.03, 0.0005, 1.2, 0.005, 0.8]
 
 
-def _config(folder: Path, num_trials: int, runs: str) -> RunConfig:
+def _config(folder: Path, num_trials: int) -> RunConfig:
     return tiny_config(
         folder,
         num_images=60,
         probe__test_images=36,
-        storage__uri=str(folder / runs),
         sweep__space={"optimizer.learning_rate": {"choices": RATES[:num_trials]}},
         sweep__asha={"first_rung_images": 192, "reduction_factor": 2},
         sweep__max_concurrent_trials=1,
@@ -166,13 +165,13 @@ def _check(config: RunConfig, folder: Path, *, num_kills: int, rng: random.Rando
 
 
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
-    _check(_config(tmp_path, 5, "killed"), tmp_path, num_kills=1, rng=random.Random(4))
+    _check(_config(tmp_path, 4), tmp_path, num_kills=1, rng=random.Random(4))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_kills_change_no_decision(tmp_path: Path) -> None:
-    _check(_config(tmp_path, 12, "killed"), tmp_path, num_kills=10, rng=random.Random(0))
+    _check(_config(tmp_path, 12), tmp_path, num_kills=10, rng=random.Random(0))
 
 
 @pytest.mark.slow
@@ -184,7 +183,6 @@ def test_kills_of_a_populations_driver_change_no_takeover(tmp_path: Path) -> Non
         probe__test_images=36,
         train__images=480,
         optimizer__warmup_fraction=0.0,
-        storage__uri=str(tmp_path / "killed"),
         sweep__metric="probe/knn/mean",
         sweep__space={"optimizer.learning_rate": {"choices": [0.0001, 0.001, 0.01, 0.03]}},
         sweep__pbt={"every_images": 160},

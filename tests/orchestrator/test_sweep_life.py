@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tiny_sweeps import tiny_config
 
+from orchestrator.cli import app_with_commands
 from orchestrator.config import apply_overrides, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import open_store
@@ -44,12 +46,12 @@ class Shell:
     def errors(self, name: str) -> str:
         return (self.folder / f"{name}.err").read_text()
 
-    def call(self, *arguments: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [*COMMAND, *arguments, "--runs", str(self.runs), "--json"], stdout=subprocess.PIPE, check=True
-        )
-        told: dict[str, Any] = json.loads(done.stdout)
-        return told
+    def call(self, *arguments: str) -> Any:
+        """A command that ends at once, in this process; what it prints."""
+        place = ("--runs", str(self.runs), "--json")
+        result = CliRunner().invoke(app_with_commands(), [*arguments, *place], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
 
     def end(self) -> None:
         for process in self.started:
@@ -61,7 +63,7 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
+def shell(tmp_path: Path, migrated_runs: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)
     yield shell
     shell.end()
@@ -136,7 +138,7 @@ def test_ctrl_c_once_ends_with_checkpoints_and_twice_at_once(shell: Shell, times
     told = sweep.communicate()[0]
     assert sweep.returncode == 130
     assert "Traceback" not in shell.errors("sweep")
-    (found,) = _listed(shell)
+    (found,) = shell.call("ls")
     assert found["driver"] == ""
     assert found["trials"][0]["state"] == "pending"
     assert f"orchestrator resume {found['sweep_id']}" in shell.errors("sweep")
@@ -160,7 +162,7 @@ def test_a_running_sweep_is_followed_watched_paused_gone_on_with_and_cancelled(s
     )
     sweep = _start_sweep(shell, config)
     _wait_for(shell, "sweep", " starts", sweep)
-    (sweep_id,) = (found["sweep_id"] for found in _listed(shell))
+    (sweep_id,) = (found["sweep_id"] for found in shell.call("ls"))
     seen = _ask_after_a_report(shell, sweep_id, "pause", sweep)
     assert sweep.returncode == 0
     assert seen["state"] == "paused"
@@ -177,14 +179,6 @@ def test_a_running_sweep_is_followed_watched_paused_gone_on_with_and_cancelled(s
     assert [trial["reason"] for trial in seen["trials"]] == ["cancelled", "cancelled"]
     assert seen["trials"][0]["images"] > before
     assert seen["driver"] == ""
-
-
-def _listed(shell: Shell) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [*COMMAND, "ls", "--runs", str(shell.runs), "--json"], stdout=subprocess.PIPE, check=True
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
 
 
 def _ask_after_a_report(

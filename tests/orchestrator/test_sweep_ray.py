@@ -28,7 +28,7 @@ from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]
 
 
 @pytest.fixture(scope="module")

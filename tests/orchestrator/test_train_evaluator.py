@@ -61,7 +61,7 @@ def test_resources_that_the_cluster_has_not_are_no_place() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("cluster", "migrated_runs")
 def test_a_sweep_with_evaluations_beside_measures_and_decides_as_one_without(tmp_path: Path) -> None:
     def swept(sweep_id: str, **overrides: object) -> SweepRecord:
         config = tiny_config(

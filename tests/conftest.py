@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import examples  # noqa: F401  registers the profiles
 import threads
+from command_line import Outcome, run_command
 from full_disk import SmallDisk, small_disk
 from parallel import share_out, usable_cores
 from s3_server import S3Server, run_s3_server
@@ -77,6 +80,29 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     open_client(find_place(TrackingConfig(), str(folder))).search_experiments()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs `orchestrator` with the arguments that it is given, in this process."""
+    return functools.partial(run_command, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that start quickly: torch is imported once for all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "orchestrator.data.stream", "orchestrator.data.prepare"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of this machine, one for all tests of a file."""
+    from orchestrator.sweep.cluster import ray_cluster
+
+    with ray_cluster(num_cpus=2):
+        yield
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Outcome, run_command
+from command_line import run_command
 from sweep_records import write_journal
 from tiny_sweeps import tiny_config
 
@@ -49,11 +49,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig, 
 
 
 @pytest.fixture
-def export(monkeypatch, capsys, trained):
-    def call(*arguments: str, run: str = f"{SWEEP}/t1") -> Outcome:
-        return run_command(monkeypatch, capsys, "export", run, *arguments, "--runs", str(trained[0] / "runs"))
-
-    return call
+def export(command, trained):
+    place = ("--runs", str(trained[0] / "runs"))
+    return lambda *arguments, run=f"{SWEEP}/t1": command("export", run, *arguments, *place)
 
 
 def test_a_trial_is_exported_and_timm_loads_its_target_encoder(export, trained, tmp_path):

@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from command_line import Outcome, run_command
 from image_data import image_folder
 from PIL import Image
 
@@ -21,18 +20,12 @@ sweep:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, tmp_path):
     """Run a command on a sweep over four geometries of a folder of images."""
     source = image_folder(tmp_path / "images", images=8)
     file = tmp_path / "sweep.yaml"
     file.write_text(SWEEP.format(source=source, cache=tmp_path / "cache"))
-
-    def call(*arguments: str) -> Outcome:
-        return run_command(
-            monkeypatch, capsys, *[str(file) if each == "FILE" else each for each in arguments]
-        )
-
-    return call
+    return lambda *arguments: command(*[str(file) if each == "FILE" else each for each in arguments])
 
 
 def test_an_audit_prints_a_table_and_writes_a_page_of_its_own(run, tmp_path):

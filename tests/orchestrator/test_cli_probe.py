@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Outcome, run_command
+from command_line import run_command
 from sweep_records import write_journal
 from tiny_sweeps import tiny_config
 
@@ -77,13 +77,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
 
 
 @pytest.fixture
-def probe(monkeypatch, capsys, trained):
-    def call(*arguments: str) -> Outcome:
-        return run_command(
-            monkeypatch, capsys, "probe", *arguments, "--runs", str(trained[0] / "runs"), "--no-log"
-        )
-
-    return call
+def probe(command, trained):
+    place = ("--runs", str(trained[0] / "runs"), "--no-log")
+    return lambda *arguments: command("probe", *arguments, *place)
 
 
 def test_a_trial_without_a_teacher_is_probed_with_intervals(probe, trained):

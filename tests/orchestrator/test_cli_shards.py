@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
-from command_line import Outcome, run_command
 from image_data import image_bytes, image_folder, open_stream, write_tar
 from sweep_records import sweep_events, write_journal
 
@@ -15,13 +15,9 @@ from orchestrator.storage import LocalStore
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(monkeypatch, command, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def call(*arguments: str) -> Outcome:
-        return run_command(monkeypatch, capsys, "shards", *arguments)
-
-    return call
+    return functools.partial(command, "shards")
 
 
 @pytest.fixture

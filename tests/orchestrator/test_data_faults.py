@@ -148,15 +148,11 @@ def test_a_missing_label_is_noted_when_a_probe_needs_it(tmp_path: Path) -> None:
     )
 
 
-def trials() -> multiprocessing.context.ForkServerContext:
-    """Processes that start quickly: torch is imported once for all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "orchestrator.data.stream", "orchestrator.data.prepare"])
-    return context
-
-
 def test_four_co_located_trials_fetch_each_shard_once(
-    s3_bucket: str, s3_server: S3Server, tmp_path: Path
+    s3_bucket: str,
+    s3_server: S3Server,
+    tmp_path: Path,
+    processes: multiprocessing.context.ForkServerContext,
 ) -> None:
     image_folder(tmp_path / "images", images=80)
     manifest = pack_dataset(str(tmp_path / "images"), s3_bucket, settings=PackSettings(shard_size_mb=0.003))
@@ -164,7 +160,7 @@ def test_four_co_located_trials_fetch_each_shard_once(
     for readers in (1, 4):
         with run_fault_proxy(s3_server.endpoint_url, latency_s=0.01) as proxy:
             config = stream_config(s3_bucket, tmp_path / f"cache-{readers}", proxy.endpoint_url)
-            with trials().Pool(readers) as pool:
+            with processes.Pool(readers) as pool:
                 streams += pool.map(stream_keys, [config] * readers, chunksize=1)
             gets.append(proxy.requests["GET"])
     assert gets[0] >= len(manifest.splits["train"]) > 60

@@ -24,14 +24,6 @@ NUM_KILLS, NUM_MIXED_KILLS = 25, 120
 SMALL_SHARDS = PackSettings(shard_size_mb=0.02)
 
 
-@pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Processes that start quickly: torch is imported once for all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "orchestrator.data.stream", "orchestrator.data.prepare"])
-    return context
-
-
 def leftovers(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.name.endswith(".part") or "-tmp-" in path.name]
 

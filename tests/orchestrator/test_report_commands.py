@@ -25,9 +25,9 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys, runs):
+def cli(command, runs):
     """Runs a command on the folder."""
-    return lambda *arguments: run_command(monkeypatch, capsys, *arguments, "--runs", str(runs.folder))
+    return lambda *arguments: command(*arguments, "--runs", str(runs.folder))
 
 
 def test_best_names_a_geometry_with_its_settings_cost_and_checkpoints(cli, runs):

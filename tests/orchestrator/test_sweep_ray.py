@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from tiny_sweeps import Remembering, tiny_config
 from orchestrator.config import apply_overrides
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
-from orchestrator.sweep.cluster import ray_cluster
 from orchestrator.sweep.control import leave_request
 from orchestrator.sweep.processes import descendants
 from orchestrator.sweep.record import SweepRecord
@@ -29,12 +27,6 @@ from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with ray_cluster(num_cpus=2):
-        yield
 
 
 def _run(config: Any, observer: Remembering | None = None, sweep_id: str = "s") -> SweepRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from ray.exceptions import RayError
 from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.config import default_config
-from orchestrator.sweep.cluster import ray_cluster
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.runner import SweepRequest, run_sweep
 from orchestrator.train.beside import Evaluations, NoPlaceError, Snapshot
@@ -20,12 +18,6 @@ from orchestrator.train.evaluator import RayEvaluator
 
 pytestmark = pytest.mark.ray
 SNAPSHOT = Snapshot(config=default_config(), shards_uri="", images=64, timestamp_ms=1, weights={})
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with ray_cluster(num_cpus=2):
-        yield
 
 
 @pytest.mark.usefixtures("cluster")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import shutil
 import subprocess
@@ -89,10 +90,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(scope="session")
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Processes that start quickly: torch is imported once for all."""
+def processes(s3_server: S3Server) -> multiprocessing.context.ForkServerContext:
+    """Processes that start quickly, since torch is imported once for all; they reach the S3 server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "orchestrator.data.stream", "orchestrator.data.prepare"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        multiprocessing.forkserver.ensure_running()  # its children have the environment of this moment
     return context
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing.context
+import multiprocessing
 import os
 import signal
 import time
@@ -47,12 +47,10 @@ def cached(cache: Cache) -> set[str]:
     return {path.stem for path in (cache.folder / "shards").iterdir()}
 
 
-def test_processes_share_one_download_of_each_shard(
-    tmp_path: Path, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_processes_share_one_download_of_each_shard(tmp_path: Path) -> None:
     store, infos = remote(tmp_path, delay_s=0.05)
     cache = Cache(folder=tmp_path / "cache", limit_bytes=10**6)
-    with processes.Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.map(fetch_shards, [(cache, store, infos)] * 2, chunksize=1)
     assert found == [[info.sha256 for info in infos]] * 2
     assert sorted(downloads(store)) == [info.name for info in infos]
@@ -107,12 +105,10 @@ def test_a_shard_larger_than_the_cache_is_refused_at_once(tmp_path: Path) -> Non
     assert not Path(store.log).exists()
 
 
-def test_a_killed_download_is_cleaned_up_and_done_again(
-    tmp_path: Path, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_a_killed_download_is_cleaned_up_and_done_again(tmp_path: Path) -> None:
     store, infos = remote(tmp_path, shards=1, delay_s=30)
     cache = Cache(folder=tmp_path / "cache", limit_bytes=10**6)
-    process = processes.Process(target=fetch_shards, args=((cache, store, infos),))
+    process = multiprocessing.get_context("spawn").Process(target=fetch_shards, args=((cache, store, infos),))
     process.start()
     while not Path(store.log).exists():
         time.sleep(0.01)

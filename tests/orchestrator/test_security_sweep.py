@@ -60,7 +60,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
     )
     temporary.rename(folder / "temporary")
     return done, folder

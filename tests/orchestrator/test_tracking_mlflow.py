@@ -151,7 +151,7 @@ def test_open_tracker_delivers_a_sweep_to_sqlite(template_database, tmp_path, pl
     tracker.log_rows("t0", [row(10, loss=1.0)])
     tracker.log_artifact("t0", "masks.png", b"png")
     tracker.finish_trial("t0", RunStatus.FINISHED)
-    tracker.close(timeout_s=60)
+    tracker.close(timeout_s=600)
     links = tracker.links()
     assert links.pending == 0
     run = open_client(place).get_run(links.trial_run_ids["t0"])

@@ -40,14 +40,14 @@ def test_a_killed_and_a_hanging_server_lose_and_double_nothing(server, tmp_path)
     tracker.start_sweep("s", "sweep", {"sweep.search": "grid"}, {})
     tracker.start_trial("t0", "trial", {"masks.target_scale": (0.1, 0.2)}, {})
     tracker.log_rows("t0", rows(range(10)))
-    assert tracker.flush(60)
+    assert tracker.flush(600)
 
     server.kill()
     tracker.log_rows("t0", rows(range(10, 20)))
     tracker.log_artifact("t0", "masks.png", b"picture")
     assert not tracker.flush(0.5)
     server.start()
-    assert tracker.flush(60)
+    assert tracker.flush(600)
 
     server.signal(signal.SIGSTOP)
     for step in range(20, 30):
@@ -61,7 +61,7 @@ def test_a_killed_and_a_hanging_server_lose_and_double_nothing(server, tmp_path)
     later = open_tracker(config, str(tmp_path), "masks", tmp_path / "spool")
     later.start_sweep("s", "sweep", {}, {})
     later.log_rows("t0", rows(range(30)))  # a restarted driver tells everything again
-    later.close(timeout_s=60)
+    later.close(timeout_s=600)
 
     client = open_client(find_place(config, "runs"))
     runs = client.search_runs([later.links().experiment_id])

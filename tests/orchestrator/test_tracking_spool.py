@@ -110,14 +110,14 @@ def test_calls_without_room_on_the_disk_wait_in_memory_and_are_delivered_in_orde
     store = Store()
     tracker = open_spool(store, full_disk.folder / "spool")
     start(tracker)
-    assert tracker.flush(60)
+    assert tracker.flush(600)
     full_disk.fill()
     for step in range(40):
         tracker.log_rows("t0", [row(step, **{f"metric_{n}": float(step) for n in range(40)})])
     tracker.log_artifact("t0", "page.html", b"x" * 65536)
     assert not tracker.flush(0.2)
     full_disk.free()
-    assert tracker.flush(60)
+    assert tracker.flush(600)
     tracker.close()
     assert values(store, "t0", "metric_0") == [float(step) for step in range(40)]
     assert store.runs["t0"].artifacts == {}

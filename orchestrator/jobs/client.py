@@ -19,6 +19,7 @@ from ray.job_submission import JobSubmissionClient
 
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
+from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
 from orchestrator.sweep.auth import find_token
 from orchestrator.text import command_text
 
@@ -150,6 +151,9 @@ class JobsClient:
             raise self._refused("does not answer as expected", err) from None
 
     def _refused(self, what: str, error: BaseException) -> ClusterError:
+        limit = find_open_files_limit(error)
+        if limit is not None:
+            return ClusterError(f"cannot ask {self.head.url} ({limit}); {OPEN_FILES_REMEDY}")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = lines[-1] if lines else type(error).__name__
         check = command_text("doctor", "--address", self.head.url)
@@ -181,7 +185,9 @@ def connect(
                 url, headers=headers, verify=ca_file if ca_file is not None else True
             )
         except (RuntimeError, OSError, AuthenticationError) as err:
-            raise ClusterError(f"cannot use the job server at {url}: {err}") from None
+            limit = find_open_files_limit(err)
+            reason = f"{limit}; {OPEN_FILES_REMEDY}" if limit is not None else err
+            raise ClusterError(f"cannot use the job server at {url}: {reason}") from None
     return JobsClient(head, client)
 
 

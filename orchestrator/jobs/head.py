@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from orchestrator.errors import ClusterError
+from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
 from orchestrator.sweep.auth import Token
 
 DEFAULT_PORT = 8265
@@ -146,6 +147,9 @@ def _get(url: str, token: Token | None, context: ssl.SSLContext | None) -> tuple
     except urllib.error.HTTPError as err:
         return err.code, b""
     except (OSError, http.client.HTTPException) as err:
+        limit = find_open_files_limit(err)
+        if limit is not None:
+            raise ClusterError(f"cannot reach {root} ({limit}); {OPEN_FILES_REMEDY}") from None
         reason = getattr(err, "reason", None) or err
         raise ClusterError(
             f"cannot reach {root}: {reason}; is the head running, and is its dashboard port forwarded to here "

@@ -14,7 +14,14 @@ from urllib.parse import unquote, urlsplit
 from orchestrator.config.models import StorageConfig
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, Store, check_open_files, hash_file
+from orchestrator.storage.base import (
+    OPEN_FILES_REMEDY,
+    ObjectInfo,
+    Store,
+    check_open_files,
+    find_open_files_limit,
+    hash_file,
+)
 from orchestrator.storage.check import check_store
 from orchestrator.storage.local import LocalStore, atomic_file, sync
 from orchestrator.storage.memory import MemoryStore
@@ -22,6 +29,7 @@ from orchestrator.storage.s3 import ENDPOINT_VARIABLES, S3Store
 
 __all__ = [
     "ENDPOINT_VARIABLES",
+    "OPEN_FILES_REMEDY",
     "LocalStore",
     "MemoryStore",
     "NotFoundError",
@@ -32,6 +40,7 @@ __all__ = [
     "atomic_file",
     "check_open_files",
     "check_store",
+    "find_open_files_limit",
     "hash_file",
     "open_store",
     "sync",

@@ -11,6 +11,7 @@ import hashlib
 import os
 import resource
 import socket
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from typing import Protocol
 from orchestrator.errors import StorageError
 
 MAX_KEY_BYTES = 1024
+OPEN_FILES_REMEDY = "raise the limit with `ulimit -n`"
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
@@ -119,20 +121,35 @@ def check_open_files(err: BaseException, failed: str, *, or_else: str = "") -> N
     Raises:
         StorageError: The error, or one that it comes from, is that limit.
     """
+    limit = find_open_files_limit(err)
+    if limit is not None:
+        raise StorageError(f"{failed} ({limit}); {OPEN_FILES_REMEDY}{or_else}") from err
+
+
+def find_open_files_limit(err: BaseException) -> str | None:
+    """The limit on open files in words, if an error or one that it comes from is that limit; else None."""
     cause: BaseException | None = err
     while cause is not None:
-        found = _no_descriptor() if isinstance(cause, socket.gaierror) else cause
+        found = _no_descriptor() if _is_of_a_lookup(cause) else cause
         if isinstance(found, OSError) and found.errno in _NO_DESCRIPTORS:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            raise StorageError(
-                f"{failed} ({found.strerror}; this process may hold {limit:,}); raise the limit with `ulimit -n`"
-                f"{or_else}"
-            ) from err
+            return f"{found.strerror}; this process may hold {limit:,}"
         cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _is_of_a_lookup(err: BaseException) -> bool:
+    """Whether looking up a host name failed. A resolver that can open nothing says so in ways of its own.
+
+    It depends on the system's name services: there is no such name, try again, or the `errno` of an earlier call.
+    """
+    frames = traceback.walk_tb(err.__traceback__)
+    is_raised_there = any(frame.f_code.co_name == "getaddrinfo" for frame, _ in frames)
+    return isinstance(err, socket.gaierror) or (isinstance(err, OSError) and is_raised_there)
 
 
 def _no_descriptor() -> OSError | None:
-    """Why no file can be opened, if none can: a resolver without a descriptor says that there is no such name."""
+    """Why no file can be opened, if none can."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as err:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import ray
 
 from orchestrator.errors import ClusterError
+from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0
@@ -84,12 +85,15 @@ def watch(
 
 
 def answers(process: Watched) -> bool:
-    """Whether it takes a connection."""
+    """Whether it takes a connection; True where this process can open none, which says nothing of the other."""
     try:
         with socket.create_connection((process.host, process.port), timeout=_CONNECT_LIMIT_S):
             return True
-    except OSError:
-        return False
+    except OSError as err:
+        limit = find_open_files_limit(err)
+        if limit is not None:
+            _log.warning("cannot ask the %s (%s); %s", process.name, limit, OPEN_FILES_REMEDY)
+        return limit is not None
 
 
 def lost_error(process: Watched) -> ClusterError:

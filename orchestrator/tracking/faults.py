@@ -1,6 +1,6 @@
 """What an error of MLflow, SQLAlchemy, HTTP or a disk means: refused, gone for now, or of no use until someone acts.
 
-Pure: an error in, one of ours out, with one line that says what, where and the remedy. Other libraries' errors are told
+An error in, one of ours out, with one line that says what, where and the remedy. Other libraries' errors are told
 by their texts and codes, as they pass from one to the next before they come here. Called by `mlflow` and `checks`.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import TrackingError
+from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
 from orchestrator.tracking.base import UnavailableError, UnusableError
 
 _REFUSED_CALL = frozenset(
@@ -82,6 +83,9 @@ def as_ours(uri: str, error: BaseException) -> TrackingError:
     """One of our errors for one that came from below: its kind says whether waiting, or repeating, can help."""
     chain = list(_chain(error))
     where = mask_secrets(uri)
+    limit = find_open_files_limit(error)
+    if limit is not None:
+        return UnavailableError(f"{where} cannot be reached ({limit}); {OPEN_FILES_REMEDY}")
     lasting = _lasting(chain)
     if lasting:
         return UnusableError(f"{where}: {lasting}")

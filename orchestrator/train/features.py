@@ -26,6 +26,7 @@ from jepa_core.encoder import Encoder, ImageSize, image_size
 from jepa_core.probes.result import batched
 from jepa_core.step import prepare_images
 from orchestrator.errors import CheckpointError, ConfigError, Fault
+from orchestrator.storage import check_open_files
 
 _BATCH_IMAGES = 128
 _CONCATENATED = 4
@@ -131,6 +132,7 @@ def open_timm(name: str, weights: str | None, *, pretrained: bool) -> TimmModel:
         if weights is not None:
             model.load_state_dict(load_safetensors(Path(weights).read_bytes()), strict=True)
     except Exception as err:  # timm and the hub raise errors of many kinds, none of which says what to do
+        check_open_files(err, f"timm:{name}: cannot load the weights")
         raise CheckpointError(
             f"timm:{name}: {type(err).__name__}: {err}; give a safetensors file of this very model with --weights"
         ) from err

@@ -1,11 +1,14 @@
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from open_files import no_open_files_left
 
 from orchestrator.errors import ClusterError
-from orchestrator.jobs.head import check_version, head_url, inspect_head, is_loopback
+from orchestrator.jobs.client import JobsClient
+from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
 from orchestrator.sweep.auth import Token
 
 TOKEN = Token(value="t" * 32, source="a test")
@@ -120,6 +123,28 @@ def test_a_wrong_token_is_named_by_its_source_and_never_shown(serve):
 def test_a_closed_port_is_unreachable_and_says_how_to_forward_it():
     with pytest.raises(ClusterError, match=r"cannot reach http://127.0.0.1:9.*ssh -L"):
         inspect_head("http://127.0.0.1:9", TOKEN)
+
+
+def test_a_process_that_can_open_nothing_does_not_call_the_head_unreachable():
+    with (
+        no_open_files_left(),
+        pytest.raises(ClusterError, match=r"Too many open files.*ulimit -n") as refused,
+    ):
+        inspect_head("http://127.0.0.1:9", TOKEN)
+    assert "ssh -L" not in str(refused.value)
+
+
+def test_a_process_that_can_open_nothing_says_so_of_the_job_server_too():
+    class Client:
+        def list_jobs(self):
+            socket.create_connection(("127.0.0.1", 9))
+
+    jobs = JobsClient(Head(url="http://head:8265", ray_version="2.60.0", auth_mode="token"), Client())
+    with (
+        no_open_files_left(),
+        pytest.raises(ClusterError, match=r"ask http://head:8265 \(Too many open files"),
+    ):
+        jobs.jobs()
 
 
 def test_another_web_server_is_not_taken_for_a_head(serve):

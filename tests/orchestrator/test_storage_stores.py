@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +19,14 @@ from s3_server import S3Server
 
 from orchestrator.config.models import StorageConfig
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage import LocalStore, MemoryStore, S3Store, Store, open_store
+from orchestrator.storage import (
+    LocalStore,
+    MemoryStore,
+    S3Store,
+    Store,
+    find_open_files_limit,
+    open_store,
+)
 from orchestrator.storage import s3 as s3_module
 
 
@@ -310,6 +319,36 @@ def test_the_limit_on_open_files_is_no_network_error(
         store.read("a")
     with pytest.raises(StorageError, match=r"storage\.endpoint_url"):
         store.read("a")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        OSError(errno.EINVAL, "Invalid argument"),
+    ],
+)
+def test_the_limit_on_open_files_is_told_however_a_resolver_puts_it(
+    answer: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise answer
+
+    monkeypatch.setattr(s3_module, "_MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    there = StorageConfig(endpoint_url="http://storage.invalid:9", region="us-east-1", anonymous=True)
+    store = open_store("s3://bucket", there)
+    with pytest.raises(StorageError, match=r"storage\.endpoint_url"):
+        store.read("a")
+    with no_open_files_left(), pytest.raises(StorageError, match=r"Too many open files.*ulimit -n"):
+        store.read("a")
+
+
+def test_a_server_that_refuses_is_no_limit_on_open_files() -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    with no_open_files_left():
+        assert find_open_files_limit(refused) is None
 
 
 def test_the_limit_on_open_files_is_told_for_local_stores(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from open_files import no_open_files_left
 
 from orchestrator.errors import ClusterError
 from orchestrator.sweep.watchdog import Silence, Watched, answers, watch
@@ -60,6 +61,16 @@ def test_a_closed_port_is_reported_once_as_lost() -> None:
     watch((process,), threading.Event(), errors.append)
     assert [error.exit_code for error in errors] == [7]
     assert f"raylet at 127.0.0.1:{process.port}" in str(errors[0])
+
+
+def test_a_process_that_can_open_nothing_does_not_take_the_others_for_dead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    process = Watched(name="raylet", host="127.0.0.1", port=9, limit_s=0.0)
+    with no_open_files_left():
+        assert answers(process)
+    assert "cannot ask the raylet (Too many open files" in caplog.text
+    assert not answers(process)
 
 
 @pytest.fixture

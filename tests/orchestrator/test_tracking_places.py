@@ -3,6 +3,7 @@ import re
 import shutil
 
 import pytest
+from open_files import no_open_files_left
 from sqlalchemy import make_url
 
 from orchestrator.config.models import TrackingConfig
@@ -162,3 +163,11 @@ def test_a_store_that_answers_is_reachable_and_a_dead_server_is_not(tmp_path):
     check_reachable(find_place(TrackingConfig(), str(tmp_path)))
     with pytest.raises(UnavailableError, match="cannot be reached"):
         check_reachable(find_place(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path)))
+
+
+def test_a_process_that_can_open_nothing_does_not_call_the_server_dead(tmp_path):
+    place = find_place(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path))
+    with pytest.raises(UnavailableError, match="Connection refused"):
+        check_reachable(place)
+    with no_open_files_left(), pytest.raises(UnavailableError, match=r"Too many open files.*ulimit -n"):
+        check_reachable(place)

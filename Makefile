@@ -1,11 +1,17 @@
-# The front door. `make demo` and `make test` need nothing but Python 3.11+ and make; they build .venv on first use.
+# The front door. `make demo` and `make test` need nothing but Python and make; they build .venv on first use.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+CHECK_STAMP := $(VENV)/.installed-check
+# Another package index, for a build of torch that PyPI lacks; and the program that installs, else uv or pip as found.
+export TORCH_INDEX ?=
+export INSTALLER ?=
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 10
+WHEEL_ARGS ?=
 
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -16,13 +22,24 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
+# What each target uses beside a sweep's own packages: one stamp each, renewed when the packages change.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,s3-test]'
-	@touch $(STAMP)
+	@sh infra/environment.sh '$(PYTHON)' '$(VENV)'
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	@sh infra/environment.sh '$(PYTHON)' '$(VENV)' test,export,s3-test
+	@touch $@
+
+$(CHECK_STAMP): $(STAMP)
+	@sh infra/environment.sh '$(PYTHON)' '$(VENV)' check
+	@touch $@
+
+test test-all bench chaos: $(TEST_STAMP)
+check format: $(CHECK_STAMP)
 
 .PHONY: env
-env: $(STAMP) ## Make the environment in .venv
+env: $(STAMP) ## Make the environment of a sweep in .venv
 
 .PHONY: demo
 demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the embedded scenes (4 to 6 minutes on 2 cores)
@@ -43,6 +60,10 @@ check: $(STAMP) ## Lint, format check, types, import layers, manifests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python infra/validate.py
+
+.PHONY: wheel
+wheel: $(STAMP) ## Build wheel and source archive into dist/, look into them, and run a small sweep with the wheel
+	$(BIN)/python infra/check_wheel.py $(WHEEL_ARGS)
 
 .PHONY: format
 format: $(STAMP) ## Format and fix what can be fixed

@@ -36,7 +36,7 @@ $(CHECK_STAMP): $(STAMP)
 	@touch $@
 
 test test-all bench chaos: $(TEST_STAMP)
-check format: $(CHECK_STAMP)
+check format vit-defaults: $(CHECK_STAMP)
 
 .PHONY: env
 env: $(STAMP) ## Make the environment of a sweep in .venv

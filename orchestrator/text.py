@@ -59,6 +59,12 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def counted(count: float, noun: str) -> str:
+    """A count with its noun, which ends in `s` unless it is one: `1 image`, `1,200 images`, `0.5 GPUs`."""
+    figure = f"{count:,}" if isinstance(count, int) else f"{count:,g}"
+    return f"{figure} {noun}" if count == 1 else f"{figure} {noun}s"
+
+
 def json_able(value: Any) -> Any:
     """The same as JSON knows it: NaN and infinity, for which JSON has no word, become null; what is unknown, text."""
     if isinstance(value, Mapping):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.main import app, emit, json_option
+from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from jepa_core.measure import StepMeasurement
@@ -50,7 +51,7 @@ def step(
 
     from orchestrator.config import default_config, load_config
 
-    config = load_config(file, overrides) if file else default_config(overrides)
+    config = default_config(overrides) if file is None else load_config(file, overrides)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     found = _measure(config, where, batch_size or config.train.batch_size // config.train.num_workers, steps)
     emit(
@@ -87,7 +88,7 @@ def _table(found: StepMeasurement) -> str:
         "predictor": found.flops.predictor / 3,
         "backward": (found.flops.context_encoder + found.flops.predictor) * 2 / 3,
     }
-    lines = [f"{found.device}: batch {found.batch_size}, mean of {found.num_steps} steps", ""]
+    lines = [f"{found.device}: batch {found.batch_size}, mean of {counted(found.num_steps, 'step')}", ""]
     lines.append(f"{'phase':<12}{'ms':>10}{'share':>8}{'GFLOP/s':>11}")
     rest = found.step_s - sum(found.phases_s.values()) - found.masks_s
     rows = {**found.phases_s, "masks": found.masks_s, "other": max(0.0, rest)}

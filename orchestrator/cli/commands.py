@@ -18,6 +18,8 @@ from orchestrator.cli.main import (
     optional_config_argument,
     runs_option,
 )
+from orchestrator.cli.streams import outlive_reader
+from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
@@ -112,7 +114,15 @@ def train(
     else:
         config = load_config(str(file), overrides)
         config = trial_config(config, {}, config.train.seed)
-    _run(config, sweep_id=run_id, address=address, num_cpus=num_cpus, dry_run=dry_run, as_json=as_json)
+    _run(
+        config,
+        sweep_id=run_id,
+        address=address,
+        num_cpus=num_cpus,
+        dry_run=dry_run,
+        as_json=as_json,
+        origin="" if from_best is None else f"best of {from_best}",
+    )
 
 
 def _scaled_up(sweep_id: str, runs: Runs, overrides: tuple[str, ...]) -> RunConfig:
@@ -141,16 +151,18 @@ def execute(
     num_cpus: int | None,
     revive: tuple[str, ...] = (),
     register: bool = True,
+    origin: str = "",
 ) -> SweepRecord:
     """Run a configuration with live progress and its report; returns what came of it.
 
-    `register` registers the recommended encoder in MLflow.
+    `register` registers the recommended encoder in MLflow. `origin` says what a run that is no search is for.
     """
     from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.views import watching
     from orchestrator.report import log_preview, log_report
     from orchestrator.sweep.runner import SweepRequest, run_sweep
 
+    outlive_reader()
     with watching(config) as observer:
         return run_sweep(
             SweepRequest(
@@ -159,6 +171,7 @@ def execute(
                 sweep_id=sweep_id,
                 resume=sweep_id is not None,
                 revive=revive,
+                origin=origin,
                 address=address,
                 num_cpus=num_cpus,
                 on_started=log_preview,
@@ -177,6 +190,7 @@ def _run(
     dry_run: bool,
     as_json: bool,
     revive: tuple[str, ...] = (),
+    origin: str = "",
 ) -> None:
     from orchestrator.sweep.planning import describe_plan
 
@@ -193,7 +207,9 @@ def _run(
         plan = describe_plan(config, earlier=earlier)
         emit(as_json, plan.to_json(), plan.text())
         return
-    record = execute(config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive)
+    record = execute(
+        config, sweep_id=sweep_id, address=address, num_cpus=num_cpus, revive=revive, origin=origin
+    )
     conclude(config, record, as_json=as_json)
 
 
@@ -210,7 +226,9 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     if record.state == "finished" and record.is_exhausted:
         left = sum(not trial.done for trial in record.trials.values())
         extend = runs.command("extend", sweep_id, then=("--set", "budget.KEY=HOURS"))
-        click.echo(f"the budget is spent, {left} trials are not done; a larger one: {extend}", err=True)
+        click.echo(
+            f"the budget is spent, not done: {counted(left, 'trial')}; a larger one: {extend}", err=True
+        )
     if record.state in ("interrupted", "paused"):
         click.echo(f"go on with: {runs.command('resume', sweep_id)}", err=True)
     warn_undelivered(config, sweep_id)
@@ -278,7 +296,8 @@ def doctor(
     cluster = None
     if address is not None:
         cluster = ClusterAccess(address=address, token_file=token_file, ca_file=ca_file)
-    findings = examine(load_config(file, overrides) if file else default_config(), cluster)
+    config = default_config(overrides) if file is None else load_config(file, overrides)
+    findings = examine(config, cluster)
     width = max(len(finding.name) for finding in findings)
     text = "\n".join(f"{finding.mark}  {finding.name:<{width}}  {finding.text}" for finding in findings)
     emit(as_json, [finding.to_json() for finding in findings], text)

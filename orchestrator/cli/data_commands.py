@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.main import app, emit, json_option, runs_option
+from orchestrator.cli.streams import outlive_reader
+from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
@@ -90,8 +92,9 @@ def pack(
     if shorter_side_px is not None and reencode is None:
         raise click.UsageError("--shorter-side-px changes images: give --reencode QUALITY too")
     smaller = None if reencode is None else Reencode(shorter_side_px=shorter_side_px, quality=reencode)
-    config = _config(source, overrides, allow_loss=allow_loss)
+    config, packed = _config(source, overrides, allow_loss=allow_loss), _config(uri, overrides)
     remarks = survey_source(config).remarks
+    outlive_reader()
     with telling() as tell:
         pack_dataset(
             source,
@@ -101,7 +104,7 @@ def pack(
             settings=PackSettings(shard_size_mb=shard_size_mb, reencode=smaller, workers=workers),
             progress=tell,
         )
-    _show(_config(uri, overrides), each=False, as_json=as_json, remarks=remarks)
+    _show(packed, each=False, as_json=as_json, remarks=remarks)
 
 
 @shards.command()
@@ -134,8 +137,8 @@ def verify(uri: str, decode: bool, overrides: tuple[str, ...], as_json: bool) ->
     )
     if found.copy_uri:
         sound += f"; this is the packed copy at {found.copy_uri}, {uri} itself holds no shards"
-    head = f"{found.num_shards:,} shards, {found.num_samples:,} samples checked: {checked}"
-    verdict = f"{len(found.faults):,} faults" if found.faults else sound
+    head = f"{counted(found.num_shards, 'shard')}, {counted(found.num_samples, 'sample')} checked: {checked}"
+    verdict = counted(len(found.faults), "fault") if found.faults else sound
     data = {
         "num_shards": found.num_shards,
         "num_samples": found.num_samples,
@@ -198,7 +201,7 @@ def quarantine(
             "borne": bearable(total, config.data.max_bad_fraction),
         }
     lines = _fault_lines(faults) + [
-        f"{split}: {count['bad_samples']:,} of {count['samples']:,} samples cannot be used; "
+        f"{split}: {count['bad_samples']:,} of {counted(count['samples'], 'sample')} cannot be used; "
         f"a run bears {count['borne']:,}"
         for split, count in counts.items()
     ]
@@ -242,7 +245,7 @@ def _show_entries(entries: Sequence[BadSample], who: str, *, as_json: bool) -> N
     emit(
         as_json,
         data,
-        "\n".join([*_fault_lines(faults), f"{total:,} samples were left out {who}"]),
+        "\n".join([*_fault_lines(faults), f"left out {who}: {counted(total, 'sample')}"]),
     )
 
 

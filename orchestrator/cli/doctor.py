@@ -16,7 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.config import RunConfig
-from orchestrator.errors import OrchestratorError
+from orchestrator.config.uris import absolute_path
+from orchestrator.errors import OrchestratorError, StorageError
+from orchestrator.text import counted
 
 _MIN_FREE_GB = 5.0
 _MIN_SHARED_GB = 0.5
@@ -73,6 +75,12 @@ def examine(config: RunConfig, cluster: ClusterAccess | None = None) -> list[Fin
             findings += check()
         except OrchestratorError as err:
             findings.append(Finding(name=name, text=str(err), exit_code=err.exit_code))
+        except (OSError, RuntimeError) as err:  # a refusal of the system, or links that lead in a circle
+            said = (
+                f"{err.filename}: {err.strerror}" if isinstance(err, OSError) and err.filename else str(err)
+            )
+            text = f"{said}; check the place and its permissions"
+            findings.append(Finding(name=name, text=text, exit_code=StorageError.exit_code))
     return findings
 
 
@@ -86,7 +94,7 @@ def _devices(config: RunConfig) -> Iterator[Finding]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding(name="cpu", text=f"{cores} cores usable by this process")
+    yield Finding(name="cpu", text=f"{counted(cores, 'core')} usable by this process")
     if not torch.cuda.is_available():
         wants = config.train.gpus_per_worker not in ("auto", 0)
         text = "no GPU visible; training runs on the CPU"
@@ -135,7 +143,7 @@ def _disk(config: RunConfig) -> Iterator[Finding]:
     if not (runs := Runs.of(config.storage)).is_bucket:
         places["runs"] = str(runs.local_folder)
     for name, place in places.items():
-        folder = Path(place).expanduser().resolve()
+        folder = absolute_path(place)
         while not folder.exists():
             folder = folder.parent
         free_gb = shutil.disk_usage(folder).free / 1e9

@@ -9,12 +9,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.doctor import Finding
 from orchestrator.config import RunConfig
+from orchestrator.config.uris import absolute_path, local_path
 from orchestrator.errors import DataError, StorageError
+from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.cli.doctor import ClusterAccess
@@ -79,7 +80,7 @@ def plan(config: RunConfig) -> Iterator[Finding]:
     check_initial(config)
     warm_start(config)
     planned = plan_sweep(config)
-    yield Finding(name="plan", text=f"{len(planned.trials)} trials are known beforehand")
+    yield Finding(name="plan", text=f"known beforehand: {counted(len(planned.trials), 'trial')}")
     for note in planned.notes:
         yield Finding(name="plan", text=note)
 
@@ -100,13 +101,13 @@ def data(config: RunConfig) -> Iterator[Finding]:
 
     if config.data.source == "scenes":
         images = config.data.scenes_train_images + config.data.scenes_test_images
-        yield Finding(name="data", text=f"embedded scenes, {images:,} images, packed on first use")
+        yield Finding(name="data", text=f"embedded scenes, {counted(images, 'image')}, packed on first use")
         return
-    local = Path(config.data.source).expanduser()
+    local = local_path(config.data.source)
     is_folder = "://" not in config.data.source and split_pattern(config.data.source)[1] is None
     if is_folder and not local.exists():
         raise DataError(
-            f"data.source: nothing at {local.resolve()}; give a folder, an s3:// prefix or `scenes`"
+            f"data.source: nothing at {absolute_path(str(local))}; give a folder, an s3:// prefix or `scenes`"
         )
     try:
         shards = open_shards(config.data.source, config.data, config.storage)
@@ -125,8 +126,8 @@ def data(config: RunConfig) -> Iterator[Finding]:
     num_shards, num_workers = len(shards.splits.get(config.data.train_split, ())), config.train.num_workers
     if num_shards < num_workers:
         text = (
-            f"{num_shards} training shards for {num_workers} workers: several nodes read each shard; pack smaller "
-            "ones (`orchestrator shards pack`)"
+            f"{counted(num_shards, 'training shard')} for {counted(num_workers, 'worker')}: several nodes read each "
+            "shard; pack smaller ones (`orchestrator shards pack`)"
         )
         yield Finding(name="shards", text=text, warning=True)
 

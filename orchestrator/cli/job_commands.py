@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.streams import outlive_reader
 from orchestrator.errors import OrchestratorError
 from orchestrator.text import command_text
 
@@ -268,6 +269,7 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
     from orchestrator.sweep.runner import SweepRequest, run_sweep
 
     config = load_config(file, overrides)
+    outlive_reader()
     with _telling(), watching(config) as observer:
         record = run_sweep(
             SweepRequest(

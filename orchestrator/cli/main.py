@@ -15,7 +15,8 @@ import click
 
 from orchestrator import __version__
 from orchestrator.cli.proxies import spare_loopback
-from orchestrator.errors import OrchestratorError
+from orchestrator.cli.streams import READER_GONE_EXIT_CODE, ReaderGoneError, safe_streams
+from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.text import json_able
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _EPILOG = (
     "Exit codes: 0 done, 1 unexpected, 2 configuration, 3 data, 4 storage, 5 tracking, 6 training, 7 cluster, "
-    "130 interrupted."
+    "130 interrupted, 141 nobody reads the output any more."
 )
 
 
@@ -33,6 +34,15 @@ class Commands(click.Group):
     """A group that lists each command with its whole first paragraph; stock click cuts it at 45 characters."""
 
     group_class = type
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click takes any broken pipe, a server's too, for a reader of the output that left."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as err:
+            raise StorageError(
+                f"{err.filename or 'a connection'}: broken off ({err.strerror}); try again"
+            ) from err
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list; long lines are wrapped."""
@@ -88,6 +98,14 @@ def main() -> None:
     """Run the command line; the entry point of the installed script."""
     spare_loopback()
     try:
+        with safe_streams():
+            _run()
+    except ReaderGoneError:  # `head` for one has seen enough
+        sys.exit(READER_GONE_EXIT_CODE)
+
+
+def _run() -> None:
+    try:
         app_with_commands().main(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
@@ -101,9 +119,11 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except ReaderGoneError:
+        raise
+    except OSError as err:
+        click.echo(f"error: {_refused(err)}", err=True)
+        sys.exit(StorageError.exit_code)
     except Exception as err:
         click.echo(_unexpected(err), err=True)
         sys.exit(1)
@@ -115,16 +135,31 @@ def _as_raised(error: OrchestratorError) -> BaseException:
     return cause if isinstance(cause, OrchestratorError) else error
 
 
+def _refused(error: OSError) -> str:
+    """What the operating system refuses, in a line; no fault of ours, but its traceback is kept too."""
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    said = f"{' and '.join(places)}: {error.strerror}" if places else " ".join(str(error).split())[:300]
+    return f"{said}; check the place, its permissions and free space{_kept(error, ' (traceback: {})')}"
+
+
 def _unexpected(error: Exception) -> str:
     """What to say of an error that nobody foresaw; its traceback goes to a file, for whoever mends it."""
-    handle, path = tempfile.mkstemp(prefix="orchestrator-error-", suffix=".txt")
-    with os.fdopen(handle, "w") as file:
-        file.write("".join(traceback.format_exception(error)))
     said = " ".join(str(error).split())[:300]
     return (
         f"error: unexpected {type(error).__name__}: {said}\n"
-        f"This is a fault of orchestrator's own; please report it with {path}"
+        f"This is a fault of orchestrator's own; please report it{_kept(error, ' with {}')}"
     )
+
+
+def _kept(error: Exception, form: str) -> str:
+    """Write the traceback to a file and say where; empty where no file can be written."""
+    try:
+        handle, path = tempfile.mkstemp(prefix="orchestrator-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return ""
+    return form.format(path)
 
 
 def config_argument(command: F) -> F:

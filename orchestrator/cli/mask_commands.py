@@ -44,7 +44,7 @@ def preview(
     config, audit = _audited(file, overrides)
     with telling() as tell:
         shards = prepare_data(config, progress=tell)
-        tell(f"drawing {min(most, len(audit.geometries))} of {len(audit.geometries)} geometries")
+        tell(f"drawing {min(most, len(audit.geometries))} of the geometries: {len(audit.geometries)}")
         pictures = previews(audit, images_from(config, shards, images), most=most)
     folder = _folder(config, out)
     paths = [_write(folder / f"{name}.png", data) for name, data in pictures.items()]
@@ -66,15 +66,17 @@ def audit(file: str, overrides: tuple[str, ...], out: str | None, as_json: bool)
     config, found = _audited(file, overrides)
     folder = _folder(config, out)
     page = _write(folder / "audit.html", render_audit(config.name, found).encode())
-    _write(folder / "coverage.png", coverage_picture(found, most=_MAX_MAPS))
-    _write(folder / "audit.json", json.dumps(json_able(found.to_json()), indent=1).encode())
+    picture = _write(folder / "coverage.png", coverage_picture(found, most=_MAX_MAPS))
+    figures = _write(folder / "audit.json", json.dumps(json_able(found.to_json()), indent=1).encode())
     lines = [align(audit_rows(found)), "", *(f"  {line}" for line in LEGEND)]
     if len(found.geometries) == 1:
         lines += ["", coverage_text(found.geometries[0])]
     notes = (*found.notes, *found.warnings)
     remarks = [f"note: {note}" for note in notes[:_MAX_NOTES]]
     remarks += [f"and {len(notes) - _MAX_NOTES} more notes, on the page"] if len(notes) > _MAX_NOTES else []
-    emit(as_json, {**found.to_json(), "page": page}, "\n".join([*lines, "", *remarks, f"page: {page}"]))
+    written = [f"page: {page}", f"picture: {picture}", f"figures: {figures}"]
+    places = {"page": page, "picture": picture, "figures": figures}
+    emit(as_json, {**found.to_json(), **places}, "\n".join([*lines, "", *remarks, *written]))
 
 
 def _audited(file: str, overrides: tuple[str, ...]) -> tuple[RunConfig, SweepAudit]:
@@ -98,7 +100,7 @@ def _folder(config: RunConfig, out: str | None) -> Path:
 
 
 def _write(path: Path, data: bytes) -> str:
-    """Write a file and its folder; returns the path.
+    """Write a file and its folder; returns where it is, from the root.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -110,4 +112,4 @@ def _write(path: Path, data: bytes) -> str:
         raise StorageError(
             f"{path}: cannot be written ({err.strerror or err}); choose another --out"
         ) from err
-    return str(path)
+    return str(path.absolute())

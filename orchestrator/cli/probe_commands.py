@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.main import app, emit, json_option, runs_option
+from orchestrator.cli.streams import outlive_reader
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
@@ -69,6 +70,7 @@ def probe(
     from orchestrator.train.probing import run_evaluations
 
     wanted = _evaluations(evaluations)
+    outlive_reader()
     if target.startswith("timm:"):
         found = None
         config, model = _timm(target, file, overrides, weights, pretrained)
@@ -107,7 +109,7 @@ def _timm(
     from orchestrator.config import default_config, load_config
     from orchestrator.train.features import open_timm
 
-    config = load_config(file, overrides) if file else default_config(overrides)
+    config = default_config(overrides) if file is None else load_config(file, overrides)
     return config, open_timm(target.removeprefix("timm:"), weights, pretrained=pretrained)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from orchestrator.cli.streams import is_live
+
 
 @contextmanager
 def telling(stream: TextIO | None = None) -> Iterator[Callable[[str], None]]:
     """A function that shows one line of progress; on a terminal each takes the place of the one before."""
     stream = stream or sys.stderr
-    if not stream.isatty():
+    if not is_live(stream):
 
         def tell(text: str) -> None:
             stream.write(f"{text}\n")

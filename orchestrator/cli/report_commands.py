@@ -122,8 +122,9 @@ def reproduce(
     if dry_run:
         click.echo(dump(config).rstrip())
         return
+    origin = f"reproduction of {found.record.sweep_id}/{trial.trial_id}"
     # Not registered: a repetition, of whichever trial, is not the sweep's best encoder.
-    record = execute(config, sweep_id=None, address=address, num_cpus=num_cpus, register=False)
+    record = execute(config, sweep_id=None, address=address, num_cpus=num_cpus, register=False, origin=origin)
     warn_undelivered(config, record.sweep_id)
     result = compare_outcomes(trial, record.in_order()[0], then=found.record, now=record)
     emit(as_json, result.to_json(), result.text())
@@ -162,7 +163,7 @@ def ui(file: str | None, runs: str, port: int) -> None:
     from orchestrator.sweep.runs import Runs
     from orchestrator.tracking import check_place, find_place, ui_command, ui_environment
 
-    config = load_config(file) if file else default_config()
+    config = default_config() if file is None else load_config(file)
     root = Runs(uri=runs) if file is None else Runs.of(config.storage)
     place = find_place(config.tracking, str(root.local_folder))
     if place.remote:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option, runs_option
+from orchestrator.cli.main import app, emit, json_option, optional_config_argument, runs_option
+from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
@@ -23,17 +24,18 @@ _REFRESH_S = 2.0
 @runs_option
 @json_option
 def list_all(runs: Runs, as_json: bool) -> None:
-    """List the sweeps of a folder, newest first."""
+    """List the sweeps, runs and reproductions of a folder, newest first."""
     from orchestrator.sweep.status import list_sweeps
 
     found = list_sweeps(runs.store())
-    lines = []
+    lines = [] if not found else [f"{'id':<44}  {'kind':<12}  {'state':<12} {'done':<18} hours"]
     for status in found:
         trials = status.record.trials.values()
-        done = f"{sum(trial.done for trial in trials)} of {len(trials)} trials"
+        done = f"{sum(trial.done for trial in trials)} of {counted(len(trials), 'trial')}"
         hours = status.ledger()
         lines.append(
-            f"{status.record.sweep_id:<44}  {status.state:<12} {done:<18} {hours.total.total:.3f} {hours.device} hours"
+            f"{status.record.sweep_id:<44}  {status.kind:<12}  {status.state:<12} {done:<18} "
+            f"{hours.total.total:.3f} {hours.device} hours"
         )
     emit(as_json, [status.to_json() for status in found], "\n".join(lines) or f"no sweeps in {runs.uri}")
 
@@ -191,7 +193,7 @@ def recorded_config(sweep_id: str, overrides: tuple[str, ...], runs: Runs) -> Ru
     found = _open(runs, sweep_id)
     found.refresh()
     source = f"{found.store.uri}/config.yaml"
-    config = parse_config(found.store.read("config.yaml").decode(), source=source)
+    config = parse_config(found.store.read("config.yaml"), source=source)
     placed = runs.placed(config, found.record.folder)
     changed = parse_config(dump(placed), source=source, overrides=overrides)
     if changed.storage.uri != placed.storage.uri:
@@ -234,7 +236,7 @@ def _open(runs: Runs, sweep_id: str) -> SweepStatus:
 
 
 @app.command()
-@config_argument
+@optional_config_argument
 @click.option(
     "--from", "sweep_id", metavar="SWEEP", required=True, help="The sweep whose curves are replayed."
 )
@@ -242,13 +244,21 @@ def _open(runs: Runs, sweep_id: str) -> SweepStatus:
 @runs_option
 @json_option
 def simulate(
-    file: str, overrides: tuple[str, ...], sweep_id: str, slots: int, runs: Runs, as_json: bool
+    file: str | None, overrides: tuple[str, ...], sweep_id: str, slots: int, runs: Runs, as_json: bool
 ) -> None:
-    """Replay the recorded curves of a sweep under the scheduler, health rules and budget of FILE, in seconds."""
-    from orchestrator.config import load_config
+    """Replay the recorded curves of a sweep under the scheduler, health rules and budget of FILE, in seconds.
+
+    Without FILE, under those of the sweep itself, with what --set changes.
+    """
+    from orchestrator.config import load_config, parse_config
     from orchestrator.sweep.replay import replay
 
     found = _open(runs, sweep_id)
     found.refresh()
-    result = replay(load_config(file, overrides), found.record, num_slots=slots)
+    if file is None:
+        source = f"{found.store.uri}/journal"
+        config = parse_config(found.record.config_text, source=source, overrides=overrides)
+    else:
+        config = load_config(file, overrides)
+    result = replay(config, found.record, num_slots=slots)
     emit(as_json, result.to_json(), result.text())

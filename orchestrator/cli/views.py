@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.messages import log_through
+from orchestrator.cli.streams import is_live
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.follower import Observer
 from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.text import counted
 
 _MAX_ROWS = 30
 _STATE_STYLE = {
@@ -34,7 +36,7 @@ _STATE_STYLE = {
 def watching(config: RunConfig, stream: TextIO | None = None) -> Iterator[Observer]:
     """The observer that fits where the command runs; closed with the block."""
     stream = stream or sys.stderr
-    if stream.isatty():
+    if is_live(stream):
         with _LiveView(config, Console(file=stream)) as live, log_through(live.on_note):
             yield live
     else:
@@ -163,7 +165,7 @@ class _LiveView:
     def _footer(self) -> Text:
         trials = self.record.in_order()
         done = sum(trial.done for trial in trials)
-        text = f"{done} of {len(trials)} trials done · {clock(time.monotonic() - self.started_s)} so far"
+        text = f"{done} of {counted(len(trials), 'trial')} done · {clock(time.monotonic() - self.started_s)} so far"
         left_s = seconds_left(self.record, time.time())
         if left_s is not None:
             text += f" · about {clock(left_s)} left"
@@ -182,9 +184,11 @@ def news(event: Mapping[str, Any], record: SweepRecord) -> list[str]:
         return [begun, *(f"note: {note}" for note in event["notes"])]
     if kind == "sweep_resumed":
         done = sum(trial.done for trial in record.trials.values())
-        return [f"sweep {record.sweep_id} goes on: {done} of {len(record.trials)} trials done"]
+        return [f"sweep {record.sweep_id} goes on: {done} of {counted(len(record.trials), 'trial')} done"]
     if kind == "sweep_extended":
-        return [f"trials become longer: {event['train_images']:,} images, {event['before_images']:,} before"]
+        return [
+            f"trials become longer: {counted(event['train_images'], 'image')}, {event['before_images']:,} before"
+        ]
     if kind == "trial_revived":
         trial = record.trials[event["trial_id"]]
         return [f"trial {trial.index:03d} ({trial.name}) is revived: no rule stops it again"]
@@ -215,7 +219,7 @@ def seconds_left(record: SweepRecord, now_s: float) -> float | None:
     starts = [attempt.started for trial in record.trials.values() for attempt in trial.attempts.values()]
     if not seen or not starts:
         return None
-    return left * (now_s - min(starts)) / seen
+    return left * (now_s - min(starts) - record.idle_ms / 1000) / seen
 
 
 def cost_text(record: SweepRecord) -> str:
@@ -235,7 +239,7 @@ def clock(seconds: float) -> str:
 
 def _progress_text(event: Mapping[str, Any], trial: TrialRecord, metric: str) -> str:
     metrics = event["rows"][-1]["metrics"]
-    parts = [f"{event['images']:,} of {trial.total_images:,} images"]
+    parts = [f"{event['images']:,} of {counted(trial.total_images, 'image')}"]
     if "train/loss" in metrics:
         parts.append(f"loss {metrics['train/loss']:.4f}")
     if "train/images_per_s" in metrics:

@@ -20,11 +20,11 @@ from orchestrator.config.models import RunConfig
 from orchestrator.config.point_rules import check_points
 from orchestrator.config.population_rules import check_population
 from orchestrator.config.rules import check_run
-from orchestrator.config.settle import is_set, non_finite, settle, without
+from orchestrator.config.settle import is_set, settle, unwritable, without
 from orchestrator.config.space import searched_keys
 from orchestrator.config.sweep_rules import check_search as check_search_rules
 from orchestrator.config.sweep_rules import check_space_keys
-from orchestrator.config.uris import mask_secrets
+from orchestrator.config.uris import NOT_TEXT, NOT_TEXT_REMEDY, is_text, mask_secrets
 from orchestrator.config.yaml12 import Document, KeyPath, Place
 from orchestrator.errors import ConfigError, Fault
 
@@ -44,13 +44,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return _checked(document, overrides)
 
 
-def parse_config(text: str, *, source: str = "<text>", overrides: Sequence[str] = ()) -> RunConfig:
-    """Like `load_config`, from YAML text.
+def parse_config(text: str | bytes, *, source: str = "<text>", overrides: Sequence[str] = ()) -> RunConfig:
+    """Like `load_config`, from YAML text; bytes must be UTF-8.
 
     Raises:
         ConfigError: With every fault of the text and the overrides.
     """
-    return _checked(yaml12.parse(text, source), overrides)
+    decoded = text if isinstance(text, str) else yaml12.decode(text, source)
+    return _checked(yaml12.parse(decoded, source), overrides)
 
 
 def default_config(overrides: Sequence[str] = ()) -> RunConfig:
@@ -150,6 +151,9 @@ def _override(document: Document, text: str) -> list[Problem]:
         document.values[(text,)] = Place(source="--set", text=text)
         return [Problem(path=(text,), rule="must be key=value")]
     path = key_path(key)
+    if not is_text(value_text):  # YAML would complain of a character and not of a name
+        _note(document, path, Place(source="--set", text=value_text))
+        return [Problem(path=path, rule=NOT_TEXT, remedy=NOT_TEXT_REMEDY)]
     try:
         value = yaml12.parse(value_text, "--set").data
     except ConfigError as error:
@@ -185,7 +189,7 @@ def _note(document: Document, path: KeyPath, place: Place) -> None:
 
 def _validate(document: Document, problems: Sequence[Problem], *, check_search: bool) -> RunConfig:
     """Validate the sections, then the rules between them as far as what they read is sound."""
-    found = [*problems, *non_finite(document.data, ())]
+    found = [*problems, *unwritable(document.data, ())]
     data = without(document.data, [bad for bad in found if is_set(document.data, bad.path)])
     config, more = settle(data, found)
     found += more

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.config.faults import REQUIRED, Problem, path_in_data, problems_of
 from orchestrator.config.fields import variants_of
 from orchestrator.config.models import RunConfig
+from orchestrator.config.uris import NOT_TEXT, NOT_TEXT_REMEDY, is_text
 from orchestrator.config.yaml12 import KeyPath
 
 
@@ -96,14 +97,16 @@ def without(data: Any, problems: Sequence[Problem]) -> Any:
     return kept
 
 
-def non_finite(value: Any, path: KeyPath) -> list[Problem]:
-    """Numbers that are infinite or not a number, wherever they are."""
+def unwritable(value: Any, path: KeyPath) -> list[Problem]:
+    """What no file of settings can hold, wherever it is: numbers that are not finite, names that are no text."""
     if isinstance(value, dict):
-        return [bad for name, item in value.items() for bad in non_finite(item, (*path, name))]
+        return [bad for name, item in value.items() for bad in unwritable(item, (*path, name))]
     if isinstance(value, list):
-        return [bad for index, item in enumerate(value) for bad in non_finite(item, (*path, index))]
+        return [bad for index, item in enumerate(value) for bad in unwritable(item, (*path, index))]
     if isinstance(value, float) and not math.isfinite(value):
         return [Problem(path=path, rule="must be a finite number")]
+    if isinstance(value, str) and not is_text(value):
+        return [Problem(path=path, rule=NOT_TEXT, remedy=NOT_TEXT_REMEDY)]
     return []
 
 

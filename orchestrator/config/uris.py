@@ -8,7 +8,10 @@ masked in messages.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from orchestrator.errors import ConfigError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -18,11 +21,47 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "uc")
 _HOST_AND_PORT = re.compile(r"[\w.-]*[\w-]:\d{1,5}(/.*)?")
 MAX_URI_CHARACTERS = 1024
+NOT_TEXT = "must be UTF-8 text, and some bytes of this name are not"
+NOT_TEXT_REMEDY = "rename it, or give a link to it that has a plain name (`ln -s`)"
 
 
 def mask_secrets(text: str) -> str:
     """Hide credentials and signed parameters in a text that may hold a URI."""
     return _SIGNED.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is text; Python holds a file name's bytes that are no UTF-8 as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def local_path(path: str) -> Path:
+    """A folder or file as a user wrote it, with `~` and `~user` in place.
+
+    Raises:
+        ConfigError: There is no such user, or nobody knows this one's home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = path.split("/")[0]
+        who = "HOME is not set" if user == "~" else f"there is no user {user.removeprefix('~')!r}"
+        raise ConfigError(f"{path}: {who} on this machine; write the folder out") from None
+
+
+def absolute_path(path: str) -> Path:
+    """The same without links and `..`, from the root.
+
+    Raises:
+        ConfigError: There is no such user, or links lead in a circle.
+    """
+    try:
+        return local_path(path).resolve()
+    except (RuntimeError, OSError) as err:
+        reason = "links lead in a circle" if isinstance(err, RuntimeError) else err.strerror
+        raise ConfigError(
+            f"{path}: cannot be followed ({reason}); mend the link, or write the path out"
+        ) from None
 
 
 def check_store_uri(uri: str) -> str:
@@ -32,6 +71,11 @@ def check_store_uri(uri: str) -> str:
         ValueError: Anything else.
     """
     scheme = _check_common(uri)
+    if _HOST_AND_PORT.fullmatch(uri):
+        raise ValueError(
+            "must be a folder or a bucket, not a server; write `s3://bucket/prefix`, and the server in "
+            "storage.endpoint_url"
+        )
     if scheme not in ("", "file", "s3"):
         remedy = "use a folder, `file:///folder` or `s3://bucket/prefix`"
         raise ValueError(f"must be a folder, a file:// or an s3:// URI, not `{scheme}:`; {remedy}")
@@ -98,7 +142,13 @@ def check_endpoint_url(url: str) -> str:
         ValueError: Anything else.
     """
     if _check_common(url) not in ("http", "https") or not re.match(r"(?i)https?://[^/?#]+", url):
-        raise ValueError("must be an http:// or https:// URL; write `https://host:port`")
+        raise ValueError("must be an http:// or https:// URL; write `http(s)://host:port`")
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must name a port from 1 to 65535, or none; write `http(s)://host:port`")
     return url
 
 
@@ -125,8 +175,19 @@ def _check_common(uri: str) -> str:
         raise ValueError("environment variables are not expanded in a file; pass the value with `--set`")
     if _CREDENTIALS.search(uri) or mask_secrets(uri) != uri:
         raise ValueError("must not hold credentials; set them in the environment or in a credentials file")
+    if not is_text(uri):
+        raise ValueError(f"{NOT_TEXT}; {NOT_TEXT_REMEDY}")
+    if uri.startswith("~"):
+        _check_home(uri)
     match = _SCHEME.match(uri)
     return match.group(1).lower() if match else ""
+
+
+def _check_home(path: str) -> None:
+    try:
+        local_path(path)
+    except ConfigError as err:
+        raise ValueError(err.faults[0].rule.partition(": ")[2]) from None
 
 
 def _check_s3(uri: str) -> None:

@@ -126,6 +126,15 @@ def read_text(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _error(source, f"cannot be read: {reason}") from None
+    return decode(content, source)
+
+
+def decode(content: bytes, source: str) -> str:
+    """A file's bytes as text.
+
+    Raises:
+        ConfigError: They are too many, or no UTF-8.
+    """
     if len(content) > MAX_FILE_BYTES:
         raise _error(source, f"must be at most {MAX_FILE_BYTES // 1024} KiB")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -24,6 +24,7 @@ from orchestrator.data.shardset import OpenShard
 from orchestrator.data.sources import HELD_OUT_NAMES, key_hash, split_name
 from orchestrator.errors import DataError
 from orchestrator.storage import Store
+from orchestrator.text import counted
 
 MAX_SHARDS = 1_000_000
 MIN_SHARDS_TO_SPLIT = 10
@@ -184,7 +185,7 @@ def describe_tars(
     splits = assign_splits(keys)
     for number, key in enumerate(keys):
         if progress is not None and number % 50 == 0:
-            progress(f"indexing {store.uri}: {number:,} of {len(keys):,} shards")
+            progress(f"indexing {store.uri}: {number:,} of {counted(len(keys), 'shard')}")
         try:
             info, opened = _describe(store, key, splits[key], cache)
         except DamagedShardError as err:
@@ -196,7 +197,7 @@ def describe_tars(
     num_samples = sum(shard.num_samples for shard in shards)
     if not num_samples:
         known = "".join(f"\n  {note.text()}" for note in notes.notes())
-        files = "1 tar file" if len(keys) == 1 else f"{len(keys):,} tar files"
+        files = counted(len(keys), "tar file")
         raise DataError(
             f"{store.uri}: {files}, but no .jpg, .png or .webp that can be read in them; check the source{known}"
         )

@@ -26,6 +26,7 @@ from orchestrator.data.quarantine import (
 from orchestrator.data.readahead import DOWNLOADS_IN_FLIGHT
 from orchestrator.data.shardset import SampleReader, ShardSet
 from orchestrator.errors import DataError, OrchestratorError
+from orchestrator.text import counted
 
 # C channels, H W pixels, N images of a probe.
 _PROBE_WINDOW_SHARDS = 64
@@ -79,7 +80,7 @@ def load_images(
     rows = [row for row, sample in enumerate(found) if sample is not None]
     if not rows:
         raise DataError(
-            f"{shards.uri}: none of {len(ids)} images of split {split!r} can be used; pack them again"
+            f"{shards.uri}: none of {counted(len(ids), 'image')} of split {split!r} can be used; pack them again"
         )
     kept = [sample for sample in found if sample is not None]
     return LabelledImages(

@@ -25,6 +25,7 @@ from orchestrator.data.notes import Note
 from orchestrator.data.reencode import Reencode, reencoded
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import Store
+from orchestrator.text import counted
 
 Progress = Callable[[str], None]
 PackSample = tuple[str, dict[str, bytes]]
@@ -242,7 +243,7 @@ class _Finished:
             entry: dict[str, Any] = json.loads(self._store.read(key))
         except (NotFoundError, ValueError):
             return None
-        return entry if {"plan", "shard"} <= entry.keys() else None
+        return entry if isinstance(entry, dict) and {"plan", "shard"} <= entry.keys() else None
 
 
 def _is_there(store: Store, info: ShardInfo) -> bool:
@@ -319,12 +320,12 @@ class _Told:
         self._lock = threading.Lock()
         self._next_s = time.monotonic() + 1.0
         if progress is not None:
-            progress(f"{what}: {total:,} images")
+            progress(f"{what}: {counted(total, 'image')}")
 
     def more(self, count: int) -> None:
         with self._lock:
             self._count += count
             now_s = time.monotonic()
             if self._progress is not None and now_s >= self._next_s:
-                self._progress(f"{self._what}: {self._count:,} of {self._total:,} images")
+                self._progress(f"{self._what}: {self._count:,} of {counted(self._total, 'image')}")
                 self._next_s = now_s + _PROGRESS_EVERY_S

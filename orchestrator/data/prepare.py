@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
+from orchestrator.config.uris import local_path
 from orchestrator.data import foreign, sources
 from orchestrator.data.cache import Cache, file_lock
 from orchestrator.data.left_out import LeftOut
@@ -103,7 +104,7 @@ def pack_dataset(
     data = data if data is not None else DataConfig()
     storage = storage if storage is not None else StorageConfig()
     store = open_store(uri, storage)
-    place = hashlib.sha256(store.uri.encode()).hexdigest()[:_NAME_CHARACTERS]
+    place = hashlib.sha256(os.fsencode(store.uri)).hexdigest()[:_NAME_CHARACTERS]
     with file_lock(open_cache(data).folder / "locks" / f"pack-{place}.lock", wait=False) as is_held:
         if not is_held:
             raise DataError(f"{store.uri}: another process is packing here; wait for it")
@@ -113,8 +114,8 @@ def pack_dataset(
 
 def open_cache(data: DataConfig) -> Cache:
     """The node's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
-    folder = Path(data.cache_dir).expanduser() if data.cache_dir is not None else default
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = local_path(data.cache_dir if data.cache_dir is not None else f"{home}/orchestrator")
     return Cache(folder=folder.absolute(), limit_bytes=int(data.cache_size_gb * 1e9))
 
 

@@ -23,6 +23,7 @@ from orchestrator.data.manifest import DamagedShardError
 from orchestrator.data.shardset import OpenShard, SampleReader, ShardSet
 from orchestrator.errors import DataError, StorageError
 from orchestrator.storage import Store
+from orchestrator.text import counted
 
 MAX_BAD_FRACTION = 0.01
 MIN_BAD_SAMPLES = 16
@@ -119,8 +120,8 @@ def check_borne(count: int, limit: int, latest: BadSample) -> None:
     if count > limit:
         what = repr(latest.key) if latest.key else "the shard itself"
         raise DataError(
-            f"{latest.shard}: {count} samples cannot be used, more than {limit} are not borne; the latest is {what} "
-            f"({latest.reason}); repair the data and pack it again, or raise data.max_bad_fraction"
+            f"{latest.shard}: {counted(count, 'sample')} cannot be used, more than {limit} are not borne; the "
+            f"latest is {what} ({latest.reason}); repair the data and pack it again, or raise data.max_bad_fraction"
         )
 
 

@@ -29,6 +29,7 @@ from orchestrator.data.labels import CLASS, Value, parse_values
 from orchestrator.data.manifest import Damage, DamagedShardError, LabelInfo, Manifest, ShardInfo
 from orchestrator.errors import DataError, NotFoundError, StorageError
 from orchestrator.storage import Store, check_open_files
+from orchestrator.text import counted
 
 _MIN_OPEN_SHARDS = 32
 _EMPTY_IMAGE, _NO_IMAGE = BAD_IMAGES = ("empty_image", "no_image")
@@ -448,7 +449,7 @@ def _index_of(cache: Cache, descriptor: int, info: ShardInfo, where: str) -> Sha
         if len(index.keys) == info.num_samples:
             cache.write_index(info.sha256, index.to_json())
     if len(index.keys) != info.num_samples:
-        reason = f"{len(index.keys)} samples where the manifest says {info.num_samples}"
+        reason = f"{counted(len(index.keys), 'sample')} where the manifest says {info.num_samples}"
         if index.damage:
             reason += f" ({index.damage})"
         raise DamagedShardError(where, reason, "pack the data again", index.damage_offset)

@@ -43,6 +43,7 @@ from orchestrator.data.render import encode_png, render_scenes
 from orchestrator.data.shardset import BAD_IMAGES, SampleReader, ShardSet
 from orchestrator.errors import DataError
 from orchestrator.storage import hash_file
+from orchestrator.text import counted
 
 TEST_FRACTION = 0.1
 HELD_OUT_NAMES = (*TEST_NAMES, *VALIDATION_NAMES)
@@ -268,7 +269,7 @@ class IdxSource:
     @property
     def fingerprint(self) -> str:
         """A hash of the files' names, sizes and times."""
-        hashed = hashlib.sha256(str(self.root).encode())
+        hashed = hashlib.sha256(str(self.root).encode(errors="surrogateescape"))
         for path in sorted(self.root.glob("*ubyte*")):
             status = path.stat()
             hashed.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
@@ -292,7 +293,8 @@ class IdxSource:
             labels = read_idx(idx_file(self.root, f"{prefix}-labels-idx1-ubyte"), 1)
             if len(images) != len(labels):
                 raise DataError(
-                    f"{self.root}: {len(images)} {split} images but {len(labels)} labels; fetch them again"
+                    f"{self.root}: {counted(len(images), f'{split} image')} but "
+                    f"{counted(len(labels), 'label')}; fetch them again"
                 )
             if not len(images):
                 raise DataError(f"{self.root}: the {split} files hold no image; fetch them again")

@@ -29,6 +29,7 @@ from orchestrator.data.prepare import (
 from orchestrator.data.shardset import ShardSet
 from orchestrator.data.sizes import HeightAndWidth, size_in_shards, size_in_source
 from orchestrator.data.sources import ImageFolderSource
+from orchestrator.text import counted
 
 SourceKind = Literal["shards", "tars", "scenes", "folder"]
 _KIND_TEXT: Mapping[SourceKind, str] = {
@@ -76,7 +77,7 @@ class Survey:
         """In one line."""
         parts = [f"{split} {count:,}" for split, count in self.num_samples.items()]
         if self.num_shards:
-            parts.append(f"{self.num_shards:,} shards, {self.size_bytes / 1e6:,.1f} MB")
+            parts.append(f"{counted(self.num_shards, 'shard')}, {self.size_bytes / 1e6:,.1f} MB")
         labels = ", ".join(f"{name} ({count})" for name, count in self.num_classes.items())
         parts.append(f"labels {labels}" if labels else "no labels known")
         return f"{self.source}: {_KIND_TEXT[self.kind]}; {'; '.join(parts)}"

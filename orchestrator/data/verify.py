@@ -21,6 +21,7 @@ from orchestrator.data.shardset import OpenShard, ShardSet
 from orchestrator.data.survey import survey_source
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import hash_file
+from orchestrator.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,9 @@ def _verify_one(shards: ShardSet, info: ShardInfo, *, decode: bool) -> list[Shar
         if opened.index.damage:
             faults.append(opened.index.damage)
         if len(opened.index.keys) != info.num_samples:
-            faults.append(f"{len(opened.index.keys)} samples where the manifest says {info.num_samples}")
+            faults.append(
+                f"{counted(len(opened.index.keys), 'sample')} where the manifest says {info.num_samples}"
+            )
         found_faults = [
             ShardFault(shard=info.name, reason=reason, offset=opened.index.damage_offset) for reason in faults
         ]

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.errors import ConfigError
+from orchestrator.text import counted
 
 CONFIG_NAME = "config.yaml"
 MAX_PACKAGE_BYTES = 64 * 2**20
@@ -32,7 +33,7 @@ class Package:
 
     def describe(self) -> str:
         """One line: files and size."""
-        return f"{len(self.files)} files, {len(self.data) / 1e6:.1f} MB to upload"
+        return f"{counted(len(self.files), 'file')}, {len(self.data) / 1e6:.1f} MB to upload"
 
 
 def build_package(

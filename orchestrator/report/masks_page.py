@@ -12,6 +12,7 @@ from PIL import Image
 
 from orchestrator.report.masks_sweep import LEGEND, audit_rows
 from orchestrator.sweep.geometries import GeometryAudit, SweepAudit
+from orchestrator.text import counted
 
 _LOW, _HIGH = np.array([244.0, 248.0, 251.0]), np.array([8.0, 62.0, 92.0])
 _SHAPES_SHOWN = 8
@@ -78,7 +79,7 @@ def _geometry(geometry: GeometryAudit, most_target: float, most_context: float) 
     trials = f", trials {', '.join(geometry.trial_ids)}" if geometry.trial_ids else ""
     caption = (
         f"{audit.grid} patches, context of {spread.mean:.1f} patches ({spread.least:.0f} to {spread.most:.0f}), "
-        f"{audit.num_samples:,} images sampled{trials}"
+        f"{counted(audit.num_samples, 'image')} sampled{trials}"
     )
     return (
         f"<h2>{html.escape(geometry.name)}</h2>"

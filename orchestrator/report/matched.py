@@ -22,6 +22,7 @@ from orchestrator.report.noise import (
 )
 from orchestrator.report.trials import Geometry, TrialSummary
 from orchestrator.sweep.noise import CONFIDENCE, critical_range
+from orchestrator.text import counted
 
 Budget = Literal["images", "FLOPs", "device hours"]
 BUDGETS: tuple[Budget, ...] = ("images", "FLOPs", "device hours")
@@ -67,7 +68,7 @@ class MatchedResult:
                 f"Not measured {where}: no probe near {_budget_text(self.budget, self.at)} "
                 "(set probe.every_images)."
             )
-        interval = f"{self.difference:+.1f} points, 95 % interval {self.low:+.1f} to {self.high:+.1f}"
+        interval = self._interval()
         if self.word == "beats":
             loser = self.second if self.winner == self.first else self.first
             text = f"{self.winner} beats {loser} {where} ({interval})."
@@ -81,12 +82,56 @@ class MatchedResult:
             text += f" {self.cut} was read at {_budget_text(self.budget, self.at)}, before its end."
         return text
 
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Of whom the sentence speaks, and against whom."""
+        if self.word == "beats" and self.winner == self.second:
+            return self.second, self.first
+        return self.first, self.second
+
+    def item(self) -> str:
+        """The other one of the pair with its figures, as an item of a list of pairs of which the same is said."""
+        text = self.subject[1]
+        if self.word == "not measured":
+            return text
+        text += f" ({self._interval()}" + (f"; {self._remedy()})" if self.word == "cannot say" else ")")
+        return text + (f"; {self.cut} read at {_budget_text(self.budget, self.at)}" if self.cut else "")
+
+    def _interval(self) -> str:
+        return f"{self.difference:+.1f} points, 95 % interval {self.low:+.1f} to {self.high:+.1f}"
+
     def _remedy(self) -> str:
         if self.more_seeds is not None:
-            return f"{self.more_seeds} more {'seed' if self.more_seeds == 1 else 'seeds'} each would"
+            return f"{counted(self.more_seeds, 'more seed')} each would"
         if self.needs_images:
             return "more test images (probe.test_images) would, together with more seeds"
         return f"it would take over {MANY_SEEDS} seeds each"
+
+
+_SAID: Mapping[Word, str] = {
+    "beats": "{who} beats, at equal {budgets}:",
+    "tied": "{who} is tied, at equal {budgets} and within a point, with:",
+    "cannot say": "At equal {budgets} it cannot be said whether {who} beats:",
+    "not measured": "Not measured at equal {budgets} (set probe.every_images) is {who} against:",
+}
+
+
+def grouped_sentences(results: Sequence[MatchedResult]) -> list[str]:
+    """The results in words; those of which the same is to be said stand together, in a list of their others."""
+    budgets: dict[tuple[Word, str, str], list[MatchedResult]] = {}
+    for each in results:
+        budgets.setdefault((each.word, each.subject[0], each.item()), []).append(each)
+    groups: dict[tuple[Word, str, str], list[MatchedResult]] = {}
+    for (word, who, _), same in budgets.items():
+        names = [each.budget for each in same]
+        listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+        groups.setdefault((word, who, listed), []).append(same[0])
+    return [
+        group[0].sentence()
+        if len(group) == 1 and listed == group[0].budget
+        else "\n  ".join([_SAID[word].format(who=who, budgets=listed), *(f"{each.item()}" for each in group)])
+        for (word, who, listed), group in groups.items()
+    ]
 
 
 def compare(
@@ -226,5 +271,5 @@ def _budget_text(budget: Budget, at: float) -> str:
     if not math.isfinite(at):
         return f"any {budget}"
     if budget == "images":
-        return f"{at:,.0f} images"
+        return counted(round(at), "image")
     return f"{at:.3g} FLOPs" if budget == "FLOPs" else f"{at:.3g} device hours"

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.config.models import RunConfig, TrackingConfig
 from orchestrator.errors import ConfigError, NotFoundError
-from orchestrator.report.matched import MatchedResult, compare
+from orchestrator.report.matched import MatchedResult, compare, grouped_sentences
 from orchestrator.report.summary import summarize
 from orchestrator.report.trials import Geometry, group_geometries, point_key, trial_summaries
 from orchestrator.report.winner import recommend
@@ -104,7 +104,9 @@ class Comparison:
             ]
             for geometry in self.geometries
         ]
-        return "\n".join([align([head, *rows]), "", *(f"- {each.sentence()}" for each in self.results)])
+        return "\n".join(
+            [align([head, *rows]), "", *(f"- {each}" for each in grouped_sentences(self.results))]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary, without NaN."""

@@ -14,6 +14,7 @@ from orchestrator.report.compute import training_flops_per_image
 from orchestrator.report.realised import REALISED, mask_figures, patch_grid
 from orchestrator.report.trials import TrialSummary
 from orchestrator.report.words import figure_text
+from orchestrator.text import counted
 
 _MOVED_FRACTION, _MOVED_RATIO = 0.01, 0.05
 
@@ -69,7 +70,7 @@ def plan_scale(small: RunConfig, large: RunConfig, trial: TrialSummary, sweep_id
 
 def _compute_notes(small: RunConfig, large: RunConfig, images: float, flops: float) -> list[str]:
     sees = "as many as the trial" if images == 1 else f"{images:.3g} times the trial's {small.train.images:,}"
-    notes = [f"It sees {large.train.images:,} images, {sees}."]
+    notes = [f"It sees {counted(large.train.images, 'image')}, {sees}."]
     if math.isfinite(flops) and flops != 1:
         notes.append(f"It takes {flops:.3g} times the trial's floating-point operations.")
     if images <= 1 and small.encoder == large.encoder:

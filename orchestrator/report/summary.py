@@ -27,7 +27,7 @@ from orchestrator.report.verdict import GeometryResult, Verdict, judge
 from orchestrator.report.words import cost_text, verdict_lines
 from orchestrator.sweep.account import account
 from orchestrator.sweep.record import SweepRecord
-from orchestrator.text import align, json_able
+from orchestrator.text import align, counted, json_able
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,9 +163,8 @@ class Summary:
         cost = cost_text(*(held if any(held) else (self.gpu_hours, self.cpu_core_hours)))
         if self.energy_kwh is not None:
             cost += f", {self.energy_kwh:.4g} kWh"
-        return (
-            f"Whole sweep: {cost}, {self.seconds / 60:.1f} minutes, {len(self.trials)} trials, {self.state}."
-        )
+        trials = counted(len(self.trials), "trial")
+        return f"Whole sweep: {cost}, {self.seconds / 60:.1f} minutes, {trials}, {self.state}."
 
     def rows(self) -> list[list[str]]:
         """The table: a header and one row a trial, best first, then those that did not finish."""
@@ -248,7 +247,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         verdict=verdict,
         gpu_hours=sum(trial.gpu_hours for trial in record.trials.values()),
         cpu_core_hours=sum(trial.cpu_core_hours for trial in record.trials.values()),
-        seconds=max(0, ended_ms - record.started_ms) / 1000,
+        seconds=max(0, ended_ms - record.started_ms - record.idle_ms) / 1000,
         energy_kwh=account(record, config.budget).total_energy_kwh,
         held_gpu_hours=sum(slot.device_seconds(has_gpus=True) for slot in record.slots.values()) / 3600,
         held_cpu_core_hours=sum(slot.device_seconds(has_gpus=False) for slot in record.slots.values()) / 3600,

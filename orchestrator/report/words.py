@@ -10,6 +10,7 @@ from orchestrator.report.matched import MANY_SEEDS
 from orchestrator.report.realised import REALISED
 from orchestrator.report.subject import MASKS, POPULATION, Subject
 from orchestrator.report.verdict import GeometryResult, StoppedResult, Verdict
+from orchestrator.text import counted
 
 _OTHER_DATA = (
     "Rank by a label that an untrained encoder and raw pixels do not solve (probe.labels, sweep.metric), or give other "
@@ -192,7 +193,7 @@ def _gain_next(verdict: Verdict, subject: Subject) -> list[str]:
     ]
     if gain.seeds is not None and gain.seeds <= MANY_SEEDS and subject is not POPULATION:
         lines.append(
-            f"If the gain is as large as it seems, {gain.seeds} seeds each (sweep.seeds) would show it."
+            f"If the gain is as large as it seems, {counted(gain.seeds, 'seed')} each (sweep.seeds) would show it."
         )
     return lines
 
@@ -269,7 +270,7 @@ def _seeds_to_separate(verdict: Verdict) -> list[str]:
     if verdict.seeds_to_separate > MANY_SEEDS:
         return [f"The best two are too close for seeds to separate (over {MANY_SEEDS} each)."]
     seeds = verdict.seeds_to_separate
-    return [f"If the best two are as far apart as they look, {seeds} seeds each would show it."]
+    return [f"If the best two are as far apart as they look, {counted(seeds, 'seed')} each would show it."]
 
 
 def _unfinished(results: Sequence[StoppedResult]) -> list[str]:
@@ -286,7 +287,7 @@ def _unfinished(results: Sequence[StoppedResult]) -> list[str]:
 
 def stopped_text(result: StoppedResult) -> str:
     """One trial that did not finish."""
-    text = f"{result.name} at {result.images:,} images"
+    text = f"{result.name} at {counted(result.images, 'image')}"
     if math.isfinite(result.value):
         text += f" with {result.value:.1f}"
     if math.isfinite(result.rivals_low):

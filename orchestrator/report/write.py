@@ -251,7 +251,11 @@ def _mask_pictures(summary: Summary, store: Store) -> dict[str, bytes]:
     ranking, place = summary.verdict.ranking, f"{_MASKS}/{_PICTURES_OF_TRIALS}"
     if len(ranking) < 2 or summary.subject != MASKS or not store.exists(place):
         return {}
-    names = json.loads(store.read(place))
+    try:
+        names = dict(json.loads(store.read(place)))
+    except ValueError:  # damaged; the page goes without pictures
+        logger.warning("%s/%s is damaged: the report shows no masks", store.uri, place)
+        return {}
     pictures = {}
     for title, result in (("highest", ranking[0]), ("lowest", ranking[-1])):
         key = f"{_MASKS}/{names.get(result.trial_ids[0])}.png"

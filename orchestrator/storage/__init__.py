@@ -8,12 +8,11 @@ Called by every room that keeps something: data, train, sweep, tracking, report.
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config.models import StorageConfig
-from orchestrator.config.uris import mask_secrets
-from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.config.uris import absolute_path, check_store_uri, mask_secrets
+from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.storage.base import (
     OPEN_FILES_REMEDY,
     ObjectInfo,
@@ -47,6 +46,13 @@ __all__ = [
 ]
 
 
+def _check(uri: str) -> None:
+    try:
+        check_store_uri(uri)
+    except ValueError as err:
+        raise StorageError(f"{mask_secrets(uri)}: {err}") from None
+
+
 def open_store(uri: str, config: StorageConfig | None = None) -> Store:
     """The store rooted at a folder, a `file:///` URI or an `s3://bucket/prefix`; nothing is opened yet.
 
@@ -54,6 +60,8 @@ def open_store(uri: str, config: StorageConfig | None = None) -> Store:
         StorageError: Another scheme, or a path that cannot be followed.
     """
     config = config if config is not None else StorageConfig()
+    if uri.startswith(("s3:", "file:")):
+        _check(uri)
     if uri.startswith("s3://"):
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket:
@@ -80,8 +88,6 @@ def _resolved(folder: str) -> str:
         StorageError: A link leads in a circle, or `~` names no home.
     """
     try:
-        return str(Path(folder).expanduser().resolve())
-    except RuntimeError as err:
-        raise StorageError(
-            f"{folder}: cannot be followed ({err}); mend the link, or write the path out"
-        ) from err
+        return str(absolute_path(folder))
+    except ConfigError as err:
+        raise StorageError(str(err)) from err

@@ -74,7 +74,9 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         """Whether there is a file of this name."""
-        return self._path(key).is_file()
+        path = self._path(key)
+        with self._mapped(path, "read"):
+            return path.is_file()
 
     def info(self, key: str) -> ObjectInfo:
         """Size and, as etag, the time of the last change."""
@@ -143,14 +145,35 @@ class LocalStore:
     def _mapped(self, path: Path, action: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError) as err:
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as err:
+            if (file := _file_for_folder(path)) is not None:
+                raise _not_found_unless(action)(
+                    f"{path}: cannot {action}: {file} is a file where a folder is meant; check the path"
+                ) from err
             if action == "write":
                 raise StorageError(f"{path}: cannot write ({err.strerror}); check the folder") from err
             raise NotFoundError(f"{path}: there is no such file; check the path") from err
+        except IsADirectoryError as err:
+            raise StorageError(
+                f"{path}: cannot {action}: a folder where a file is meant; check the path"
+            ) from err
         except OSError as err:
             check_open_files(err, f"{path}: cannot {action}")
             remedy = "check permissions and free space" if action == "write" else "check permissions"
             raise StorageError(f"{path}: cannot {action} ({err.strerror or err}); {remedy}") from err
+
+
+def _file_for_folder(path: Path) -> Path | None:
+    """What stands in a path's way: the part of it, or it itself where it is listed, that is no folder."""
+    for part in (*reversed(path.parents), path):
+        if part.exists() and not part.is_dir():
+            return part
+    return None
+
+
+def _not_found_unless(action: str) -> type[StorageError]:
+    """Below a file there is nothing to read; where something is to be written or listed, it is in the way."""
+    return NotFoundError if action in ("read", "delete") else StorageError
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -29,12 +29,27 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigNotFound,
+    ConfigParseError,
     ConnectionError,
+    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
+    InfiniteLoopConfigError,
+    InvalidConfigError,
+    InvalidRegionError,
+    MetadataRetrievalError,
+    NoAuthTokenError,
     NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
     PartialCredentialsError,
+    ProfileNotFound,
     ResponseStreamingError,
+    SSOError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnknownCredentialError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -69,6 +84,33 @@ _CONFLICT_WAIT_S = 0.2
 _Result = TypeVar("_Result")
 _client_lock = threading.Lock()
 _log = logging.getLogger(__name__)
+
+
+_REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (NoCredentialsError, NoAuthTokenError),
+        "no S3 credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        "`storage.anonymous: true` for a public bucket",
+    ),
+    ((PartialCredentialsError,), "half of the S3 credentials is missing ({}); set the other half"),
+    (
+        (SSOError, SSOTokenLoadError, TokenRetrievalError),
+        "the AWS login has expired or is missing ({}); log in again (`aws sso login`)",
+    ),
+    (
+        (CredentialRetrievalError, MetadataRetrievalError, InfiniteLoopConfigError),
+        "the S3 credentials cannot be got ({}); correct the profile, or set AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+    (
+        (ProfileNotFound, ConfigNotFound, ConfigParseError, InvalidConfigError, UnknownCredentialError),
+        "the AWS profile or its files cannot be used ({}); correct AWS_PROFILE, ~/.aws/config or ~/.aws/credentials",
+    ),
+    ((NoRegionError, InvalidRegionError), "no usable region is set ({}); set storage.region or AWS_REGION"),
+    ((ParamValidationError,), "the address is none that S3 takes ({}); correct the URI"),
+)
+"""What is wrong with the settings of this machine, in place of the network."""
+_OWN_SETTINGS: tuple[type[Exception], ...] = (ValueError, *(kind for kinds, _ in _REMEDIES for kind in kinds))
 
 
 class _BrokenAnswerError(Exception):
@@ -316,11 +358,10 @@ class S3Store:
             yield
         except ClientError as err:
             raise _from_client_error(err, where, action, self._asked) from err
-        except (NoCredentialsError, PartialCredentialsError) as err:
+        except _OWN_SETTINGS as err:  # botocore refuses an endpoint with a plain ValueError
+            hint = f"; {_OTHER_SERVER}" if isinstance(err, NoCredentialsError) else ""
             raise StorageError(
-                f"{where}: cannot {action} at {self._asked}, no S3 credentials were found; set AWS_PROFILE or "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `storage.anonymous: true` for a public bucket; "
-                f"{_OTHER_SERVER}"
+                f"{where}: cannot {action} at {self._asked}, {_of_settings(err)}{hint}"
             ) from err
         except (BotoCoreError, HTTPClientError, S3UploadFailedError, _BrokenAnswerError) as err:
             check_open_files(err, f"{where}: cannot {action}")
@@ -409,6 +450,17 @@ def _body(response: Any, length: int) -> bytes:
     if len(data) != length:
         raise _BrokenAnswerError(f"{len(data)} bytes came where {length} were expected")
     return data
+
+
+def _of_settings(err: Exception) -> str:
+    """Words for what is wrong on this machine and not on the network: credentials, profile, region, address."""
+    said = " ".join(mask_secrets(str(err)).split()) or type(err).__name__
+    for kinds, text in _REMEDIES:
+        if isinstance(err, kinds):
+            return text.format(said)
+    return (
+        f"the address is none that S3 takes ({said}); correct the bucket, or the endpoint (AWS_ENDPOINT_URL)"
+    )
 
 
 def _code(err: ClientError) -> str:

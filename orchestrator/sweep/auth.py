@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.config.uris import local_path
 from orchestrator.errors import ClusterError
 
 MODE_VARIABLE = "RAY_AUTH_MODE"
@@ -38,12 +39,12 @@ def find_token(path: str | None = None, environment: Mapping[str, str] | None = 
     """
     environment = os.environ if environment is None else environment
     if path is not None:
-        return _read(Path(path).expanduser(), f"the token file {path}")
+        return _read(local_path(path), f"the token file {path}")
     if environment.get(_TOKEN_VARIABLE):
         return Token(value=environment[_TOKEN_VARIABLE].strip(), source=_TOKEN_VARIABLE)
     if environment.get(_PATH_VARIABLE):
         named = environment[_PATH_VARIABLE]
-        return _read(Path(named).expanduser(), f"{_PATH_VARIABLE} ({named})")
+        return _read(local_path(named), f"{_PATH_VARIABLE} ({named})")
     default = default_token_path(environment)
     return _read(default, str(default)) if default.exists() else None
 
@@ -51,7 +52,7 @@ def find_token(path: str | None = None, environment: Mapping[str, str] | None = 
 def default_token_path(environment: Mapping[str, str] | None = None) -> Path:
     """`~/.ray/auth_token`."""
     environment = os.environ if environment is None else environment
-    return Path(environment.get("HOME") or Path.home()) / ".ray" / "auth_token"
+    return Path(environment.get("HOME") or local_path("~")) / ".ray" / "auth_token"
 
 
 @contextmanager

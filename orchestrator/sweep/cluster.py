@@ -20,6 +20,7 @@ from orchestrator.sweep.local_ray import find_ray_folder, ray_folder
 from orchestrator.sweep.loopback import loopback_only
 from orchestrator.sweep.processes import kill_own_processes
 from orchestrator.sweep.watchdog import JOINED_LIMITS_S, LOCAL_LIMITS_S, watchdog
+from orchestrator.text import counted
 from orchestrator.train.launch import ACCELERATOR_PREFIX, HEALTH_CHECK_INTERVAL_S, TrialResources
 from orchestrator.train.slot import error_text
 
@@ -297,8 +298,8 @@ def _fit_together(
 
 def _too_large(need: TrialResources, cluster: Cluster) -> str:
     return (
-        f"one trial needs {need.num_cpus:g} CPUs and {need.num_gpus:g} GPUs "
-        f"({need.num_workers} workers), the cluster has {cluster.resources.get('CPU', 0):g} and "
+        f"one trial needs {counted(need.num_cpus, 'CPU')} and {counted(need.num_gpus, 'GPU')} "
+        f"({counted(need.num_workers, 'worker')}), the cluster has {cluster.resources.get('CPU', 0):g} and "
         f"{cluster.num_gpus:g}; lower train.num_workers, train.min_workers, train.cpus_per_worker or "
         "train.gpus_per_worker"
     )

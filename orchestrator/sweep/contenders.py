@@ -19,6 +19,7 @@ from orchestrator.config import most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.noise import ASSUMED_SEED_SD_POINTS, critical_range
 from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.text import counted
 
 _LEAST_FREEDOM = 4
 """Degrees of freedom from which on the measured spread stands alone; below, the assumed one fills in."""
@@ -166,7 +167,7 @@ def _reason(
     tied = f"{num_inside} of {num_all} contenders are within {margin:.1f} points of the best, and {noise}"
     if not trials:
         return f"{tied}; all have sweep.max_seeds ({config.sweep.max_seeds}): no more seeds"
-    return f"{tied}: {len(trials)} trials under further seeds"
+    return f"{tied}: {counted(len(trials), 'trial')} under further seeds"
 
 
 def _by_point(record: SweepRecord) -> list[dict[int, TrialRecord]]:

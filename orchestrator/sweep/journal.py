@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.errors import StorageError
@@ -65,7 +65,7 @@ class Journal:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every event, in order."""
         for key in self._keys():
-            yield json.loads(self.store.read(key))
+            yield _read_event(self.store, key)
 
     def _try_append(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
         event = {
@@ -82,8 +82,8 @@ class Journal:
 
     def _find_own(self) -> bool:
         """Whether the next place holds an event of this very writer, which is then taken as written."""
-        event = json.loads(self.store.read(self._key()))
-        if event["writer"] != self.writer:
+        event = _read_event(self.store, self._key())
+        if event.get("writer") != self.writer:
             return False
         self._found.append(event)
         self._next += 1
@@ -98,6 +98,48 @@ class Journal:
 
 
 def read_events(store: Store, after: int = 0) -> list[Mapping[str, Any]]:
-    """The events of the sweep whose folder is `store`, from number `after` on; empty when there is none."""
-    journal = Journal(store)
-    return [json.loads(store.read(key)) for key in journal._keys()[after:]]
+    """The events of the sweep whose folder is `store`, from number `after` on; empty when there is none.
+
+    Raises:
+        StorageError: An event is damaged or missing.
+    """
+    keys = Journal(store)._keys()
+    if _first_gap(keys) is not None:
+        keys = Journal(
+            store
+        )._keys()  # one that was written while the folder was listed may be left out of the list
+    if (gap := _first_gap(keys)) is not None:
+        raise StorageError(
+            f"{store.uri}/{gap}: is missing though later events are there; without it the sweep cannot be told: put "
+            "it back from a copy"
+        )
+    return [_read_event(store, key) for key in keys[after:]]
+
+
+def _first_gap(keys: Sequence[str]) -> str | None:
+    """The first event that is missing before others."""
+    expected = (f"{_FOLDER}/{number:08d}.json" for number in range(len(keys)))
+    return next((wanted for wanted, key in zip(expected, keys, strict=True) if wanted != key), None)
+
+
+def _read_event(store: Store, key: str) -> dict[str, Any]:
+    """One event.
+
+    Raises:
+        StorageError: It is damaged.
+    """
+    try:
+        event = json.loads(store.read(key))
+    except ValueError as err:
+        raise _damaged(store, key, str(err)) from err
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        raise _damaged(store, key, "it names no kind of event")
+    if not isinstance(event.get("time_ms"), int):
+        raise _damaged(store, key, "it has no time")
+    return event
+
+
+def _damaged(store: Store, key: str, reason: str) -> StorageError:
+    return StorageError(
+        f"{store.uri}/{key}: is damaged ({reason}); without it the sweep cannot be told: put it back from a copy"
+    )

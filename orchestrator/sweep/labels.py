@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.config.models import RunConfig
 from orchestrator.data import LabelInfo, Note, ShardSet, Survey
 from orchestrator.errors import DataError
+from orchestrator.text import counted
 
 MIN_CLASSES = 2
 UNLABELLED = (
@@ -122,7 +123,8 @@ def label_notes(config: RunConfig, survey: Survey) -> list[str]:
         if info.num_classes < MIN_CLASSES
     ]
     return alone + [
-        f"the {part} part has {held:,} images and {key} asks for {wanted:,}: accuracies are measured with {held:,}"
+        f"the {part} part has {counted(held, 'image')} and {key} asks for {wanted:,}: accuracies are "
+        f"measured with {held:,}"
         for part, split, key, wanted in (
             ("test", config.data.test_split, "probe.test_images", config.probe.test_images),
             ("training", config.data.train_split, "probe.train_images", config.probe.train_images),

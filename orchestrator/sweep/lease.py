@@ -115,9 +115,13 @@ def _latest(store: Store) -> tuple[int, dict[str, Any] | None]:
 def _read(store: Store, number: int) -> dict[str, Any] | None:
     try:
         holder: dict[str, Any] = json.loads(store.read(_key(number)))
+        return holder if holder["count"] >= 0 else None
     except NotFoundError:  # a newer one was taken meanwhile
         return None
-    return holder if holder["count"] >= 0 else None
+    except (ValueError, TypeError, KeyError) as err:
+        raise StorageError(
+            f"{store.uri}/{_key(number)}: is damaged, so who drives this sweep is not known; delete it if nobody does"
+        ) from err
 
 
 def _delete_before(store: Store, number: int) -> None:

@@ -32,7 +32,7 @@ from orchestrator.sweep.space import (
     point_name,
 )
 from orchestrator.sweep.warm import WarmStart, warm_start
-from orchestrator.text import align, with_prefix
+from orchestrator.text import align, counted, with_prefix
 from orchestrator.train.plan import plan_run
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class PlanDescription:
         """What was merged or capped, and what the audit warns of."""
         return (
             *label_notes(self.config, self.data),
+            *_missing_parts(self.config, self.data),
             *(() if self.warm is None else self.warm.notes),
             *self.plan.notes,
             *default_notes(self.config, self.data),
@@ -146,7 +147,7 @@ class PlanDescription:
             f"{self.config.name}: {_counted(self.config, self.plan)} {_searched(self.config)}",
             f"data         {self.data.text()}",
             *(f"             {line}" for line in self.data.lines()[1:]),
-            f"each trial   {self._images():,} images in batches of {train.batch_size}, {_workers(train)}",
+            f"each trial   {counted(self._images(), 'image')} in batches of {train.batch_size}, {_workers(train)}",
             f"ranked by    {sweep.metric}; {_compared(self.config)}",
             f"cost         {self.cost.text()}",
             *([] if self.quote is None else [f"quote        {self.quote.text()}"]),
@@ -312,7 +313,7 @@ def estimate_cost(config: RunConfig, plan: SweepPlan, audit: SweepAudit) -> Cost
 def _counted(config: RunConfig, plan: SweepPlan) -> str:
     """How many trials, in words."""
     least, most = num_trials(config, plan), most_trials(config, plan)
-    return f"{least} trials" if least == most else f"{least} to {most} trials (sweep.seeds: auto)"
+    return counted(least, "trial") if least == most else f"{least} to {most} trials (sweep.seeds: auto)"
 
 
 def _halved_share(config: RunConfig, plan: SweepPlan) -> float:
@@ -363,9 +364,22 @@ def differences(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _missing_parts(config: RunConfig, data: Survey) -> list[str]:
+    """Parts that the configuration names and the data lacks, as far as it is known which there are."""
+    there = ", ".join(data.num_samples)
+    return [
+        f"there is no {part} part: data.{part}_split is {split!r} and the data has {there}; {remedy}"
+        for part, split, remedy in (
+            ("train", config.data.train_split, "nothing can be trained"),
+            ("test", config.data.test_split, "nothing can be probed and no geometry ranked"),
+        )
+        if data.num_samples and not data.num_samples.get(split)
+    ]
+
+
 def _workers(train: TrainConfig) -> str:
     """What a trial holds, in words: `1 worker with 1 CPU, GPUs as there are`."""
-    gpus = "GPUs as there are" if train.gpus_per_worker == "auto" else f"{train.gpus_per_worker:g} GPUs"
+    gpus = "GPUs as there are" if train.gpus_per_worker == "auto" else counted(train.gpus_per_worker, "GPU")
     workers, cpus = ("" if count == 1 else "s" for count in (train.num_workers, train.cpus_per_worker))
     fewest = "" if train.min_workers is None else f"{train.min_workers} to "
     return f"{fewest}{train.num_workers} worker{workers} with {train.cpus_per_worker:g} CPU{cpus} and {gpus}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.errors import StorageError
 from orchestrator.train.energy import ENERGY
 
 _MISSING = "evaluation/missing"
@@ -199,17 +200,37 @@ class SweepRecord:
     state: Literal["running", "finished", "interrupted", "paused", "cancelled", "failed"] = "running"
     is_exhausted: bool = False
     """Whether its budget was spent since its driver began."""
+    origin: str = ""
+    """What it was begun for, where that is no search: `reproduction of SWEEP/TRIAL`, `best of SWEEP`."""
+    idle_ms: int = 0
+    """Time from the end of one driver to the start of the next, in which nothing ran."""
+    last_ms: int = 0
+    """When the newest event happened."""
     started_ms: int = 0
     ended_ms: int | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Fold the next event in; unknown kinds are passed over."""
+        """Fold the next event in; unknown kinds are passed over.
+
+        Raises:
+            StorageError: The event lacks what its kind holds.
+        """
         for slot in self.slots.values():
             if slot.is_open and event["kind"] != "driver_started":
                 slot.periods[-1][1] = max(slot.periods[-1][1], event["time_ms"] / 1000)
+        if event["kind"] == "driver_started" and self.started_ms:
+            self.idle_ms += max(0, event["time_ms"] - self.last_ms)
+        self.last_ms = event["time_ms"]
         handler = getattr(self, f"_on_{event['kind']}", None)
-        if handler is not None:
+        if handler is None:
+            return
+        try:
             handler(event)
+        except (KeyError, TypeError, AttributeError, ValueError) as err:
+            raise StorageError(
+                f"{self.sweep_id}: event {event.get('sequence', '?')} of its journal ({event['kind']}) cannot be "
+                f"understood ({err!r}): it is damaged, or of another version; put it back from a copy"
+            ) from err
 
     def rung_values(self, rung: int) -> dict[str, float]:
         """The ranking metric of every trial that reached a rung, by trial."""
@@ -232,6 +253,7 @@ class SweepRecord:
         self.config_text, self.folder = event["config"], event.get("folder", "")
         self.environment, self.data = event["environment"], event["data"]
         self.notes = list(event["notes"])
+        self.origin = event.get("origin", "")  # journals of earlier versions lack it
         self.started_ms = event["time_ms"]
 
     def _on_sweep_resumed(self, event: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.resume import deciding_differences
 from orchestrator.sweep.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.space import TrialPlan, make_trial, plan_sweep
+from orchestrator.text import counted
 
 
 class RecordedCurves:
@@ -95,7 +96,7 @@ class Replay:
         states = [trial.state for trial in self.record.in_order()]
         saved = 1 - self.hours / self.recorded_hours if self.recorded_hours else 0.0
         lines = [
-            f"{len(states)} trials: "
+            f"{counted(len(states), 'trial')}: "
             + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
             f"{self.hours:.3f} {self.device} hours of trials, {self.recorded_hours:.3f} recorded "
             f"({100 * saved:.0f} % saved)",
@@ -106,10 +107,12 @@ class Replay:
                 f"rank {self.rank} of {len(self.recorded.trials)} as recorded"
             )
         if self.num_missing:
-            lines.append(f"note: {self.num_missing} trials of the file were never recorded and are left out")
+            lines.append(
+                f"note: never recorded, and left out: {counted(self.num_missing, 'trial')} of the file"
+            )
         if self.num_short:
             lines.append(
-                f"note: {self.num_short} trials ended early when they were recorded; their last value is held"
+                f"note: {counted(self.num_short, 'trial')} ended early when recorded; the last value is held"
             )
         return "\n".join([*lines, *(f"note: {note}" for note in (*self.notes, *self.record.notes))])
 

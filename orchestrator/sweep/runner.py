@@ -78,6 +78,8 @@ class SweepRequest:
     resume: bool = False
     revive: tuple[str, ...] = ()
     """Trials, by id or number, whose stop is undone; needs `resume`."""
+    origin: str = ""
+    """What a new sweep is begun for, where that is no search: `reproduction of SWEEP/TRIAL`, `best of SWEEP`."""
     address: str | None = None
     num_cpus: int | None = None
     on_started: Callable[[SweepStart], None] | None = None
@@ -228,7 +230,14 @@ def _run_leased(
         if (warning := uncapped(config.budget, has_gpus=resources.num_gpus > 0)) is not None:
             observer.on_message(warning)
         board = _start_board(
-            config, uri, sweep_id, plan, shards, cluster, evaluates_beside=room.evaluates_beside
+            config,
+            uri,
+            sweep_id,
+            plan,
+            shards,
+            cluster,
+            evaluates_beside=room.evaluates_beside,
+            origin=request.origin,
         )
         if warm is not None:
             ray.get(board.append.remote("warm_started", **warm.to_json()))
@@ -364,6 +373,7 @@ def _start_board(
     cluster: Cluster,
     *,
     evaluates_beside: bool,
+    origin: str,
 ) -> Any:
     """The board's actor, on the driver's node, with the sweep and its known trials journaled."""
     node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -384,6 +394,7 @@ def _start_board(
                 environment=environment(cluster),
                 data={"uri": shards.uri, "digest": shards.digest},
                 notes=list(plan.notes),
+                origin=origin,
             )
         )
     for trial in plan.trials:

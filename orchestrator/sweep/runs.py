@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.config import apply_overrides, flatten
 from orchestrator.config.models import RunConfig, StorageConfig
+from orchestrator.config.uris import absolute_path
 from orchestrator.errors import NotFoundError
 from orchestrator.storage import ENDPOINT_VARIABLES, Store, open_store
 from orchestrator.text import command_text
@@ -45,7 +46,7 @@ class Runs:
     @property
     def root(self) -> str:
         """The URI, absolute."""
-        uri = self.uri if "://" in self.uri else str(Path(self.uri).expanduser().resolve())
+        uri = self.uri if "://" in self.uri else str(absolute_path(self.uri))
         return uri.rstrip("/") or uri
 
     @property
@@ -54,7 +55,7 @@ class Runs:
         if self.is_bucket:
             return Path(DEFAULT_RUNS).resolve()
         path = unquote(urlsplit(self.uri).path) if self.uri.startswith("file:") else self.uri
-        return Path(path).expanduser().resolve()
+        return absolute_path(path)
 
     def sweep_uri(self, sweep_id: str) -> str:
         """A sweep's folder, absolute."""

@@ -19,6 +19,7 @@ from orchestrator.sweep.contenders import next_seeds, unfinished_round
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.scheduler import trial_rungs
 from orchestrator.sweep.space import TrialPlan, make_trial
+from orchestrator.text import counted
 from orchestrator.train.plan import RunPlan, plan_run
 from orchestrator.train.reporting import Row, TrialReport
 from orchestrator.train.slot import Outcome
@@ -112,7 +113,7 @@ class _Simulation:
             trials = self._known(decision.trials)
             missing = len(decision.trials) - len(trials)
             if not trials:
-                never = f"; {missing} trials were never recorded" if missing else ""
+                never = f"; never recorded: {counted(missing, 'trial')}" if missing else ""
                 self.board.append("seeds_settled", reason=decision.reason + never)
                 self.board.expect(0)
                 return

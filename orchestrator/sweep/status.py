@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from orchestrator.sweep.lease import driver_text
 from orchestrator.sweep.population import schedule_of, schedule_text
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.runs import Runs
+from orchestrator.text import counted
 
 _FIRST_EVENT = "/journal/00000000.json"
 
@@ -67,6 +68,15 @@ class SweepStatus:
             return "exhausted"
         return self.record.state
 
+    @property
+    def kind(self) -> str:
+        """What it is: `sweep`, `run` of one configuration, `long run` of a sweep's best, or `reproduction`."""
+        assert self.config is not None
+        for origin, kind in (("reproduction of ", "reproduction"), ("best of ", "long run")):
+            if self.record.origin.startswith(origin):
+                return kind
+        return "sweep" if self.config.sweep.space or self.config.sweep.points else "run"
+
     def _state_of(self, trial: TrialRecord) -> str:
         """A trial's state; one that was running when its driver crashed waits, as after any other end."""
         return "pending" if trial.state == "running" and self.state == "crashed" else trial.shown_state
@@ -82,6 +92,8 @@ class SweepStatus:
         assert self.config is not None
         return {
             "sweep_id": self.record.sweep_id,
+            "kind": self.kind,
+            "origin": self.record.origin,
             "state": self.state,
             "driver": self.driver,
             "ledger": self.ledger().to_json(),
@@ -95,7 +107,7 @@ class SweepStatus:
         assert self.config is not None
         done = sum(trial.done for trial in self.record.trials.values())
         head = f"{self.record.sweep_id}: {self.state}" + (f" ({self.driver})" if self.driver else "")
-        lines = [f"{head}, {done} of {len(self.record.trials)} trials done"]
+        lines = [f"{head}, {done} of {counted(len(self.record.trials), 'trial')} done"]
         for trial in self.record.in_order():
             lines.append(_trial_line(trial, self._state_of(trial), self.config.sweep.metric))
             if trial.takeovers:
@@ -143,13 +155,32 @@ def event_line(event: Mapping[str, Any]) -> str:
         "ranking",
         "takeovers",
     )
-    parts = [f"{key}={value}" for key, value in event.items() if key not in known and value not in (None, "")]
+    parts = [
+        f"{key}={_words(value)}"
+        for key, value in event.items()
+        if key not in known and value not in (None, "")
+    ]
     for row in event.get("rows", ()):
         shown = {"train/loss": ".4f", "probe/linear/mean": ".1f", "train/images_per_s": ".0f"}
         parts += [
             f"{key}={row['metrics'][key]:{form}}" for key, form in shown.items() if key in row["metrics"]
         ]
     return f"{when}  {event['kind']:<16}  {' '.join(parts)}".rstrip()
+
+
+def _words(value: Any) -> str:
+    """A value for a reader: what is in a dictionary as `key value`, what is in a list with `-` or commas between."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_words(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(item, (Mapping, list, tuple)) for item in value):
+            return " | ".join(map(_words, value))
+        return ("-" if _is_range(value) else ", ").join(map(_words, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_range(value: Sequence[Any]) -> bool:
+    return len(value) == 2 and all(type(item) in (int, float) for item in value) and value[0] <= value[1]
 
 
 def _trial_line(trial: TrialRecord, state: str, metric: str) -> str:

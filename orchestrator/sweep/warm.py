@@ -22,6 +22,7 @@ from orchestrator.sweep.places import place_of
 from orchestrator.sweep.proposals import Heard
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.resume import deciding_differences, read_sweep
+from orchestrator.text import counted
 
 _NAMED = 3
 
@@ -87,7 +88,8 @@ def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStart:
     ]
     num_trials = sum(map(len, groups.values()))
     notes = [
-        f"warm start: {num_trials} of {len(earlier.trials)} trials of {earlier.sweep_id} at {len(heard)} points"
+        f"warm start: {num_trials} of {counted(len(earlier.trials), 'trial')} of {earlier.sweep_id} "
+        f"at {counted(len(heard), 'point')}"
     ]
     notes += [
         f"warm start: {count} {'trial is' if count == 1 else 'trials are'} left out: {reason}"

@@ -257,7 +257,7 @@ def _alone_on_node(shards: ShardSet, key: str, rank: Rank) -> AbstractContextMan
 def _stored(store: Store, name: str) -> dict[str, float] | None:
     try:
         figures: dict[str, float] = json.loads(store.read(name))
-    except NotFoundError:
+    except (NotFoundError, ValueError):  # a damaged one is measured and stored again
         return None
     return figures
 

@@ -14,6 +14,7 @@ import ray
 import torch
 from ray.exceptions import GetTimeoutError, TaskCancelledError
 
+from orchestrator.text import counted
 from orchestrator.train.beside import NoPlaceError, Snapshot, evaluate_snapshot
 from orchestrator.train.evaluation import Evaluation
 from orchestrator.train.reuse import DataCache
@@ -62,7 +63,8 @@ class RayEvaluator:
         except GetTimeoutError as err:
             ray.cancel(self._task, force=True)
             raise NoPlaceError(
-                f"no {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs gave a result within {self.patience_s:g} s"
+                f"no {counted(self.num_cpus, 'CPU')} and {counted(self.num_gpus, 'GPU')} gave a "
+                f"result within {self.patience_s:g} s"
             ) from err
         return found
 

@@ -27,6 +27,7 @@ from jepa_core.probes.result import batched
 from jepa_core.step import prepare_images
 from orchestrator.errors import CheckpointError, ConfigError, Fault
 from orchestrator.storage import check_open_files
+from orchestrator.text import counted
 
 _BATCH_IMAGES = 128
 _CONCATENATED = 4
@@ -166,7 +167,7 @@ def extract_sets(
         images = prepare_images(chunk, model.mean, model.std, "cpu")
         for name, values in model.sets(images).items():
             parts.setdefault(name, []).append(values.half() if name == "patches" else values.float())
-        progress(f"features: {min(number * _BATCH_IMAGES, len(images_uint8_NCHW)):,} images")
+        progress(f"features: {counted(min(number * _BATCH_IMAGES, len(images_uint8_NCHW)), 'image')}")
     return {name: torch.cat(values) for name, values in parts.items()}
 
 

@@ -23,6 +23,7 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from orchestrator.errors import TrainingError
+from orchestrator.text import counted
 from orchestrator.train.slot import error_text, slot_worker
 
 HEALTH_CHECK_INTERVAL_S = "0.1"
@@ -114,7 +115,9 @@ def fit_slot(
         trainer.fit()
     except (TrainingFailedError, RayActorError, RayTaskError) as err:
         if isinstance(err, ControllerError) and "StartupTimeout" in type(err.controller_failure).__name__:
-            raise NoRoomError(f"the cluster has no room for {resources.num_workers} workers") from None
+            raise NoRoomError(
+                f"the cluster has no room for {counted(resources.num_workers, 'worker')}"
+            ) from None
         raise TrainingError(_root_cause(err)) from None
 
 

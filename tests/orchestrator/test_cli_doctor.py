@@ -131,4 +131,4 @@ def test_more_workers_than_shards_is_a_warning(tmp_path: Path):
     )
     shards = prepare_data(small)
     found = texts(doctor_places.data(apply_overrides(small, {"data.source": shards.uri})))
-    assert "warn shards 1 training shards for 4 workers" in found
+    assert "warn shards 1 training shard for 4 workers" in found

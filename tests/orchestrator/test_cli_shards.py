@@ -76,7 +76,7 @@ def test_verify_names_a_shard_that_changed(run, packed):
     done = run("verify", packed)
     assert done.code == 3
     assert "train-000000.tar: sha256" in done.out
-    assert "1 faults" in done.out
+    assert "1 fault" in done.out
 
 
 def test_verify_says_that_it_did_not_decode_and_how_to(run, packed):
@@ -109,7 +109,7 @@ def test_the_ledger_lists_what_runs_have_left_out(run, tmp_path):
     (folder / "ant" / "broken.png").write_bytes(b"no image")
     uri = str(tmp_path / "shards")
     run("pack", str(folder), uri)
-    assert "0 samples were left out" in run("quarantine", uri, "--ledger").out
+    assert "left out by runs on this node: 0 samples" in run("quarantine", uri, "--ledger").out
     config = apply_overrides(default_config(), {"data.source": uri})
     with open_stream(prepare_data(config), config) as stream:
         list(stream)
@@ -126,7 +126,7 @@ def test_the_ledgers_of_a_sweeps_trials_are_listed_as_one(run, tmp_path):
     keep_trial_ledger(store.child("trials/a"), [])  # another attempt, which met nothing
     keep_trial_ledger(store.child("trials/b"), [one, two])
     done = run("quarantine", "--sweep", sweep, "--runs", str(tmp_path / "runs"))
-    assert f"2 samples were left out by {sweep}" in done.out
+    assert f"left out by {sweep}: 2 samples" in done.out
     assert [line.split()[0] for line in done.out.splitlines()[:2]] == ["1.tar:", "2.tar:"]
 
 

@@ -194,3 +194,9 @@ def test_a_replay_of_other_trials_is_refused(runs: Path) -> None:
     other = _config(sweep__space={"masks.num_target_blocks": {"choices": [6]}})
     with pytest.raises(ConfigError, match="no curve of any trial"):
         replay(other, status.record, num_slots=1)
+
+
+def test_simulate_takes_the_configuration_of_the_sweep_itself(runs: Path) -> None:
+    told = json.loads(_call("simulate", "--from", "simulated", "--runs", str(runs), "--json"))
+    assert set(told["states"].values()) == {"finished"}
+    assert len(told["states"]) == 4

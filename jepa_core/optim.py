@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from jepa_core.schedules import cosine, warmup_cosine
+from jepa_core.schedules import cosine, warmup_cosine, whole_steps
 
 OptimizerKernel = Literal["auto", "fused", "foreach", "loop"]
 
@@ -30,7 +30,7 @@ class OptimizerSettings:
     final_learning_rate: float = 1e-6
     """Learning rate at the end of the cosine."""
     warmup_fraction: float = 40 / 300
-    """Share of the run over which the rate rises linearly from `start_learning_rate`."""
+    """Share of the run, cut down to whole steps, over which the rate rises linearly from `start_learning_rate`."""
     weight_decay: float = 0.04
     """Weight decay of the first step; biases and norms have none."""
     final_weight_decay: float = 0.4
@@ -64,7 +64,7 @@ class OptimizerSettings:
             start=self.start_learning_rate,
             peak=self.learning_rate,
             final=self.final_learning_rate,
-            warmup_steps=round(self.warmup_fraction * total_steps),
+            warmup_steps=whole_steps(self.warmup_fraction, total_steps),
             total_steps=self.stretched_steps(total_steps),
         )
 
@@ -79,7 +79,7 @@ class OptimizerSettings:
 
     def stretched_steps(self, total_steps: int) -> int:
         """Steps that the schedules span."""
-        return max(1, int(self.schedule_stretch * total_steps))
+        return max(1, whole_steps(self.schedule_stretch, total_steps))
 
 
 def build_optimizer(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jepa_core.encoder import Encoder
 from jepa_core.optim import decays
 from jepa_core.probes.result import ProbeResult, batched
-from jepa_core.schedules import warmup_cosine
+from jepa_core.schedules import warmup_cosine, whole_steps
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
@@ -66,7 +66,7 @@ def fine_tune_probe(
                 start=0.0,
                 peak=settings.learning_rate,
                 final=0.0,
-                warmup_steps=round(settings.warmup_fraction * steps),
+                warmup_steps=whole_steps(settings.warmup_fraction, steps),
                 total_steps=steps,
             )
             for group in optimizer.param_groups:

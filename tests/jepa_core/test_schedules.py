@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa_core.optim import OptimizerSettings, build_optimizer, check_groups, set_rates
-from jepa_core.schedules import cosine, linear, warmup_cosine
+from jepa_core.schedules import cosine, linear, warmup_cosine, whole_steps
 
 
 def naive_warmup_cosine(
@@ -67,6 +67,25 @@ def test_a_stretched_run_ends_before_its_schedules_do() -> None:
     for step in range(20):
         assert stretched.weight_decay_at(step, 80) == plain.weight_decay_at(step, 100)
     assert stretched.learning_rate_at(79, 80) > plain.learning_rate_at(79, 80)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "total", "steps"),
+    [(0.15, 10, 1), (0.19, 10, 1), (0.0, 10, 0), (1.15, 100, 115), (40 / 300, 30_000, 4000), (1.25, 3, 3)],
+)
+def test_a_share_of_a_run_is_cut_to_whole_steps_but_not_by_rounding(
+    fraction: float, total: int, steps: int
+) -> None:
+    assert whole_steps(fraction, total) == steps
+
+
+def test_a_warm_up_and_schedules_of_a_fraction_of_a_step_end_at_the_whole_one_before() -> None:
+    """The warm-up of 1.9 steps is one, so that the first step is at the peak; a stretch to 12.5 steps ends at 12."""
+    short = OptimizerSettings(start_learning_rate=0.0, warmup_fraction=0.19)
+    assert short.learning_rate_at(0, 10) == short.learning_rate
+    stretched = OptimizerSettings(schedule_stretch=1.25)
+    assert stretched.weight_decay_at(11, 10) == stretched.final_weight_decay
+    assert stretched.weight_decay_at(10, 10) < stretched.final_weight_decay
 
 
 def test_published_figures_of_the_first_epochs() -> None:

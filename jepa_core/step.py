@@ -23,7 +23,6 @@ from jepa_core.optim import OptimizerSettings, build_optimizer, set_rates
 from jepa_core.parallel import gradients_stay_local, shard
 from jepa_core.phases import PhaseTimer
 from jepa_core.predictor import PredictorSettings
-from jepa_core.schedules import linear
 from jepa_core.sharding import like, load_whole, whole
 
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -250,11 +249,8 @@ def rates_at(state: TrainState, step: int) -> dict[str, float]:
     return {
         "train/learning_rate": settings.learning_rate_at(step, state.total_steps),
         "train/weight_decay": settings.weight_decay_at(step, state.total_steps),
-        "train/momentum": linear(
-            step,
-            start=ema.start_momentum,
-            final=ema.final_momentum,
-            total_steps=settings.schedule_stretch * state.total_steps,
+        "train/momentum": ema.momentum_at(
+            step, state.total_steps, schedule_stretch=settings.schedule_stretch
         ),
     }
 

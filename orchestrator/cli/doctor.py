@@ -66,6 +66,7 @@ def examine(config: RunConfig, cluster: ClusterAccess | None = None) -> list[Fin
         ("storage", lambda: places.storage(config)),
         ("cache", lambda: places.cache(config)),
         ("data", lambda: places.data(config)),
+        ("teacher", lambda: _teacher(config)),
         ("tracking", lambda: places.tracking(config)),
         ("clock", lambda: places.clock(config, cluster)),
     ]
@@ -88,6 +89,16 @@ def _python(config: RunConfig) -> Iterator[Finding]:
     names = ("torch", "timm", "ray", "mlflow", "webdataset")
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     yield Finding(name="python", text=f"{platform.python_version()}; {packages}")
+
+
+def _teacher(config: RunConfig) -> Iterator[Finding]:
+    """How far the target encoder, which probes read, lags behind the trained one at the end of a trial."""
+    from orchestrator.sweep.planning import lag_of_sweep
+    from orchestrator.sweep.space import plan_sweep
+
+    lag = lag_of_sweep(config, plan_sweep(config))
+    if lag is not None:
+        yield Finding(name="teacher", text=lag.warning() or lag.text(), warning=lag.is_large)
 
 
 def _devices(config: RunConfig) -> Iterator[Finding]:

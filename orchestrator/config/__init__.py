@@ -23,6 +23,7 @@ from orchestrator.config.space import (
     pair_around,
     searched_keys,
 )
+from orchestrator.config.sweep_rules import has_teacher
 
 __all__ = [
     "RunConfig",
@@ -35,6 +36,7 @@ __all__ = [
     "flatten",
     "grid_points",
     "grid_size",
+    "has_teacher",
     "json_schema",
     "load_config",
     "most_seeds",

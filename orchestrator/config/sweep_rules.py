@@ -67,6 +67,11 @@ def is_sweepable(key: str) -> bool:
     return key in settings() and (settings()[key].section in _WHOLE_SECTIONS or key in _SINGLE_KEYS)
 
 
+def has_teacher(config: RunConfig) -> bool:
+    """Whether a configuration's method has a target encoder that follows the trained one by `ema`."""
+    return "ema" not in _IDLE_SECTIONS.get(config.objective.name, ())
+
+
 def check_space_keys(keys: Sequence[str]) -> list[Problem]:
     """The keys of a search space exist and may be searched."""
     return [bad for key in keys if (bad := check_searched_key(key, ("sweep", "space", key)))]

@@ -31,6 +31,7 @@ from orchestrator.sweep.space import (
     plan_sweep,
     point_name,
 )
+from orchestrator.sweep.teacher import TeacherLag, teacher_lag
 from orchestrator.sweep.warm import WarmStart, warm_start
 from orchestrator.text import align, counted, with_prefix
 from orchestrator.train.plan import plan_run
@@ -100,6 +101,7 @@ class PlanDescription:
     data: Survey
     cost: CostEstimate
     checkpoints: CheckpointEstimate
+    teacher: TeacherLag | None = None
     quote: Quote | None = None
     warm: WarmStart | None = None
 
@@ -112,6 +114,7 @@ class PlanDescription:
             *(() if self.warm is None else self.warm.notes),
             *self.plan.notes,
             *default_notes(self.config, self.data),
+            *([self.teacher.warning()] if self.teacher is not None and self.teacher.is_large else []),
             *self.audit.notes,
             *self.audit.warnings,
         )
@@ -137,6 +140,7 @@ class PlanDescription:
             "cost": self.cost.to_json(),
             "quote": None if self.quote is None else self.quote.to_json(),
             "checkpoints": {"one_bytes": self.checkpoints.one_bytes, "all_bytes": self.checkpoints.all_bytes},
+            "teacher_lag": None if self.teacher is None else self.teacher.to_json(),
             "notes": list(self.notes),
         }
 
@@ -153,6 +157,7 @@ class PlanDescription:
             *([] if self.quote is None else [f"quote        {self.quote.text()}"]),
             *self._budget(),
             f"checkpoints  {self.checkpoints.text()}, at {self.config.storage.uri}",
+            *([] if self.teacher is None else [f"teacher      {self.teacher.text()}"]),
             "",
             align(self._rows()),
             *self._remarks(),
@@ -238,6 +243,7 @@ def describe_plan(
         data=survey_source(config),
         cost=cost,
         checkpoints=estimate_checkpoints(config, plan),
+        teacher=lag_of_sweep(config, plan),
         quote=None if say is None else quote_cost(config, plan, cost, say),
         warm=warm_start(config),
     )
@@ -273,6 +279,12 @@ def _sampled_plan(config: RunConfig) -> SweepPlan:
             trial = make_trial(config, point, first_seeds(config.sweep)[0], number)
             trials.setdefault(trial.trial_id, trial)
     return SweepPlan(trials=tuple(trials.values()))
+
+
+def lag_of_sweep(config: RunConfig, plan: SweepPlan) -> TeacherLag | None:
+    """How far the target encoder lags behind in the sweep's trials; of sampled points where a search proposes them."""
+    trials = plan.trials or _sampled_plan(config).trials
+    return teacher_lag([trial.config for trial in trials] or [config])
 
 
 def num_trials(config: RunConfig, plan: SweepPlan) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import run_command
 
-from orchestrator.cli import doctor_places
+from orchestrator.cli import doctor, doctor_places
 from orchestrator.config import apply_overrides, default_config
 
 
@@ -48,6 +48,14 @@ def test_a_sound_machine_passes_every_check_and_leaves_nothing_behind(monkeypatc
     assert done.code == 0, done.out
     assert {"python", "cpu", "gpu", "disk runs", "ray", "storage", "data", "tracking"} <= set(found)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_teacher_that_lags_more_than_a_tenth_of_the_run_is_warned_of():
+    short = {"train__images": 24_000, "train__batch_size": 48}
+    found = texts(doctor._teacher(config(**short, ema__start_momentum=0.99)))
+    assert found.startswith("warn teacher the target encoder, which probes read, lags 54 % of the run behind")
+    assert texts(doctor._teacher(config(**short, ema__window=0.05))).startswith("ok   teacher lags 4.8 %")
+    assert list(doctor._teacher(config(**short, objective__name="vicreg"))) == []
 
 
 def test_a_bucket_is_written_listed_and_read_with_its_latency(s3_bucket):

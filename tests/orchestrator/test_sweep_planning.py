@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,24 @@ def test_a_plan_tells_the_cap(described):
     changes = {"budget.gpu_hours": 12.0, "budget.cpu_core_hours": 2.5}
     text = describe_plan(apply_overrides(described.config, changes)).text()
     assert "at most 12 GPU hours or, without a GPU, 2.5 CPU core hours" in text
+
+
+def test_a_plan_tells_how_far_the_teacher_lags_and_warns_above_a_tenth(described):
+    """The published momentum over 90 steps: sum of the products of the last k momenta, over 90."""
+    momenta = [0.996 + step * 0.004 / 90 for step in range(90)]
+    lag = sum(math.prod(momenta[start:]) for start in range(90))
+    assert described.teacher.most_steps == pytest.approx(lag)
+    assert f"teacher      lags {100 * lag / 90:.2g} % of the run behind at its end" in described.text()
+    assert any(f"lags {100 * lag / 90:.2g} %" in note and "ema.window" in note for note in described.notes)
+
+
+def test_a_plan_tells_the_span_of_lags_and_nothing_of_methods_without_a_teacher(described):
+    windows = {"sweep.space": {"ema.window": {"choices": [0.05, 0.1]}}}
+    swept = describe_plan(apply_overrides(described.config, windows))
+    assert "teacher      lags 3.9 to 8.9 % of the run behind" in swept.text()
+    assert not any("behind" in note for note in swept.notes)
+    pixels = {"sweep.space": {"optimizer.learning_rate": {"choices": [1e-3]}}, "objective.name": "mae"}
+    assert "teacher" not in describe_plan(apply_overrides(described.config, pixels)).text()
 
 
 def test_the_size_of_a_checkpoint_is_what_is_written(described, tmp_path):

@@ -183,13 +183,18 @@ class Encoder(nn.Module):
         features: Tensor = self.norm(tokens)
         return features
 
-    def layers(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Every block's output over the whole image, before the final norm: [B, N, D] each, the first block's first."""
+    def layers(self, images_BCHW: Tensor, *, last: int | None = None) -> list[Tensor]:
+        """The outputs of the `last` blocks over the whole image, before the final norm: [B, N, D] each, in order.
+
+        None gives every block's.
+        """
         tokens = self.norm_pre(self._embed(patchify(images_BCHW, self.grid)) + self.position_ND)
+        first = 0 if last is None else max(0, self.depth - last)
         outputs: list[Tensor] = []
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             tokens = block(tokens)
-            outputs.append(tokens)
+            if number >= first:
+                outputs.append(tokens)
         return outputs
 
     def _embed(self, patches_P: Tensor) -> Tensor:

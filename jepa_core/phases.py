@@ -7,10 +7,11 @@ an objective needs no line of its own for this.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class PhaseTimer:
         self._seconds: dict[str, float] = {}
         self._pending: deque[tuple[str, Any, Any]] = deque()
         self._handles: list[Any] = []
+        self._wrapped: list[tuple[nn.Module, str, Any]] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -52,6 +54,12 @@ class PhaseTimer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for part, entrance, before in self._wrapped:
+            if before is None:
+                delattr(part, entrance)
+            else:
+                setattr(part, entrance, before)
+        self._wrapped.clear()
 
     def drain(self) -> dict[str, float]:
         """Seconds by phase since the last call, and start anew; waits for a CUDA device to reach this point."""
@@ -74,6 +82,20 @@ class PhaseTimer:
 
         self._handles.append(part.register_forward_pre_hook(before))
         self._handles.append(part.register_forward_hook(after))
+        for entrance in getattr(part, "entrances", ("forward",))[1:]:
+            self._wrap(part, entrance, name)
+
+    def _wrap(self, part: nn.Module, entrance: str, name: str) -> None:
+        """Count calls of another method that runs the part, which hooks do not see; FSDP may have wrapped it before."""
+        inner: Callable[..., Any] = getattr(part, entrance)
+
+        @functools.wraps(inner)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            with self.phase(name) if part.training else nullcontext():
+                return inner(*arguments, **named)
+
+        self._wrapped.append((part, entrance, vars(part).get(entrance)))
+        setattr(part, entrance, timed)
 
     def _mark(self) -> Any:
         if not self._cuda:

@@ -106,7 +106,13 @@ class ExactSampler(MaskSampler):
         if not self.plan.context_always_full:
             valid_CBK = best_CBK < constants.bar_K
             indices_CBK *= valid_CBK
-        return MaskBatch(indices_CBK, layout.target_indices_MBT, valid_CBK, layout.target_valid_MBT)
+        return MaskBatch(
+            indices_CBK,
+            layout.target_indices_MBT,
+            valid_CBK,
+            layout.target_valid_MBT,
+            keys_B=layout.keys_B,
+        )
 
     def draw_blocks(self, keys_B: Tensor) -> DrawnBlocks:
         """All blocks as drawn, targets first: three draws a block, for its shape, top and left."""

@@ -42,7 +42,7 @@ class MaskBatch:
     Indices are int64 places in the row-major grid: `context_indices_CBK` for each context block and image,
     `target_indices_MBT` for each target block and image. Where blocks differ in size the shorter are padded: a
     padded entry has index 0 and False in `*_valid_*`, which is None where no entry is ever padded. `keys_B` is the
-    key of each sample for further draws (see `draws`), None where the method draws nothing more.
+    key of each sample for further draws (see `draws`), such as whether its image is mirrored; every sampler gives it.
     """
 
     context_indices_CBK: Tensor

@@ -90,7 +90,9 @@ class ReferenceSampler(MaskSampler):
         kept_RK = places[starts_R[:, None] + np.arange(num_kept)]
         kept_RK -= first_R[:, None]
         kept = torch.from_numpy(kept_RK)
-        masks = MaskBatch(kept.view(num_blocks, batch_size, num_kept), layout.target_indices_MBT)
+        masks = MaskBatch(
+            kept.view(num_blocks, batch_size, num_kept), layout.target_indices_MBT, keys_B=layout.keys_B
+        )
         return masks if device == _CPU else masks.to(device, non_blocking=True)
 
     def draw_cells(self, seed: int, step: int) -> tuple[int, int]:

@@ -42,7 +42,7 @@ class Objective(nn.Module, ABC):
     target_encoder: Encoder
     takes_padding: ClassVar[bool] = False
     """Whether `forward` leaves out what `masks` says is padded; a method with blocks of one size never needs it."""
-    needs_whole_batch: ClassVar[bool] = False
+    needs_whole_batch: bool = False
     """Whether the loss is one of the whole batch's statistics, so that a process must not cut its part of it up."""
 
     @abstractmethod

@@ -81,8 +81,8 @@ class Data2Vec(Objective):
     @torch.no_grad()
     def targets(self, images_BCHW: Tensor) -> Tensor:
         """The teacher's averaged top layers over the whole image, [B, N, D]."""
-        layers = self.target_encoder.layers(images_BCHW)
-        return averaged_layers(layers[-self.settings.averaged_layers :], over_patches=False)
+        layers = self.target_encoder.layers(images_BCHW, last=self.settings.averaged_layers)
+        return averaged_layers(layers, over_patches=False)
 
     @torch.no_grad()
     def target_spread(self, images_BCHW: Tensor) -> Tensor:

@@ -141,8 +141,8 @@ class Data2Vec2(Objective):
     @torch.no_grad()
     def targets(self, images_BCHW: Tensor) -> Tensor:
         """The teacher's averaged top layers over the whole image, [B, N, D]: one pass for all views."""
-        layers = self.target_encoder.layers(images_BCHW)
-        return averaged_layers(layers[-self.settings.averaged_layers :], over_patches=True)
+        layers = self.target_encoder.layers(images_BCHW, last=self.settings.averaged_layers)
+        return averaged_layers(layers, over_patches=True)
 
     @torch.no_grad()
     def target_spread(self, images_BCHW: Tensor) -> Tensor:

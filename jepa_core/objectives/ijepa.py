@@ -18,7 +18,11 @@ from jepa_core.ema import MovingAverage
 from jepa_core.encoder import Encoder
 from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch
+from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective
+from jepa_core.objectives.checks import check_positive
+from jepa_core.objectives.parts import mean_over_ranks
+from jepa_core.objectives.targets import TargetNorm, averaged_targets
 from jepa_core.predictor import Predictor
 
 
@@ -34,12 +38,24 @@ class IJepaSettings:
     """The error between predicted and target features."""
     smooth_l1_beta: float = 1.0
     """Error at which the loss turns from squared to linear."""
-    normalize_targets: bool = True
-    """Layer-norm the target features, without affine parameters."""
+    target_norm: TargetNorm = "layer"
+    """How the teacher's features are brought to one scale: `layer` over the features of a patch (published), `batch`
+    each feature over all images and patches of the batch, `instance` each feature over an image's patches, `tanh` a
+    bounded function of each value, `none` not at all."""
+    target_layers: int = 1
+    """Last blocks of the teacher whose outputs are normalised and then averaged; 1 is published."""
+    normalize_predictions: bool = False
+    """Layer-norm the predictions, without affine parameters, before they are compared."""
+    horizontal_flip: bool = False
+    """Mirror every second image, drawn at random; the published method does not."""
 
     def __post_init__(self) -> None:
-        if self.smooth_l1_beta <= 0:
-            raise ValueError(f"smooth_l1_beta must be above 0, not {self.smooth_l1_beta}")
+        check_positive(self, "smooth_l1_beta", "target_layers")
+        if self.normalize_predictions and self.target_norm in ("tanh", "none"):
+            raise ValueError(
+                f"normalize_predictions cannot be true with target_norm {self.target_norm}, whose targets do not have "
+                "the variance of 1 that predictions would; set target_norm to layer, batch or instance"
+            )
 
 
 class IJepa(Objective):
@@ -47,7 +63,7 @@ class IJepa(Objective):
 
     Source: I-JEPA (arXiv 2301.08243), section 3.
     Deviates: as the published implementation, not the paper's text: targets are layer-normed and the default loss is
-    smooth L1 instead of L2.
+        smooth L1 instead of L2. Other targets are variants, see `targets`.
     """
 
     takes_padding = True
@@ -58,34 +74,44 @@ class IJepa(Objective):
         self.context_encoder = encoder
         self.predictor = predictor
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.needs_whole_batch = settings.target_norm == "batch"
         self._average: MovingAverage | None = None
+        self._check(encoder)
 
     def forward(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """The mean loss over the elements of all valid targets."""
-        targets_RTD = self.targets(images_BCHW, masks)
+        if self.settings.horizontal_flip:
+            images_BCHW = flip_half(images_BCHW, masks.keys_B)
+        targets_RTD = _gathered(self.target_features(images_BCHW, of_all_processes=True), masks)
         predictions_RTD = self.predictions(images_BCHW, masks)
         return self._mean_loss(predictions_RTD, targets_RTD, masks)
 
     @torch.no_grad()
     def targets(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
-        """Features of the target blocks [R, T, D], layer-normed without affine parameters, from the whole image."""
-        features_BND: Tensor = self.target_encoder(images_BCHW)
-        if self.settings.normalize_targets:
-            features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
-        blocks, batch, patches = masks.target_indices_MBT.shape
-        contexts = len(masks.context_indices_CBK)
-        images_B1 = torch.arange(batch, device=features_BND.device)[:, None]
-        targets_MBTD = features_BND[images_B1, masks.target_indices_MBT]
-        pairs = targets_MBTD[:, None].expand(-1, contexts, -1, -1, -1)
-        return pairs.reshape(blocks * contexts * batch, patches, -1)
+        """Features of the target blocks [R, T, D], normalised as the settings say, from the whole image."""
+        return _gathered(self.target_features(images_BCHW), masks)
+
+    @torch.no_grad()
+    def target_features(self, images_BCHW: Tensor, *, of_all_processes: bool = False) -> Tensor:
+        """What the targets are gathered from: normalised features of all patches, [B, N, D].
+
+        `of_all_processes` takes the statistics of `target_norm: batch` over the batches of all processes, which all
+        must take part in.
+        """
+        settings, teacher = self.settings, self.target_encoder
+        # The final norm of the encoder would undo what `tanh` keeps: how long the tokens are.
+        if settings.target_layers == 1 and settings.target_norm != "tanh":
+            layers = [teacher(images_BCHW)]
+        else:
+            layers = teacher.layers(images_BCHW, last=settings.target_layers)
+        return averaged_targets(
+            layers, settings.target_norm, mean_over_ranks if of_all_processes else _as_it_is
+        )
 
     @torch.no_grad()
     def target_spread(self, images_BCHW: Tensor) -> Tensor:
         """Variance over images of the targets at every place."""
-        features_BND: Tensor = self.target_encoder(images_BCHW)
-        if self.settings.normalize_targets:
-            features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
-        return spread_over_images(features_BND)
+        return spread_over_images(self.target_features(images_BCHW))
 
     def predictions(self, images_BCHW: Tensor, masks: MaskBatch) -> Tensor:
         """Predicted features of the target blocks [R, T, D]."""
@@ -96,6 +122,8 @@ class IJepa(Objective):
             None if valid is None else valid.flatten(0, 1),
         )
         predictions: Tensor = self.predictor(context_CxB_KD, masks)
+        if self.settings.normalize_predictions:
+            predictions = F.layer_norm(predictions, predictions.shape[-1:])
         return predictions
 
     @torch.no_grad()
@@ -106,10 +134,8 @@ class IJepa(Objective):
         both of this batch's target encoder. A healthy run's loss is well below both; where the features themselves
         collapsed, all three are near 0.
         """
-        features_BND: Tensor = self.target_encoder(images_BCHW)
-        if self.settings.normalize_targets:
-            features_BND = F.layer_norm(features_BND, features_BND.shape[-1:])
-        targets_RTD = self.targets(images_BCHW, masks)
+        features_BND = self.target_features(images_BCHW)
+        targets_RTD = _gathered(features_BND, masks)
         contexts = len(masks.context_indices_CBK)
         by_place_MBTD = features_BND.mean(dim=0)[masks.target_indices_MBT]
         by_place_RTD = by_place_MBTD[:, None].expand(-1, contexts, -1, -1, -1).reshape(targets_RTD.shape)
@@ -132,6 +158,12 @@ class IJepa(Objective):
             self._average = MovingAverage(self.target_encoder, self.context_encoder)
         self._average.update(momentum)
 
+    def _check(self, encoder: Encoder) -> None:
+        if self.settings.target_layers > encoder.depth:
+            raise ValueError(
+                f"target_layers must be at most the encoder's {encoder.depth} blocks, not {self.settings.target_layers}"
+            )
+
     def _mean_loss(self, predictions_RTD: Tensor, targets_RTD: Tensor, masks: MaskBatch) -> Tensor:
         padded = masks.target_valid_MBT is not None
         reduction = "none" if padded else "mean"
@@ -145,3 +177,17 @@ class IJepa(Objective):
         contexts = len(masks.context_indices_CBK)
         valid_RT = masks.target_valid_MBT[:, None].expand(-1, contexts, -1, -1).reshape(loss.shape[:2])
         return (loss.mean(dim=-1) * valid_RT).sum() / valid_RT.sum()
+
+
+def _gathered(features_BND: Tensor, masks: MaskBatch) -> Tensor:
+    """The features at the target blocks, once for each context block: [R, T, D]."""
+    blocks, batch, patches = masks.target_indices_MBT.shape
+    contexts = len(masks.context_indices_CBK)
+    images_B1 = torch.arange(batch, device=features_BND.device)[:, None]
+    targets_MBTD = features_BND[images_B1, masks.target_indices_MBT]
+    pairs = targets_MBTD[:, None].expand(-1, contexts, -1, -1, -1)
+    return pairs.reshape(blocks * contexts * batch, patches, -1)
+
+
+def _as_it_is(mean: Tensor) -> Tensor:
+    return mean

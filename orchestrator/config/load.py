@@ -8,6 +8,7 @@ and by `sweep`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,11 @@ MAX_TEXT_CHARACTERS = 400
 MAX_GIVEN_CHARACTERS = 100
 MAX_KEY_PARTS = 8
 MAX_FAULTS = 100
+_RETIRED: dict[KeyPath, tuple[KeyPath, dict[Any, Any]]] = {
+    ("objective", "normalize_targets"): (("objective", "target_norm"), {True: "layer", False: "none"})
+}
+"""Keys of earlier versions: the key that took the place of each, and its values by the old ones."""
+_log = logging.getLogger(__name__)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -140,7 +146,25 @@ def _checked(document: Document, overrides: Sequence[str]) -> RunConfig:
         if name in document.data and document.data[name] is None:
             document.data[name] = {}
     problems = [bad for text in overrides for bad in _override(document, text)]
+    _replace_retired(document)
     return _validate(document, problems, check_search=True)
+
+
+def _replace_retired(document: Document) -> None:
+    """Read keys of earlier versions as those that took their place, and say so; beside those they are unknown."""
+    for path, (newer, values) in _RETIRED.items():
+        if not is_set(document.data, path) or is_set(document.data, newer):
+            continue
+        section = document.data[path[0]]
+        if not isinstance(section[path[1]], bool):
+            continue
+        value = values[section.pop(path[1])]
+        place = document.values.get(path, Place(source=""))
+        where = f" ({place.source}:{place.line})" if place.line else ""
+        _log.warning(
+            "%s%s is read as `%s: %s`, which took its place", key_text(path), where, key_text(newer), value
+        )
+        _assign(document, newer, value, Place(source=place.source, line=place.line, column=place.column))
 
 
 def _override(document: Document, text: str) -> list[Problem]:

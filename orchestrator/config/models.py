@@ -236,7 +236,8 @@ class HealthConfig(Section):
     divergence_floor: float = Field(default=0.5, ge=0)
     """A loss below this is never called diverged: predicting nothing costs about as much."""
     max_layer_normed_loss: float = Field(default=1.5, gt=0)
-    """Diverged, for I-JEPA: the loss is above this; predicting zeros costs about 0.4 (smooth L1) or 1 (L2)."""
+    """Diverged, for I-JEPA but under `objective.target_norm: none`: the loss is above this; predicting zeros costs at
+    most about 0.4 (smooth L1) or 1 (L2)."""
     min_rank_fraction: float = Field(default=0.12, ge=0, lt=1)
     """Collapsed: the features' effective rank is below this share of the untrained encoder's."""
     min_std_fraction: float = Field(default=0.03, ge=0, lt=1)

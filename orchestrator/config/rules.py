@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from jepa_core import masks as core_masks
 from jepa_core.encoder import check_encoder_name
-from jepa_core.objectives import Data2Vec2Settings
+from jepa_core.objectives import Data2Vec2Settings, IJepaSettings
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.fields import settings
@@ -128,14 +128,66 @@ def _check_predictor_heads(config: RunConfig) -> list[Problem]:
     return _broken("predictor.width", f"must be a multiple of {owner} ({num_heads}); try {near}")
 
 
-@rule("objective.name", "execution.accumulation_steps")
+@rule("objective.name", "objective.target_norm", "execution.accumulation_steps")
 def _check_whole_batches(config: RunConfig) -> list[Problem]:
-    """`execution.accumulation_steps` is 1 for VICReg, whose loss is one of the whole batch's statistics."""
-    if config.objective.name != "vicreg" or config.execution.accumulation_steps == 1:
+    """`execution.accumulation_steps` is 1 where the loss is one of the whole batch's statistics."""
+    whole = _of_whole_batch(config)
+    if not whole or config.execution.accumulation_steps == 1:
+        return []
+    return _broken("execution.accumulation_steps", f"must be 1 for {whole}; use more workers instead")
+
+
+@rule("objective.name", "objective.target_norm", "train.min_workers", "train.num_workers")
+def _check_elastic_batches(config: RunConfig) -> list[Problem]:
+    """`train.min_workers` is null where masks are drawn for each worker and targets normalised over all of them."""
+    least = config.train.min_workers
+    if not _has_batch_targets(config) or least is None or least >= config.train.num_workers:
+        return []
+    message = (
+        "must be null under objective.target_norm batch: fewer workers would draw the masks of larger batches; "
+        "leave it out, or set objective.target_norm to instance"
+    )
+    return _broken("train.min_workers", message)
+
+
+def _of_whole_batch(config: RunConfig) -> str:
+    """Whose loss is one of the whole batch's statistics, and of which; empty where it is not."""
+    if config.objective.name == "vicreg":
+        return "vicreg, whose variances and covariances are the whole batch's"
+    if _has_batch_targets(config):
+        return "objective.target_norm batch, whose means and variances are the whole batch's"
+    return ""
+
+
+def _has_batch_targets(config: RunConfig) -> bool:
+    return isinstance(config.objective, IJepaSettings) and config.objective.target_norm == "batch"
+
+
+@rule("objective.name", "objective.target_layers", "encoder.name", "encoder.depth")
+def _check_target_layers(config: RunConfig) -> list[Problem]:
+    """`objective.target_layers` is at most `encoder.depth`."""
+    objective, depth = config.objective, encoder_depth(config)
+    if not isinstance(objective, IJepaSettings) or depth is None or objective.target_layers <= depth:
+        return []
+    return _broken("objective.target_layers", f"must be at most the encoder's blocks ({depth})")
+
+
+@rule(
+    "objective.name",
+    "objective.target_norm",
+    "encoder.name",
+    "encoder.image_size_px",
+    "encoder.patch_size_px",
+)
+def _check_instance_targets(config: RunConfig) -> list[Problem]:
+    """`objective.target_norm` is not `instance` where an image is one patch."""
+    objective = config.objective
+    if not isinstance(objective, IJepaSettings) or objective.target_norm != "instance":
+        return []
+    if not knows_patches(config) or config.encoder.grid.num_patches > 1:
         return []
     return _broken(
-        "execution.accumulation_steps",
-        "must be 1 for vicreg, whose variances and covariances are the whole batch's; use more workers instead",
+        "objective.target_norm", "cannot be instance where an image is one patch: every target would be 0"
     )
 
 
@@ -158,6 +210,12 @@ def encoder_dimensions(config: RunConfig) -> tuple[int | None, int | None]:
     known = vit_defaults(config.encoder.name)
     width, num_heads = (known.width, known.num_heads) if known else (None, None)
     return config.encoder.width or width, config.encoder.num_heads or num_heads
+
+
+def encoder_depth(config: RunConfig) -> int | None:
+    """Blocks of the encoder as far as its settings or its timm name tell; None where they do not."""
+    known = vit_defaults(config.encoder.name)
+    return config.encoder.depth or (known.depth if known else None)
 
 
 @rule("train.batch_size", "train.num_workers")

@@ -550,7 +550,7 @@ class Board:
             history,
             total_images=trial.total_images,
             settings=self._config.health,
-            has_layer_normed_targets=isinstance(objective, IJepaSettings),
+            has_scaled_targets=isinstance(objective, IJepaSettings) and objective.target_norm != "none",
         )
 
 

@@ -18,11 +18,11 @@ _UNTRAINED = 0
 
 
 def judge(
-    history: History, *, total_images: int, settings: HealthConfig, has_layer_normed_targets: bool = True
+    history: History, *, total_images: int, settings: HealthConfig, has_scaled_targets: bool = True
 ) -> str | None:
     """Why a trial is to be stopped, or None; `history` maps images seen to metrics, the untrained encoder's at 0.
 
-    `has_layer_normed_targets` says that the loss is one of I-JEPA's, whose scale is known.
+    `has_scaled_targets` says that the loss is one of I-JEPA's, of targets whose variance is 1 at most.
     """
     if not settings.stop_unhealthy or not history:
         return None
@@ -33,7 +33,7 @@ def judge(
     if images < settings.grace_fraction * total_images:
         return None
     trained = [history[at] for at in sorted(history) if at > _UNTRAINED]
-    rules = (_worse_than_nothing, *_RULES) if has_layer_normed_targets else _RULES
+    rules = (_worse_than_nothing, *_RULES) if has_scaled_targets else _RULES
     for rule in rules:
         said = _lasting(rule, trained, history, settings)
         if said is not None:

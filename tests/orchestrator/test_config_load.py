@@ -276,3 +276,21 @@ def test_a_method_is_told_which_of_its_settings_is_wrong(text, key, words):
         parse_config(f"objective: {text}")
     assert [fault.key for fault in caught.value.faults] == [key]
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("old", "norm"), [("true", "layer"), ("false", "none")])
+def test_a_key_of_an_earlier_version_is_read_as_the_one_that_took_its_place(caplog, old, norm):
+    for config in (
+        parse_config(f"name: x\nobjective: {{normalize_targets: {old}}}", source="f.yaml"),
+        default_config([f"objective.normalize_targets={old}"]),
+    ):
+        assert config.objective.target_norm == norm
+    said = [record.getMessage() for record in caplog.records]
+    assert f"objective.normalize_targets (f.yaml:2) is read as `objective.target_norm: {norm}`" in said[0]
+
+
+@pytest.mark.parametrize("value", ["{normalize_targets: 3}", "{normalize_targets: true, target_norm: layer}"])
+def test_a_key_of_an_earlier_version_without_meaning_or_beside_its_successor_is_unknown(value):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"objective: {value}")
+    assert [fault.key for fault in caught.value.faults] == ["objective.normalize_targets"]

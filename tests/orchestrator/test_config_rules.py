@@ -45,8 +45,46 @@ def faults_of(text):
             "sweep.metric",
             "one of probe.labels (class)",
         ),
+        ("ema: {window: 2.0}", "ema.window", "must be above 0 and at most 1, not 2.0"),
+        (
+            "ema: {window: 0.1, final_momentum: 0.999}",
+            "ema.final_momentum",
+            "is not read where window is set",
+        ),
         ("data: {test_split: train}", "data.test_split", "must differ"),
         ("probe: {knn_neighbors: 5000}", "probe.knn_neighbors", "at most probe.train_images (4000)"),
+        (
+            "objective: {target_layers: 13}",
+            "objective.target_layers",
+            "must be at most the encoder's blocks (12)",
+        ),
+        (
+            "objective: {target_layers: 3}\nencoder: {depth: 2}",
+            "objective.target_layers",
+            "must be at most the encoder's blocks (2)",
+        ),
+        ("objective: {target_layers: 0}", "objective.target_layers", "must be above 0, not 0"),
+        ("objective: {target_norm: group}", "objective.target_norm", "must be one of 'layer', 'batch'"),
+        (
+            "objective: {target_norm: tanh, normalize_predictions: true}",
+            "objective.normalize_predictions",
+            "cannot be true with target_norm tanh",
+        ),
+        (
+            "objective: {target_norm: batch}\nexecution: {accumulation_steps: 2}",
+            "execution.accumulation_steps",
+            "must be 1 for objective.target_norm batch",
+        ),
+        (
+            "objective: {target_norm: batch}\ntrain: {num_workers: 4, min_workers: 2}",
+            "train.min_workers",
+            "must be null under objective.target_norm batch",
+        ),
+        (
+            "objective: {target_norm: instance}\nencoder: {image_size_px: 16}",
+            "objective.target_norm",
+            "where an image is one patch",
+        ),
     ],
 )
 def test_a_rule_between_settings_is_explained(text, key, words):
@@ -167,6 +205,17 @@ def test_a_written_base_value_is_checked_although_an_axis_replaces_it():
     found = faults_of(text)["train.batch_size"]
     assert "multiple of train.num_workers" in found
     assert "its axis replaces it in the sweep, but `orchestrator train` uses it" in found
+
+
+def test_the_forms_of_targets_are_axes_and_each_point_is_checked() -> None:
+    axes = "objective.target_norm: {choices: [layer, batch]}, objective.target_layers: {choices: [1, 4]}"
+    space = "sweep: {space: {" + axes + "}}"
+    assert parse_config(space).sweep.space.keys() == {"objective.target_norm", "objective.target_layers"}
+    for base, axis in (
+        ("encoder: {depth: 2}\n", "target_layers"),
+        ("execution: {accumulation_steps: 2}\n", "target_norm"),
+    ):
+        assert faults_of(base + space).keys() == {f"sweep.space.objective.{axis}.choices[1]"}
 
 
 def test_a_default_that_does_not_fit_is_excused_by_its_axis_and_stays_so_when_it_is_written_out():

@@ -65,7 +65,7 @@ def test_a_rising_loss_below_the_floor_is_no_divergence() -> None:
 def test_a_method_whose_loss_has_another_scale_is_not_held_to_that_of_i_jepa() -> None:
     history = {0: UNTRAINED, **{images: {"train/loss": 25.0} for images in (300, 400)}}
     assert judge(history, total_images=1000, settings=SETTINGS)
-    assert not judge(history, total_images=1000, settings=SETTINGS, has_layer_normed_targets=False)
+    assert not judge(history, total_images=1000, settings=SETTINGS, has_scaled_targets=False)
 
 
 def test_missing_metrics_judge_nothing() -> None:

@@ -210,6 +210,9 @@ class ProbeConfig(Section):
     """Times an evaluation may fail and be tried again; then it is noted as missing, and training goes on."""
     labels: Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """Labels to probe; null takes every label of the shards."""
+    encoder: Literal["target", "context", "both"] = "target"
+    """Encoder that probes read: `target`, the moving average, or `context`, which is trained. `both` probes the target
+    under the usual names and the context encoder as `probe/linear_context/...` and `probe/knn_context/...`."""
     train_images: int = Field(default=4000, ge=10)
     """Images the probes are fitted on, at most."""
     test_images: int = Field(default=2000, ge=10)

@@ -308,15 +308,18 @@ def _check_warm_start(config: RunConfig) -> list[Problem]:
     return _broken("sweep.warm_start", message)
 
 
-@rule("sweep.metric", "probe.labels")
+@rule("sweep.metric", "probe.labels", "probe.encoder")
 def _check_metric(config: RunConfig) -> list[Problem]:
     """`sweep.metric` is a probe accuracy, of one of `probe.labels` where they are given."""
-    match = re.fullmatch(r"probe/(linear|knn)/([A-Za-z0-9._-]+)", config.sweep.metric)
+    match = re.fullmatch(r"probe/(linear|knn)(_context)?/([A-Za-z0-9._-]+)", config.sweep.metric)
     if not match:
         message = "must be a probe accuracy, probe/linear/<label> or probe/knn/<label>; try probe/linear/mean"
         return _broken("sweep.metric", message)
+    if match.group(2) and config.probe.encoder != "both":
+        message = f"is measured under probe.encoder both alone, not {config.probe.encoder}; set probe.encoder to both"
+        return _broken("sweep.metric", message)
     labels = config.probe.labels
-    if labels is not None and match.group(2) not in (*labels, "mean"):
+    if labels is not None and match.group(3) not in (*labels, "mean"):
         return _broken("sweep.metric", f"must name one of probe.labels ({', '.join(labels)}) or mean")
     return []
 

@@ -1,4 +1,4 @@
-"""Probes of a run: frozen target-encoder features of the labelled images, beside the two baselines.
+"""Probes of a run: frozen features of the labelled images, of the encoder that `probe.encoder` names, and baselines.
 
 The baselines are measured in the same run with the same probe: the untrained encoder (the run's own initial weights)
 and raw pixels. They do not depend on the masks, so they are stored and shared by the trials of a sweep: those of the
@@ -37,6 +37,7 @@ from orchestrator.train.health import collapse_signs, health_of
 _log = logging.getLogger(__name__)
 MISSING = "evaluation/missing"
 """1 in a row whose evaluation failed for good, which has no `probe/...` figures then."""
+_CONTEXT = "_context"
 _BATCH_IMAGES = 256
 _HEALTH_IMAGES = 256
 _PIXELS_SIDE_PX = 32
@@ -107,24 +108,51 @@ def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig
 
 
 def evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
-    """Probe the target encoder. Every rank must call it; rank 0 gets the result, the others an empty one."""
+    """Probe the encoders of `probe.encoder`. Every rank must call it; rank 0 gets the result, others an empty one."""
     with gathered(state.objective):
         return _evaluate(state, probes, config=config, rank=rank)
 
 
 def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
     started = time.monotonic()
-    encoder = state.objective.target_encoder
+    objective, wanted = state.objective, config.probe.encoder
+    encoders = {"": objective.context_encoder if wanted == "context" else objective.target_encoder}
+    if wanted == "both":
+        encoders[_CONTEXT] = objective.context_encoder
+    metrics: dict[str, float] = {}
+    correct: dict[str, str] = {}
+    for suffix, encoder in encoders.items():
+        found = _probed_encoder(encoder, probes, config=config, rank=rank)
+        metrics |= {_with_suffix(name, suffix): value for name, value in found.metrics.items()}
+        if suffix == (_CONTEXT if f"{_CONTEXT}/" in config.sweep.metric else ""):
+            correct = found.correct
+    if rank.index != 0:
+        return Evaluation()
+    if MISSING in metrics:  # of either encoder: a row has the figures of all, or of none
+        metrics, correct = {MISSING: 1.0}, {}
+    if all(math.isfinite(value) for value in metrics.values()):
+        metrics.update(_health(state, probes, config=config, rank=rank))
+        metrics["time/probe_s"] = time.monotonic() - started
+    return Evaluation(metrics=metrics, correct=correct)
+
+
+def _probed_encoder(encoder: Encoder, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
+    """The probes of one encoder under the usual names; not numbers where its features are not finite."""
     train = extract_features(encoder, probes.train.images_uint8_NCHW, config=config, rank=rank)
     test = extract_features(encoder, probes.test.images_uint8_NCHW, config=config, rank=rank)
     if rank.index != 0:
         return Evaluation()
     if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
         return Evaluation(metrics=dict.fromkeys(_probe_names(probes), math.nan))
-    result = _tried_probe(train, test, probes, config=config)
-    result.metrics.update(_health(state, probes, config=config, rank=rank))
-    result.metrics["time/probe_s"] = time.monotonic() - started
-    return result
+    return _tried_probe(train, test, probes, config=config)
+
+
+def _with_suffix(metric: str, suffix: str) -> str:
+    """`probe/linear/class` as `probe/linear_context/class`; what is no probe's figure stays as it is."""
+    if not metric.startswith("probe/"):
+        return metric
+    _, kind, label = metric.split("/", 2)
+    return f"probe/{kind}{suffix}/{label}"
 
 
 def _tried_probe(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:
@@ -213,7 +241,10 @@ def baselines(
     """
 
     def untrained() -> dict[str, float]:
-        return _as_baseline("untrained", evaluate(state, probes, config=config, rank=rank))
+        # Untrained, the two encoders of a method are one; they are told apart in what is returned below.
+        probe = config.probe.model_copy(update={"encoder": "target"})
+        measured = config.model_copy(update={"probe": probe})
+        return _as_baseline("untrained", evaluate(state, probes, config=measured, rank=rank))
 
     def pixels() -> dict[str, float]:
         if rank.index != 0:
@@ -231,7 +262,15 @@ def baselines(
     ):
         with _alone_on_node(shards, key, rank):
             found |= _stored_or(measure, key, rank=rank, store=store)
+    if config.probe.encoder == "both":
+        found |= {_of_context(name): value for name, value in found.items()}
     return found
+
+
+def _of_context(baseline: str) -> str:
+    """`baseline/untrained/linear/class` as `baseline/untrained/linear_context/class`."""
+    what, name, kind, label = baseline.split("/", 3)
+    return f"{what}/{name}/{kind}{_CONTEXT}/{label}"
 
 
 def _stored_or(
@@ -309,7 +348,9 @@ def _probed(config: RunConfig, shards: ShardSet) -> dict[str, Any]:
         "data": shards.digest,
         "splits": [config.data.train_split, config.data.test_split],
         "size": config.encoder.image_size_px,
-        "probe": config.probe.model_dump(mode="json", exclude={"every_images", "beside", "max_failures"}),
+        "probe": config.probe.model_dump(
+            mode="json", exclude={"every_images", "beside", "max_failures", "encoder"}
+        ),
     }
 
 

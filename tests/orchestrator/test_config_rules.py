@@ -45,6 +45,11 @@ def faults_of(text):
             "sweep.metric",
             "one of probe.labels (class)",
         ),
+        (
+            "sweep: {metric: probe/linear_context/mean}",
+            "sweep.metric",
+            "is measured under probe.encoder both alone, not target",
+        ),
         ("ema: {window: 2.0}", "ema.window", "must be above 0 and at most 1, not 2.0"),
         (
             "ema: {window: 0.1, final_momentum: 0.999}",
@@ -205,6 +210,11 @@ def test_a_written_base_value_is_checked_although_an_axis_replaces_it():
     found = faults_of(text)["train.batch_size"]
     assert "multiple of train.num_workers" in found
     assert "its axis replaces it in the sweep, but `orchestrator train` uses it" in found
+
+
+def test_a_sweep_may_rank_by_the_context_encoder_where_both_are_probed() -> None:
+    text = "probe: {encoder: both}\nsweep: {metric: probe/knn_context/mean}"
+    assert parse_config(text).sweep.metric == "probe/knn_context/mean"
 
 
 def test_the_forms_of_targets_are_axes_and_each_point_is_checked() -> None:

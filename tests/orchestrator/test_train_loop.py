@@ -92,6 +92,36 @@ def test_a_checkpoint_of_another_precision_is_refused_with_both(folder: Path) ->
         Run(job, ListReporter(), Rank(precision="bfloat16")).train()
 
 
+def _probed(folder: Path, encoder: str, **overrides: object) -> tuple[dict[str, float], dict[str, str]]:
+    """The last metrics of a trained run whose two encoders differ, and the hits that it reported."""
+    job = _job(folder, f"probed-{encoder}", probe__encoder=encoder, train__seed=3, **overrides)
+    reporter = ListReporter()
+    Run(job, reporter, Rank()).train()
+    return reporter.reports[-1].rows[-1].metrics, dict(reporter.reports[-1].correct)
+
+
+def test_probes_read_the_encoder_that_is_named_and_both_beside_each_other(folder: Path) -> None:
+    target, target_hits = _probed(folder, "target")
+    context, _ = _probed(folder, "context")
+    both, hits = _probed(folder, "both")
+    names = [name for name in target if name.startswith("probe/")]
+    assert names
+    assert {name: both[name] for name in names} == {name: target[name] for name in names}
+    beside = {name.replace("/", "_context/", 2).replace("_context", "", 1): context[name] for name in names}
+    assert {name: both[name] for name in beside} == beside
+    assert hits == target_hits
+    assert both.keys() == target.keys() | beside.keys()
+
+
+def test_both_encoders_stand_to_the_same_untrained_one(folder: Path) -> None:
+    job, reporter = _job(folder, "both-untrained", probe__encoder="both"), ListReporter(stop_at_images=160)
+    Run(job, reporter, Rank()).train()
+    first = reporter.reports[0].rows[0].metrics
+    for name in ("linear", "knn"):
+        assert first[f"baseline/untrained/{name}_context/mean"] == first[f"baseline/untrained/{name}/mean"]
+        assert first[f"probe/{name}_context/mean"] == first[f"probe/{name}/mean"]
+
+
 def test_a_trial_waits_for_the_one_that_measures_the_shared_baselines(folder: Path) -> None:
     run = Run(_job(folder, "waits", train__seed=5), ListReporter(), Rank())
     key, store = _untrained_key(run.config, run.shards, run.rank), open_store(str(folder / "shared"))

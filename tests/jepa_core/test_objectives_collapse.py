@@ -21,7 +21,7 @@ from torch import Tensor
 
 from jepa_core.ema import EmaSettings
 from jepa_core.health import assignment_information, health_metrics, spread_over_images
-from jepa_core.objectives import DinoSettings, Objective
+from jepa_core.objectives import DinoSettings, IJepaSettings, Objective
 from jepa_core.optim import OptimizerSettings
 from jepa_core.step import train_step
 
@@ -69,6 +69,7 @@ def spread_kept(
     momentum: float = 0.98,
     weight_decay: float = 0.04,
     read: Callable[[Objective, Tensor], Tensor] = target_spread,
+    steps: int = 150,
 ) -> float:
     """How much of the untrained model's spread over held-out images is left after a short training."""
     optimizer = OptimizerSettings(
@@ -79,9 +80,9 @@ def spread_kept(
         final_weight_decay=weight_decay,
     )
     ema = EmaSettings(start_momentum=momentum, final_momentum=momentum)
-    state = tiny_state(objective=settings, optimizer=optimizer, ema=ema, total_steps=150)
+    state = tiny_state(objective=settings, optimizer=optimizer, ema=ema, total_steps=steps)
     before = read(state.objective, images(10_000))
-    for step in range(150):
+    for step in range(steps):
         batch = images(step)
         train_step(state, batch, method_masks(state.objective, batch=len(batch), epoch=step))
     return float(read(state.objective, images(10_000)) / before)
@@ -91,6 +92,36 @@ def test_ijepa_without_the_moving_average_gives_all_images_the_same_targets() ->
     settings = METHODS["ijepa"]
     assert spread_kept(settings, fresh, learning_rate=1e-3, momentum=0.0) < FLAGGED
     assert spread_kept(settings, fresh, learning_rate=1e-3, momentum=0.996) > 3 * FLAGGED
+
+
+@pytest.mark.parametrize(
+    "form", [{"target_norm": "none"}, {"target_layers": 2}, {"normalize_predictions": True}], ids=str
+)
+def test_ijepa_without_the_moving_average_collapses_in_every_form_that_keeps_the_scale_of_features(
+    form: dict[str, Any],
+) -> None:
+    settings = IJepaSettings(**form)
+    assert spread_kept(settings, unpredictable, learning_rate=1e-2, momentum=0.0, steps=60) < FLAGGED
+    assert spread_kept(settings, fresh, learning_rate=1e-3, momentum=0.996, steps=60) > 3 * FLAGGED
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "tanh"])
+def test_targets_that_are_scaled_anew_keep_a_spread_and_the_features_show_the_collapse(norm: Any) -> None:
+    """These forms do not collapse without the moving average; an encoder that loses its weights does."""
+    settings = IJepaSettings(target_norm=norm)
+    kept = [
+        spread_kept(
+            settings,
+            fresh,
+            learning_rate=1e-3,
+            momentum=0.9,
+            weight_decay=decay,
+            read=feature_spread,
+            steps=60,
+        )
+        for decay in (300.0, 0.04)
+    ]
+    assert kept[0] < 0.05 < 0.5 * kept[1]
 
 
 @pytest.mark.parametrize(("method", "flagged"), [("mae", 0.03), ("cae", 0.03), ("data2vec2", FLAGGED)])

@@ -25,6 +25,11 @@ from pydantic_core import PydanticUndefined
 
 from orchestrator.config.models import RunConfig
 
+RETIRED: dict[str, tuple[str, dict[bool, Any]]] = {
+    "objective.normalize_targets": ("objective.target_norm", {True: "layer", False: "none"})
+}
+"""Switches of earlier versions: the key that took the place of each, and its values by the old ones."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -139,7 +144,9 @@ def describe_type(annotation: Any) -> str:
 
 
 def nearest_key(unknown: str) -> str:
-    """The valid dotted key closest to an unknown one, or an empty string."""
+    """The valid dotted key closest to an unknown one, or that took its place, or an empty string."""
+    if unknown in RETIRED:
+        return RETIRED[unknown][0]
     section, _, name = unknown.rpartition(".")
     siblings = [setting.name for setting in settings().values() if setting.section == section]
     siblings = siblings if section else list(RunConfig.model_fields)

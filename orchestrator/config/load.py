@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.config import yaml12
 from orchestrator.config.faults import Problem, key_path, key_text
-from orchestrator.config.fields import section_types, settings, variants_of, with_values
+from orchestrator.config.fields import RETIRED, section_types, settings, variants_of, with_values
 from orchestrator.config.models import RunConfig
 from orchestrator.config.point_rules import check_points
 from orchestrator.config.population_rules import check_population
@@ -33,10 +33,6 @@ MAX_TEXT_CHARACTERS = 400
 MAX_GIVEN_CHARACTERS = 100
 MAX_KEY_PARTS = 8
 MAX_FAULTS = 100
-_RETIRED: dict[KeyPath, tuple[KeyPath, dict[Any, Any]]] = {
-    ("objective", "normalize_targets"): (("objective", "target_norm"), {True: "layer", False: "none"})
-}
-"""Keys of earlier versions: the key that took the place of each, and its values by the old ones."""
 _log = logging.getLogger(__name__)
 
 
@@ -152,7 +148,8 @@ def _checked(document: Document, overrides: Sequence[str]) -> RunConfig:
 
 def _replace_retired(document: Document) -> None:
     """Read keys of earlier versions as those that took their place, and say so; beside those they are unknown."""
-    for path, (newer, values) in _RETIRED.items():
+    for key, (successor, values) in RETIRED.items():
+        path, newer = key_path(key), key_path(successor)
         if not is_set(document.data, path) or is_set(document.data, newer):
             continue
         section = document.data[path[0]]
@@ -161,9 +158,7 @@ def _replace_retired(document: Document) -> None:
         value = values[section.pop(path[1])]
         place = document.values.get(path, Place(source=""))
         where = f" ({place.source}:{place.line})" if place.line else ""
-        _log.warning(
-            "%s%s is read as `%s: %s`, which took its place", key_text(path), where, key_text(newer), value
-        )
+        _log.warning("%s%s is read as `%s: %s`, which took its place", key, where, successor, value)
         _assign(document, newer, value, Place(source=place.source, line=place.line, column=place.column))
 
 

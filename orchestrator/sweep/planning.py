@@ -157,7 +157,7 @@ class PlanDescription:
             *([] if self.quote is None else [f"quote        {self.quote.text()}"]),
             *self._budget(),
             f"checkpoints  {self.checkpoints.text()}, at {self.config.storage.uri}",
-            *([] if self.teacher is None else [f"teacher      {self.teacher.text()}"]),
+            *([] if self.teacher is None else [f"momentum     {self.teacher.text()}"]),
             "",
             align(self._rows()),
             *self._remarks(),

@@ -38,7 +38,7 @@ class TeacherLag:
         if f"{self.least:.2g}" != f"{self.most:.2g}":
             span = f"{100 * self.least:.2g} to {span}"
         steps = f"{self.most_steps:,.0f} of {self.total_steps:,} steps"
-        return f"lags {span} of the run behind at its end (mean age of its weights, up to {steps})"
+        return f"the target encoder lags {span} of the run behind at its end (mean age of its weights, up to {steps})"
 
     def warning(self) -> str:
         """What a large lag means and how to reduce it; empty where it is not large."""

@@ -54,7 +54,9 @@ def test_a_teacher_that_lags_more_than_a_tenth_of_the_run_is_warned_of():
     short = {"train__images": 24_000, "train__batch_size": 48}
     found = texts(doctor._teacher(config(**short, ema__start_momentum=0.99)))
     assert found.startswith("warn teacher the target encoder, which probes read, lags 54 % of the run behind")
-    assert texts(doctor._teacher(config(**short, ema__window=0.05))).startswith("ok   teacher lags 4.8 %")
+    assert texts(doctor._teacher(config(**short, ema__window=0.05))).startswith(
+        "ok   teacher the target encoder lags 4.8 %"
+    )
     assert list(doctor._teacher(config(**short, objective__name="vicreg"))) == []
 
 

@@ -289,7 +289,10 @@ def test_a_key_of_an_earlier_version_is_read_as_the_one_that_took_its_place(capl
     assert f"objective.normalize_targets (f.yaml:2) is read as `objective.target_norm: {norm}`" in said[0]
 
 
-@pytest.mark.parametrize("value", ["{normalize_targets: 3}", "{normalize_targets: true, target_norm: layer}"])
+@pytest.mark.parametrize(
+    "value",
+    ["{normalize_targets: 3}", "{normalize_targets: [1]}", "{normalize_targets: true, target_norm: layer}"],
+)
 def test_a_key_of_an_earlier_version_without_meaning_or_beside_its_successor_is_unknown(value):
     with pytest.raises(ConfigError) as caught:
         parse_config(f"objective: {value}")

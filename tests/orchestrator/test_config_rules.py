@@ -101,6 +101,11 @@ def test_a_rule_between_settings_is_explained(text, key, words):
     [
         ("space: {target_scale: {choices: [1]}}", "target_scale", "did you mean `masks.target_scale`?"),
         (
+            "space: {objective.normalize_targets: {choices: [true, false]}}",
+            "objective.normalize_targets",
+            "did you mean `objective.target_norm`?",
+        ),
+        (
             "space: {masks.target_scal: {choices: [1]}}",
             "masks.target_scal",
             "did you mean `masks.target_scale`?",

@@ -103,17 +103,20 @@ def test_a_plan_tells_how_far_the_teacher_lags_and_warns_above_a_tenth(described
     momenta = [0.996 + step * 0.004 / 90 for step in range(90)]
     lag = sum(math.prod(momenta[start:]) for start in range(90))
     assert described.teacher.most_steps == pytest.approx(lag)
-    assert f"teacher      lags {100 * lag / 90:.2g} % of the run behind at its end" in described.text()
+    assert (
+        f"momentum     the target encoder lags {100 * lag / 90:.2g} % of the run behind at its end"
+        in described.text()
+    )
     assert any(f"lags {100 * lag / 90:.2g} %" in note and "ema.window" in note for note in described.notes)
 
 
 def test_a_plan_tells_the_span_of_lags_and_nothing_of_methods_without_a_teacher(described):
     windows = {"sweep.space": {"ema.window": {"choices": [0.05, 0.1]}}}
     swept = describe_plan(apply_overrides(described.config, windows))
-    assert "teacher      lags 3.9 to 8.9 % of the run behind" in swept.text()
+    assert "momentum     the target encoder lags 3.9 to 8.9 % of the run behind" in swept.text()
     assert not any("behind" in note for note in swept.notes)
     pixels = {"sweep.space": {"optimizer.learning_rate": {"choices": [1e-3]}}, "objective.name": "mae"}
-    assert "teacher" not in describe_plan(apply_overrides(described.config, pixels)).text()
+    assert "lags" not in describe_plan(apply_overrides(described.config, pixels)).text()
 
 
 def test_the_size_of_a_checkpoint_is_what_is_written(described, tmp_path):

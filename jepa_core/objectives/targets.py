@@ -44,7 +44,7 @@ def normalized(
 
     Source: `layer` is the published implementation's; `instance` data2vec 2.0's (arXiv 2212.07525), section 3; `tanh`
         Colton 2025 (arXiv 2508.02829), which keeps apart what the lengths of tokens say.
-    Deviates: the scale of `tanh` is fixed at the 0.5 from which the source learns its own, and it has no affine
+    Deviates: `tanh` has one fixed scale, at the 0.5 from which the source learns one for each feature, and no affine
         parameters: no gradient reaches the teacher.
     """
     match norm:

@@ -1,6 +1,7 @@
 """One thread for torch and BLAS, here and in every process that a test starts. Imported before either.
 
-The tests' tensors are tiny: threads that wait for each other cost minutes on a busy machine.
+The tests' tensors are tiny: threads that wait for each other cost minutes on a busy machine. Ray's workers do not give
+way to other processes, as they do by default: beside a busy process they would hardly get on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def reset() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,7 +23,7 @@ import examples  # noqa: F401  registers the profiles
 import threads
 from command_line import Outcome, run_command
 from full_disk import SmallDisk, small_disk
-from parallel import share_out, usable_cores
+from parallel import longest_first, scheduler, usable_cores
 from s3_server import S3Server, run_s3_server
 
 from orchestrator.cli.proxies import spare_loopback
@@ -37,11 +38,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or usable_cores())
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Groups of files, each on one worker."""
+    return scheduler(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With workers: which tests run on the same one, the longest first. A single process keeps the usual order."""
+    """With workers the longest groups begin. A single process keeps the usual order."""
     if hasattr(config, "workerinput"):
-        share_out(items)
+        longest_first(items)
 
 
 @pytest.fixture(autouse=True)

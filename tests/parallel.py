@@ -1,19 +1,26 @@
-"""Which tests run on the same worker of pytest-xdist (`--dist loadgroup`), and which groups begin.
+"""Which tests run on the same worker of pytest-xdist, and which begin.
 
 A file is never split, so that its module fixtures are made once. Files that use the S3 server, MLflow's store or a
 browser are one group each: a worker session has one server, and only the worker that needs it. Each file that starts
 Ray is a group of its own: it starts its own local cluster anyway, and together these files take more than half of the
 suite's time, which one worker would spend alone.
+
+The groups are told by a scheduler of ours. `xdist_group` marks have no effect with pytest 9.2: pytest-xdist 3.8 writes
+them into an attribute that pytest no longer reads.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections import defaultdict
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+_ROOT = Path(__file__).parent.parent
 _LONGEST_FIRST = (
     "ray-test_sweep_ray",
     "ray-test_main_job",
@@ -23,7 +30,19 @@ _LONGEST_FIRST = (
 )
 """Groups that would hold up the end of a run if they began late."""
 
-_FIXTURES = {"s3": "s3", "s3_server": "s3", "s3_bucket": "s3", "template_database": "mlflow"}
+_SHARED = (
+    ("browser", r"\bmark\.browser\b"),
+    ("s3", r"\bs3_(server|bucket)\b|[\"']s3[\"']|\bprocesses: "),
+    ("mlflow", r"\b(template_database|migrated_runs)\b"),
+)
+"""Groups of several files, and what a file of each says; the first that fits."""
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Hands whole groups to the workers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0])
 
 
 def usable_cores() -> int:
@@ -34,31 +53,24 @@ def usable_cores() -> int:
     return allowed if quota == "max" else max(1, min(allowed, round(int(quota) / int(period))))
 
 
-def share_out(items: list[pytest.Item]) -> None:
-    """Give every test the group that runs on one worker, and let the long groups begin: short ones fill the end."""
-    files = defaultdict[Path, list[pytest.Item]](list)
-    for item in items:
-        files[item.path].append(item)
-    groups = {path: _group(path.stem, tests) for path, tests in files.items()}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
-    items.sort(key=lambda item: _rank(groups[item.path]))
+@functools.cache
+def group_of(file: str) -> str:
+    """The group of a file of tests, given by its path below the root of the repository."""
+    path = _ROOT / file
+    text = path.read_text(encoding="utf-8")
+    if re.search(r"\bmark\.ray\b", text):
+        return f"ray-{path.stem}"
+    return next((group for group, sign in _SHARED if re.search(sign, text)), path.stem)
 
 
-def _group(file: str, tests: list[pytest.Item]) -> str:
-    if any(test.get_closest_marker("ray") for test in tests):
-        return f"ray-{file}"
-    if any(test.get_closest_marker("browser") for test in tests):
-        return "browser"
-    used = {name for test in tests for name in _used(test)}
-    return next((_FIXTURES[name] for name in sorted(used & _FIXTURES.keys())), file)
+def longest_first(items: list[Any]) -> None:
+    """Let the long groups begin: short ones fill the end."""
+    items.sort(key=lambda item: _rank(group_of(item.nodeid.partition("::")[0])))
 
 
-def _used(test: pytest.Item) -> set[str]:
-    """Names of a test's fixtures; a parameter `s3` makes a fixture ask for the server."""
-    spec = getattr(test, "callspec", None)
-    chosen = {value for value in spec.params.values() if isinstance(value, str)} if spec else set()
-    return {*getattr(test, "fixturenames", ()), *(chosen & _FIXTURES.keys())}
+def scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    """The scheduler of `--dist loadgroup`; other ways of dealing tests out are left to pytest-xdist."""
+    return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def _rank(group: str) -> int:

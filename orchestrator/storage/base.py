@@ -11,6 +11,7 @@ import hashlib
 import os
 import resource
 import socket
+import sqlite3
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def find_open_files_limit(err: BaseException) -> str | None:
     """The limit on open files in words, if an error or one that it comes from is that limit; else None."""
     cause: BaseException | None = err
     while cause is not None:
-        found = _no_descriptor() if _is_of_a_lookup(cause) else cause
+        found = _no_descriptor() if _may_hide_the_limit(cause) else cause
         if isinstance(found, OSError) and found.errno in _NO_DESCRIPTORS:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             return f"{found.strerror}; this process may hold {limit:,}"
@@ -138,11 +139,14 @@ def find_open_files_limit(err: BaseException) -> str | None:
     return None
 
 
-def _is_of_a_lookup(err: BaseException) -> bool:
-    """Whether looking up a host name failed. A resolver that can open nothing says so in ways of its own.
+def _may_hide_the_limit(err: BaseException) -> bool:
+    """Whether a host name was looked up or a SQLite database opened in vain: neither says that nothing can be opened.
 
-    It depends on the system's name services: there is no such name, try again, or the `errno` of an earlier call.
+    What a resolver says then depends on the system's name services: there is no such name, try again, or the `errno`
+    of an earlier call.
     """
+    if isinstance(err, sqlite3.OperationalError):
+        return "unable to open" in str(err)
     frames = traceback.walk_tb(err.__traceback__)
     is_raised_there = any(frame.f_code.co_name == "getaddrinfo" for frame, _ in frames)
     return isinstance(err, socket.gaierror) or (isinstance(err, OSError) and is_raised_there)

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -343,6 +344,14 @@ def test_the_limit_on_open_files_is_told_however_a_resolver_puts_it(
         store.read("a")
     with no_open_files_left(), pytest.raises(StorageError, match=r"Too many open files.*ulimit -n"):
         store.read("a")
+
+
+def test_the_limit_on_open_files_is_told_of_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
+    with no_open_files_left(), pytest.raises(sqlite3.OperationalError) as failed:
+        sqlite3.connect(tmp_path / "a.db")
+    assert find_open_files_limit(failed.value) is None
+    with no_open_files_left():
+        assert "Too many open files" in str(find_open_files_limit(failed.value))
 
 
 def test_a_server_that_refuses_is_no_limit_on_open_files() -> None:

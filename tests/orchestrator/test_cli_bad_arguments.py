@@ -1,15 +1,22 @@
-"""Every command over arguments that are not what they should be: a message and an exit code, never a traceback."""
+"""Every command over arguments that are not what they should be: a message and an exit code, never a traceback.
+
+One test a kind of argument, which goes through every command and every bad value and lists all that are not told: a
+command takes a few milliseconds, the fixtures of a test of its own several times that.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from command_line import run_command
+from command_line import Outcome
 from sweep_records import sweep_events, write_journal
+
+Command = Callable[..., Outcome]
 
 ITS_OWN = (2, 3, 4, 5, 6, 7)
 """Exit codes of faults that are told on purpose (`orchestrator.errors`)."""
@@ -121,52 +128,76 @@ PLACES = (
 FILES = (*PLACES, _with_nul, _latin1, _huge, _empty)
 
 
-def _told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    shown = run_command(monkeypatch, capsys, *arguments)
-    assert shown.code in ITS_OWN, (arguments, shown)
-    assert "Traceback" not in shown.err + shown.out
-    assert "unexpected" not in shown.err
-    assert "traceback:" not in shown.err
-    return shown.err + shown.out
-
-
-@pytest.mark.parametrize("command", READS_FILE, ids=" ".join)
-@pytest.mark.parametrize("make", FILES, ids=lambda make: make.__name__)
-def test_a_file_of_settings_that_is_none(monkeypatch, capsys, tmp_path, make, command):
-    monkeypatch.chdir(tmp_path)
-    assert _told(monkeypatch, capsys, *command, make(tmp_path))
-
-
-@pytest.mark.parametrize("command", READS_SWEEP, ids=" ".join)
-@pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
-def test_runs_that_are_none(monkeypatch, capsys, tmp_path, make, command):
-    monkeypatch.chdir(tmp_path)
-    assert _told(monkeypatch, capsys, *command, "--runs", make(tmp_path))
-
-
-@pytest.mark.parametrize("command", READS_SWEEP, ids=" ".join)
-@pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
-def test_a_sweep_that_is_none(monkeypatch, capsys, tmp_path, make, command):
-    monkeypatch.chdir(tmp_path)
-    name = make(tmp_path)
-    given = [name if part == "x" else f"{name}/000" if part == "x/000" else part for part in command]
-    assert _told(monkeypatch, capsys, *given, "--runs", str(tmp_path / "runs"))
-
-
-@pytest.mark.parametrize("command", READS_SHARDS, ids=" ".join)
-@pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
-def test_shards_that_are_none(monkeypatch, capsys, tmp_path, make, command):
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert _told(monkeypatch, capsys, *command, make(tmp_path))
 
 
-@pytest.mark.parametrize("key", ["storage.uri", "data.source", "data.cache_dir", "storage.endpoint_url"])
-@pytest.mark.parametrize("make", PLACES[2:], ids=lambda make: make.__name__)
-def test_places_in_settings_that_are_none_are_found_by_doctor(monkeypatch, capsys, tmp_path, key, make):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert _told(monkeypatch, capsys, "doctor", "--set", f"{key}={json.dumps(make(tmp_path))}")
+def offence(shown: Outcome, naming: str = "") -> str:
+    """Why an outcome is no fault that is told on purpose, and names what it is about; empty where it is one."""
+    if shown.code not in ITS_OWN:
+        return f"ends with {shown.code}"
+    found = [word for word in ("Traceback", "unexpected", "traceback:") if word in shown.err]
+    found += ["Traceback in the result"] if "Traceback" in shown.out else []
+    found += [] if shown.out + shown.err else ["says nothing"]
+    found += [] if naming in shown.out + shown.err else [f"does not name {naming}"]
+    return ", ".join(found)
+
+
+def offenders(command: Command, cases: Iterable[tuple[str, ...]], naming: str = "") -> dict[str, str]:
+    """The command lines that are not told, and why; every one is run."""
+    found = {shlex.join(words)[:300]: offence(command(*words), naming) for words in cases}
+    assert len(found) > 20
+    return {words: why for words, why in found.items() if why}
+
+
+def named(words: tuple[str, ...], sweep: str) -> tuple[str, ...]:
+    """A command of `READS_SWEEP` for this sweep."""
+    return tuple(word.replace("x", sweep) if word in ("x", "x/000") else word for word in words)
+
+
+def test_an_outcome_that_is_not_told_is_seen() -> None:
+    told = Outcome(code=2, out="", err="error: no such sweep")
+    bad = [
+        Outcome(code=0, out="fine", err=""),
+        Outcome(code=1, out="", err="error: unexpected KeyError"),
+        Outcome(code=4, out="", err="error: broken (traceback: /tmp/x.txt)"),
+        Outcome(code=3, out="Traceback (most recent call last)", err=""),
+        Outcome(code=3, out="", err=""),
+    ]
+    assert offence(told) == ""
+    assert [bool(offence(each)) for each in bad] == [True] * len(bad)
+    assert offence(told, naming="masks-1") == "does not name masks-1"
+
+
+def test_a_file_of_settings_that_is_none(command: Command, tmp_path: Path) -> None:
+    files = [make(tmp_path) for make in FILES]
+    assert offenders(command, [(*words, file) for words in READS_FILE for file in files]) == {}
+
+
+def test_runs_that_are_none(command: Command, tmp_path: Path) -> None:
+    places = [make(tmp_path) for make in PLACES]
+    cases = [(*words, "--runs", place) for words in READS_SWEEP for place in places]
+    assert offenders(command, cases) == {}
+
+
+def test_a_sweep_that_is_none(command: Command, tmp_path: Path) -> None:
+    places, runs = [make(tmp_path) for make in PLACES], str(tmp_path / "runs")
+    cases = [(*named(words, place), "--runs", runs) for words in READS_SWEEP for place in places]
+    assert offenders(command, cases) == {}
+
+
+def test_shards_that_are_none(command: Command, tmp_path: Path) -> None:
+    places = [make(tmp_path) for make in PLACES]
+    assert offenders(command, [(*words, place) for words in READS_SHARDS for place in places]) == {}
+
+
+def test_places_in_settings_that_are_none_are_found_by_doctor(command: Command, tmp_path: Path) -> None:
+    keys = ("storage.uri", "data.source", "data.cache_dir", "storage.endpoint_url")
+    places = [json.dumps(make(tmp_path)) for make in PLACES[2:]]
+    cases = [("doctor", "--set", f"{key}={place}") for key in keys for place in places]
+    assert offenders(command, cases) == {}
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -191,16 +222,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("command", "damage"),
-    [
-        *((command, "an event that is cut") for command in READS_SWEEP),
-        *((command, damage) for command in READS_SWEEP[:1] for damage in DAMAGES),
-    ],
-)
-def test_a_sweeps_folder_that_is_damaged(monkeypatch, capsys, tmp_path, command, damage):
-    sweep_id = write_journal(tmp_path, sweep_events()[:12])
-    DAMAGES[damage](tmp_path / sweep_id)
-    given = [part.replace("x", sweep_id) if part in ("x", "x/000") else part for part in command]
-    told = _told(monkeypatch, capsys, *given, "--runs", str(tmp_path))
-    assert sweep_id in told
+def test_a_sweeps_folder_that_is_damaged(command: Command, tmp_path: Path) -> None:
+    cut = "an event that is cut"
+    pairs = [*((words, cut) for words in READS_SWEEP), *((READS_SWEEP[0], damage) for damage in DAMAGES)]
+    cases, sweep_id = [], ""
+    for number, (words, damage) in enumerate(pairs):
+        runs = tmp_path / str(number)
+        sweep_id = write_journal(runs, sweep_events()[:12])
+        DAMAGES[damage](runs / sweep_id)
+        cases.append((*named(words, sweep_id), "--runs", str(runs)))
+    assert offenders(command, cases, naming=sweep_id) == {}

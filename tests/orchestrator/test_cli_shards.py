@@ -76,7 +76,7 @@ def test_verify_names_a_shard_that_changed(run, packed):
     done = run("verify", packed)
     assert done.code == 3
     assert "train-000000.tar: sha256" in done.out
-    assert "1 fault" in done.out
+    assert "checked: sizes, hashes and samples; 1 fault\n" in done.out
 
 
 def test_verify_says_that_it_did_not_decode_and_how_to(run, packed):

@@ -88,7 +88,8 @@ def test_a_long_command_goes_on_without_its_reader(monkeypatch):
         view = PlainView(default_config(), sys.stderr)
         view.on_message("first")
         view.on_message("second")
-    assert True  # neither raised
+        assert not sys.stderr.closed
+    assert sys.stderr is stream
 
 
 def test_a_long_command_outlives_its_terminal():
@@ -143,3 +144,4 @@ def test_any_width_and_no_colour_will_do(monkeypatch, columns):
     with telling(terminal) as tell:
         tell("packing")
     assert "\x1b[3" not in terminal.getvalue()
+    assert "packing" in "".join(terminal.getvalue().split())

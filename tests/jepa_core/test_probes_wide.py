@@ -66,6 +66,17 @@ def test_heads_of_one_grid_are_those_trained_alone() -> None:
         assert one.validation[choice] == pytest.approx(accuracy)
 
 
+def test_the_images_that_choose_the_head_do_not_train_it() -> None:
+    """Labels without meaning are learned by heart: a head that had seen the validation part would be right on it."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 400, generator=generator)
+    labels = torch.randint(4, (200,), generator=generator)
+    grid = HeadGrid(learning_rates=(0.1,), weight_decays=(0.0,), normalize=(False,), batch_size=32)
+    found = many_head_probe({"a": features}, labels, {"a": features}, labels, num_classes=4, grid=grid)
+    assert found.accuracy == 1.0
+    assert max(found.validation.values()) < 0.5
+
+
 def test_a_head_follows_plain_stochastic_gradient_descent() -> None:
     """One head against torch's own optimiser and autograd."""
     (train, train_labels), (test, test_labels) = blobs(256, seed=0), blobs(64, seed=1)

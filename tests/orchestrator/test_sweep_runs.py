@@ -8,12 +8,13 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import click
 import pytest
 from command_line import run_command
 from sweep_records import sweep_config, sweep_events, write_journal
 
 import orchestrator
-from orchestrator.cli.main import app_with_commands
+from orchestrator.cli.main import app_with_commands, optional_config_argument, runs_option
 from orchestrator.cli.sweep_commands import recorded_config
 from orchestrator.config import apply_overrides, default_config, dump, parse_config
 from orchestrator.config.models import StorageConfig
@@ -163,6 +164,21 @@ def test_a_bucket_is_reached_as_it_was_found(given, recorded, variable, used, mo
         config = apply_overrides(config, {"storage.endpoint_url": recorded})
     placed = Runs(uri="s3://bucket/x", endpoint_url=given).placed(config)
     assert (placed.storage.uri, placed.storage.endpoint_url) == ("s3://bucket/x", used)
+
+
+@pytest.mark.parametrize(
+    ("words", "endpoint"),
+    [
+        ([], None),
+        (["--set", "storage.endpoint_url=http://a:1"], "http://a:1"),
+        (["--set", "storage.endpoint_url=http://a:1", "--endpoint-url", "http://b:2"], "http://b:2"),
+    ],
+)
+def test_an_endpoint_that_is_set_counts_unless_the_option_names_another(words, endpoint) -> None:
+    found: list[Runs] = []
+    command = runs_option(lambda file, overrides, runs: found.append(runs))
+    click.command()(optional_config_argument(command)).main(words, standalone_mode=False)
+    assert found == [Runs(endpoint_url=endpoint)]
 
 
 def test_every_command_that_takes_runs_takes_an_endpoint() -> None:

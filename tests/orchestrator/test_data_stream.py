@@ -108,6 +108,18 @@ def test_every_epoch_shows_every_sample_once(packed: tuple[ShardSet, RunConfig])
     assert all(set(epoch.values()) == {1} and epoch.total() == total for epoch in epochs[:3])
 
 
+def test_every_epoch_crops_a_sample_anew(packed: tuple[ShardSet, RunConfig]) -> None:
+    shards, config = packed
+    total = sum(info.num_samples for info in shards.splits["train"])
+    seen: dict[str, list[torch.Tensor]] = {}
+    with open_stream(shards, config, total_steps=-(-2 * total // 8)) as stream:
+        for batch in stream:
+            for key, image in zip(batch.keys, batch.images_uint8_BCHW, strict=True):
+                seen.setdefault(key, []).append(image)
+    assert min(len(images) for images in seen.values()) == 2
+    assert [key for key, images in seen.items() if torch.equal(images[0], images[1])] == []
+
+
 @pytest.mark.parametrize("shuffle_shards", [1, 3, 5, 50])
 def test_an_epoch_cut_into_four_two_and_three_workers_has_every_key_once(
     packed: tuple[ShardSet, RunConfig], shuffle_shards: int

@@ -122,6 +122,16 @@ def test_geometries_are_ranked_by_their_mean_and_all_their_seeds_go_on_or_none()
     assert {reason.partition(",")[0] for reason in reasons} == {"the mean over its seeds"}
 
 
+def test_one_unlucky_seed_puts_no_geometry_out_whose_mean_is_the_best() -> None:
+    def values(rate: float, seed: int, images: int) -> float:
+        return 1000 * rate + ((20.0, -15.0)[seed] if rate == RATES[8] else 0.0)
+
+    record = _cluster(values, _config(sweep__seeds=2)).drive()
+    seen = {(trial.point[RATE], trial.seed): trial.images for trial in record.in_order()}
+    assert min(trial.rungs[100] for trial in record.in_order()) == -6.0
+    assert [seen[RATES[8], seed] for seed in (0, 1)] == [900, 900]
+
+
 def test_a_driver_that_dies_at_any_event_changes_no_decision() -> None:
     def moments(num_events: int) -> range:
         assert num_events > 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.data.left_out import printable
 from orchestrator.text import listed
 
 _FEW_IMAGES = 2
@@ -11,6 +12,10 @@ _FEW_IMAGES = 2
 
 def class_notes(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     """Sentences on classes that cannot be learned or tested, from images by split and class; `train` is a split."""
+    counts = {
+        split: {printable(name): number for name, number in of_split.items()}
+        for split, of_split in counts.items()
+    }
     names = sorted({name for of_split in counts.values() for name in of_split})
     if not names:
         return ()

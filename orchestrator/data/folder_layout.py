@@ -130,6 +130,7 @@ def _parts(laying: _Laying, root: Folder) -> dict[str, Folder] | None:
     others = [folder for folder, part in named if part is None and folder.name.lower() not in EXTRA_NAMES]
     extra = [folder for folder, part in named if part is None and folder.name.lower() in EXTRA_NAMES]
     if laying.meaning == "auto" and not (train or held_out):
+        _ask_of_parts_in_classes(laying, others)
         return None
     if laying.meaning == "auto" and _are_classes(laying, train, [folder for _, folder in held_out], others):
         return None
@@ -162,8 +163,25 @@ def _are_classes(
     hold_images = not any(folder.filled for folder in named)
     if hold_images and not (train and held_out) and (others or len(named) == 1):
         return True
-    names = listed([each.name for each in (*named, *others)])
-    raise laying.ask(f"the folders {names} can be classes or parts of the data")
+    names = [each.name for each in (*named, *others)]
+    if len(names) == 1:
+        raise laying.ask(f"the folder {names[0]} can be a class or a part of the data")
+    raise laying.ask(f"the folders {listed(names)} can be classes or parts of the data")
+
+
+def _ask_of_parts_in_classes(laying: _Laying, classes: Sequence[Folder]) -> None:
+    """Ask where every class holds its own training and test folders: read together, tested images are trained on."""
+    for folder in classes:
+        parts = {part_of(each.name) for each in folder.filled}
+        if "train" not in parts or len(parts) < 2 or None in parts:
+            return
+    if classes:
+        example = classes[0]
+        raise laying.ask(
+            f"each class holds folders that are called as parts ({laying.where(example)}: "
+            f"{listed([each.name for each in example.filled])}); classes reads them together, "
+            "PART/CLASS/IMAGE keeps them apart"
+        )
 
 
 def _labelled(laying: _Laying, folders: Mapping[str, Folder]) -> Layout:

@@ -101,17 +101,19 @@ class LabelCount:
         """Count the label members of one sample, by extension; `where` names it."""
         self._samples[split] += 1
         values: dict[str, Value] = {}
-        is_caption = True
+        is_caption, is_read = True, False
         for extension, text in members.items():
             try:
                 found = parse_values(extension, text)
             except (ValueError, RecursionError):
                 if extension != "txt":
                     self._damaged.add("label_damaged", f"{where}.{extension}")
-                continue
+                    continue
+                found = {}
+            is_read = True
             values = found if extension == "cls" else values | found
             is_caption = extension == "txt" or (is_caption and CLASS not in found)
-        if members and not values:
+        if is_read and not values:
             self._damaged.add("label_absent", where)
         if CLASS not in values:
             self._damaged.add("label_missing", where)

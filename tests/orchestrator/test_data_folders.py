@@ -81,6 +81,7 @@ def test_folders_are_read_as_what_they_mean(
         ["val/cat", "test/cat"],
         ["train/cat", "training/cat"],
         ["train/cat", "test/cat", "testing/cat"],
+        ["cat/train", "cat/test", "dog/train", "dog/test"],
     ],
 )
 def test_folders_that_can_mean_two_things_are_asked_about(tmp_path: Path, folders: list[str]) -> None:
@@ -98,6 +99,16 @@ def test_the_setting_says_what_folders_mean(
     source = ImageFolderSource(images_at(tmp_path, "train", "test", "cat"), meaning)
     assert list(classes_of(source)) == classes
     assert sum(source.num_samples.values()) == num_images
+
+
+def test_parts_inside_of_classes_are_read_together_where_the_setting_says_so(tmp_path: Path) -> None:
+    source = ImageFolderSource(images_at(tmp_path, "cat/train", "cat/test", "dog/train"), "classes")
+    assert (list(classes_of(source)), sum(source.num_samples.values())) == (["cat", "dog"], 12)
+
+
+def test_one_folder_that_can_mean_two_things_is_named_in_the_singular(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the folder test can be a class or a part of the data"):
+        ImageFolderSource(images_at(tmp_path, "test/cat", "test/dog")).labels  # noqa: B018
 
 
 def test_splits_that_are_asked_for_and_not_there_are_refused(tmp_path: Path) -> None:
@@ -194,6 +205,7 @@ def test_a_jpeg_under_a_seldom_extension_is_packed_as_jpg(tmp_path: Path) -> Non
         ({"train": {"a": 3, "b": 3}, "test": {}}, ["the test part has no image at all"]),
         ({"train": {}, "test": {}}, []),
         ({"train": {"a": 2, "b": 3}, "test": {"a": 1, "b": 1}}, []),
+        ({"train": {"a\nb": 2, "c": 2}, "test": {"c": 1}}, [r"the test part has no image of a\nb"]),
     ],
 )
 def test_classes_that_cannot_be_learned_or_tested_are_named(

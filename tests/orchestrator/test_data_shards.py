@@ -336,6 +336,13 @@ def test_samples_without_a_label_are_counted_with_the_first() -> None:
     assert (labels, kinds(notes)) == ({}, told)
 
 
+@pytest.mark.parametrize(("extension", "text"), [("cls", b"\x00\xff"), ("json", b"{oops")])
+def test_a_label_that_cannot_be_read_is_told_once_and_not_as_one_that_is_absent(extension, text) -> None:
+    count = LabelCount()
+    count.add({extension: text}, "train", "k")
+    assert kinds(count.result()[1]) == {"label_damaged": (1, f"k.{extension}")}
+
+
 def test_a_sweep_is_refused_before_anything_is_spent_where_samples_are_lost(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

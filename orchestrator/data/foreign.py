@@ -103,9 +103,10 @@ def _named_tars(store: Store, names: Sequence[str], listed: frozenset[str], tars
     patterns = [name for name in names if name not in listed and GLOB.search(name)]
     missing = [name for name in names if name not in listed and name not in patterns]
     if missing:
+        is_tar = missing[0].lower().endswith(".tar")
         raise DataError(
             f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
-            + ("" if missing[0].lower().endswith(".tar") else "; name .tar files, or give a folder")
+            + ("; name only shards that are there" if is_tar else "; name .tar files, or give a folder")
         )
     found = [name for name in names if name in listed]
     for pattern in patterns:

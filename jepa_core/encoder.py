@@ -250,7 +250,7 @@ def check_encoder_name(name: str) -> None:
 
     known = timm.list_models(module="vision_transformer")
     if name.split(".")[0] not in known:
-        near = difflib.get_close_matches(name, known, n=3)
+        near = difflib.get_close_matches(name.lower(), known, n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{name!r} is not a timm Vision Transformer{hint}")
 

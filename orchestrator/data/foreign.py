@@ -105,20 +105,28 @@ def _named_tars(store: Store, names: Sequence[str], listed: frozenset[str], tars
     if missing:
         is_tar = missing[0].lower().endswith(".tar")
         raise DataError(
-            f"{store.uri}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
+            f"{store.uri}: {_missing_text(missing, len(names))}"
             + ("; name only shards that are there" if is_tar else "; name .tar files, or give a folder")
         )
     found = [name for name in names if name in listed]
     for pattern in patterns:
         fitting = [key for key in tars if _glob_pattern(pattern).fullmatch(key)]
         if not fitting:
-            there = f"{len(tars)} .tar files, the first is {tars[0]}" if tars else "no .tar files"
+            there = f"{counted(len(tars), '.tar file')}, the first is {tars[0]}" if tars else "no .tar file"
+            are = "are" if len(tars) > 1 else "is"
             raise DataError(
-                f"{store.uri}/{pattern}: no shard fits this pattern; below {store.uri} there are {there}: write the "
+                f"{store.uri}/{pattern}: no shard fits this pattern; below {store.uri} there {are} {there}: write the "
                 "folder, or a range like `name-{000..099}.tar`"
             )
         found += fitting
     return list(dict.fromkeys(found))
+
+
+def _missing_text(missing: Sequence[str], num_named: int) -> str:
+    if num_named == 1:
+        return f"there is no shard {missing[0]}"
+    are = "are" if len(missing) > 1 else "is"
+    return f"{len(missing):,} of {num_named:,} shards {are} missing, the first is {missing[0]}"
 
 
 def _is_hidden(key: str) -> bool:

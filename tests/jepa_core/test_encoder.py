@@ -82,6 +82,7 @@ def test_other_timm_models_run_on_a_subset_of_patches(name: str) -> None:
     ("changes", "message"),
     [
         ({"name": "vit_smal_patch16_224"}, "nearest: vit_small_patch16_224"),
+        ({"name": "VIT_Small_Patch16_224"}, "nearest: vit_small_patch16_224"),
         ({"name": "resnet18"}, "'resnet18' is not a timm Vision Transformer"),
         ({"name": "eva02_tiny_patch14_224"}, "is not a timm Vision Transformer"),
         ({"name": "vit_small_patch16_18x2_224", "num_heads": 2}, "parallel blocks"),

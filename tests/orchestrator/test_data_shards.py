@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -406,6 +407,22 @@ def test_patterns_of_a_shell_name_shards(tmp_path: Path, where: str, request: py
         DataError, match=r"no shard fits this pattern.*3 \.tar files, the first is a-1\.tar.*\{000"
     ):
         prepare_data(data_config(f"{uri}/z-*.tar", tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["b.tar"], "there is no shard b.tar"),
+        (["a.tar", "b.tar"], "1 of 2 shards is missing, the first is b.tar"),
+        (["a.tar", "b.tar", "c.tar"], "2 of 3 shards are missing, the first is b.tar"),
+        (["z-*.tar"], "there is 1 .tar file, the first is a.tar"),
+    ],
+)
+def test_shards_that_are_not_there_are_counted_in_words_that_agree(tmp_path, names, said) -> None:
+    store = open_store(str(tmp_path))
+    store.write("a.tar", b"")
+    with pytest.raises(DataError, match=re.escape(said)):
+        find_tars(store, names)
 
 
 def test_braces_stars_and_brackets_in_the_names_of_files_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_a_sweep_that_never_reached_mlflow_names_no_page_but_what_sends_it(summa
     links = Links(tracking_uri="http://host", experiment="masks", sweep_id="masks-1", base_url="http://host")
     text = render_page(content(summary, links=links))
     assert "orchestrator ui" not in text
-    assert "<code>orchestrator deliver masks-1</code> sends what waits" in text
+    assert "<code>orchestrator deliver masks-1</code>, with the" in text
+    assert "sends what waits" in text
 
 
 def test_rows_link_to_their_runs(summary):

@@ -23,7 +23,7 @@ FAILS = [
     ({}, {"RAY_TMPDIR": UNWRITABLE}, 7, "/proc cannot be written; set RAY_TMPDIR"),
     ({}, {"RAY_AUTH_TOKEN_PATH": UNWRITABLE}, 7, "no token in RAY_AUTH_TOKEN_PATH"),
     ({"train.num_workers": 500, "train.batch_size": 500}, {}, 7, "one trial needs 500 CPUs"),
-    ({"train.gpus_per_worker": 1}, {"CUDA_VISIBLE_DEVICES": ""}, 7, "and 1 GPUs"),
+    ({"train.gpus_per_worker": 1}, {"CUDA_VISIBLE_DEVICES": ""}, 7, "and 1 GPU "),
     ({"storage.uri": UNWRITABLE}, {}, 4, "cannot write"),
     ({"data.cache_dir": UNWRITABLE}, {}, 4, "choose another data.cache_dir"),
     ({}, {"XDG_CACHE_HOME": UNWRITABLE}, 4, "choose another data.cache_dir"),

@@ -46,8 +46,9 @@ class TeacherLag:
             return ""
         return (
             f"the target encoder, which probes read, lags {100 * self.most:.2g} % of the run behind at its end, above "
-            f"{100 * LARGE_LAG:.0f} %: set ema.window (0.05 averages over 5 % of the run) or a lower "
-            "ema.final_momentum, or compare with probe.encoder: both"
+            f"{100 * LARGE_LAG:.0f} %: a lower ema.final_momentum or an ema.window (0.05 averages over 5 % of the run) "
+            "shortens that; try it on a short run first, as it can also make features worse, or compare with "
+            "probe.encoder: both"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One thread for torch and BLAS, here and in every process that a test starts. Imported before either.
 
 The tests' tensors are tiny: threads that wait for each other cost minutes on a busy machine. Ray's workers do not give
-way to other processes, as they do by default: beside a busy process they would hardly get on.
+way to other processes, as they do by default (niceness 15).
 """
 
 from __future__ import annotations

@@ -1,0 +1,9 @@
+"""A tape of what a sweep decides: messages, clock and ids in; answers, events and what readers see out.
+
+    python -m tests.tape.record            record every scenario again
+    pytest tests/test_tape.py              play each one back and compare
+
+`adapter` alone knows the modules and classes that are recorded. `scenarios` are scripts, `cluster` plays the workers,
+`curves` what they measure, `play` steps through messages, `form` compares and stores. `old` has whole journals that
+earlier versions wrote.
+"""

@@ -200,7 +200,7 @@ def population_killed() -> Session:
 
 
 def optuna_killed() -> Session:
-    """Optuna proposes; the driver is killed with trials pending; its successor asks for those first."""
+    """Optuna proposes; the driver is killed with one trial pending; its successor asks for that first."""
     settings = {
         **SMALL,
         "train.images": 200,
@@ -212,14 +212,14 @@ def optuna_killed() -> Session:
         },
     }
     session = Session("optuna_killed", {"own": settings})
-    cluster = Cluster(session, Curves(total_images=200))
+    cluster = Cluster(session, Curves(total_images=200), num_slots=1)
     cluster.begin("own")
-    search = Searching(cluster, num_trials=14, concurrency=2)
+    search = Searching(cluster, num_trials=14, concurrency=1)
     search.start()
     cluster.start()
     cluster.run(lambda: search.num_heard == 11 and cluster.is_busy())
     cluster.begin("own")
-    search = Searching(cluster, num_trials=14, concurrency=2)
+    search = Searching(cluster, num_trials=14, concurrency=1)
     search.start()
     cluster.start()
     cluster.run()
@@ -324,7 +324,8 @@ def changed_configuration() -> Session:
     configs = {"first": first, "other": other, "fewer": fewer, "allowed": allowed}
     session = Session("changed_configuration", configs)
     cluster = Cluster(session, CURVES)
-    cluster.submit(cluster.begin("first"))
+    plan = cluster.begin("first")
+    cluster.submit(plan)
     cluster.start()
     cluster.run(lambda: sum(cluster.checkpoints.values()) >= 400)
     session.send("stop_all", reason="interrupted")
@@ -332,7 +333,9 @@ def changed_configuration() -> Session:
     cluster.end("interrupted")
     for name in ("other", "fewer", "allowed"):
         session.send("check_resume", config=name)
-    cluster.fails = lambda job, images: Failure("out of memory") if images == 400 else None
+    cluster.fails = lambda job, images: (
+        Failure("out of memory") if job["trial_id"] == plan[1]["trial_id"] and images == 400 else None
+    )
     cluster.submit(cluster.begin("allowed"))
     cluster.start()
     cluster.run()
@@ -374,7 +377,7 @@ def cancel() -> Session:
     cluster = Cluster(session, CURVES)
     cluster.submit(cluster.begin("own"))
     cluster.start()
-    cluster.run(lambda: sum(cluster.checkpoints.values()) >= 600)
+    cluster.run(lambda: len(cluster.sent) == 5)
     session.send("stop_all", reason="cancelled")
     session.send("is_stopping")
     cluster.run()
@@ -481,6 +484,10 @@ def dead_workers() -> Session:
     session.send("report", attempt_id=slot.attempt_id, **cluster.sent[names[0], 100])
     session.send("attempt_ended", trial_id=names[0], attempt_id=slot.attempt_id)
     slot.job = None
+    cluster.run(lambda: (names[4], 200) in cluster.sent)
+    slot = next(slot for _, _, slot in cluster.queue if slot.job and slot.job["trial_id"] == names[4])
+    session.send("slot_started", slot_id=slot.slot_id, placement_group_id="another group")
+    slot.job = None
     cluster.run()
     cluster.end()
     return session
@@ -498,7 +505,7 @@ def late_and_missing_evaluations() -> Session:
 
     def rows(cluster: Cluster, job: Json, images: int, row: Json) -> list[Json]:
         name, metrics = job["trial_id"], dict(row["metrics"])
-        if (names.index(name), images) in ((1, 200), (2, 400)):
+        if (names.index(name), images) in ((1, 200), (3, 400)):
             metrics = {key: value for key, value in metrics.items() if not key.startswith("probe/")}
             return [{**row, "metrics": {**metrics, "evaluation/missing": 1.0}}]
         if images in (100, 300):
@@ -592,7 +599,7 @@ def warm_start() -> Session:
         "sweep.space": {RATE: {"log_uniform": [5e-3, 1e-1]}},
     }
     session = Session("warm_start", {"first": first, "second": second})
-    cluster = Cluster(session, CURVES)
+    cluster = Cluster(session, Curves(total_images=400))
     cluster.submit(cluster.begin("first", sweep="first"))
     cluster.start()
     cluster.run()

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from orchestrator.config import apply_overrides, default_config, dump
+from orchestrator.config import apply_overrides, default_config, dump, parse_config
 from orchestrator.config import flatten as flat_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.report import recommend, summarize
 from orchestrator.report import summary as summary_module
-from orchestrator.storage import MemoryStore
+from orchestrator.storage import MemoryStore, ObjectInfo
 from orchestrator.sweep import board as board_module
 from orchestrator.sweep import journal as journal_module
 from orchestrator.sweep import status as status_module
@@ -49,7 +49,15 @@ SECOND_READER_S = 7.0
 Json = dict[str, Any]
 
 
-class FaultyStore(MemoryStore):
+class QuickStore(MemoryStore):
+    """Lists its objects without a look into them."""
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        keys = sorted(key for key in self.objects if key.startswith(prefix))
+        return [ObjectInfo(key=key, size_bytes=len(self.objects[key]), etag="") for key in keys]
+
+
+class FaultyStore(QuickStore):
     """Loses the answer of the next write of one kind of event, or refuses it."""
 
     def __init__(self) -> None:
@@ -69,13 +77,18 @@ class FaultyStore(MemoryStore):
 
 
 class Configs:
-    """The configurations of a scenario by name, from what each sets."""
+    """The configurations of a scenario by name, from what each sets, over the `text` of an old one if there is one."""
 
     def __init__(self, given: Mapping[str, Mapping[str, Any]]) -> None:
-        self._by_name = {
-            name: apply_overrides(default_config(), settings) for name, settings in given.items()
-        }
-        self._texts = {dump(config): name for name, config in self._by_name.items()}
+        self._by_name: dict[str, RunConfig] = {}
+        self._texts: dict[str, str] = {}
+        for name, settings in given.items():
+            text = settings.get("text")
+            base = default_config() if text is None else parse_config(text)
+            config = apply_overrides(base, {key: value for key, value in settings.items() if key != "text"})
+            self._by_name[name] = config
+            for known in (dump(config), text):
+                self._texts.setdefault(known or "", name)
 
     def __getitem__(self, name: str) -> RunConfig:
         return self._by_name[name]
@@ -137,6 +150,13 @@ class Sweeps:
             )
         self._boards[driver] = self._board
         return {"goes on": self._board.record().sweep_id}
+
+    def load(self, sweep: str, events: Sequence[Json]) -> None:
+        """Put a journal there that was written before."""
+        self.name = sweep
+        store = self.stores.setdefault(sweep, FaultyStore())
+        for number, event in enumerate(events):
+            store.write(f"journal/{number:08d}.json", json.dumps(event).encode())
 
     def switch(self, driver: str) -> None:
         """Speak to another driver that is still there."""
@@ -299,6 +319,7 @@ _MESSAGES: dict[str, Callable[..., Any]] = {
         name: getattr(Sweeps, name)
         for name in (
             "open",
+            "load",
             "switch",
             "plan",
             "begin",
@@ -346,7 +367,7 @@ class Watch:
     """A journal as its readers see it after each event."""
 
     def __init__(self) -> None:
-        self._store = MemoryStore()
+        self._store = QuickStore()
         self._num_events = 0
         self._status = SweepStatus(self._store)
         self._tracker = Calls()

@@ -32,13 +32,18 @@ class Machine:
         return plain({"message": message, "answer": answer, "events": events})
 
     def _entry(self, sweep: str, event: Json) -> Json:
-        seen = self._watches.setdefault(sweep, Watch()).apply(event)
+        seen = self._watch(sweep).apply(event)
         named = canonical(self.sweeps.configs.named(event))
         return {"event": named, **self._changed(sweep, seen)}
 
     def read(self, event: Json) -> Json:
         """An entry of a journal that is only read."""
-        return plain(self._changed("", self._watches.setdefault("", Watch()).apply(event)))
+        return plain(self._changed("", self._watch("").apply(event)))
+
+    def _watch(self, sweep: str) -> Watch:
+        if sweep not in self._watches:
+            self._watches[sweep] = Watch()
+        return self._watches[sweep]
 
     def _changed(self, sweep: str, seen: Json) -> Json:
         tracker = seen.pop("tracker")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from .form import read_lines, write_lines
 from .play import first_difference, first_misreading, read_journal
-from .scenarios import SCENARIOS
+from .scenarios import JOURNALS, SCENARIOS
 
 FIXTURES = Path(__file__).parent / "fixtures"
-JOURNALS = Path(__file__).parent / "journals"
 
 
 def record(name: str) -> str:

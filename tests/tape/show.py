@@ -24,7 +24,7 @@ def lines_of(path: Path) -> list[str]:
             event = each["event"]
             rest = {key: event[key] for key in event if key not in ("sequence", "time_ms", "writer", "kind")}
             num_leaves = len(each["changes"].get("new", ()))
-            head = f"      {event['sequence']:3d} {event['writer']} {event['kind']}"
+            head = f"      {event['sequence']:3d} {event.get('writer', '-')} {event['kind']}"
             found.append(_cut(f"{head} [{num_leaves} leaves, {len(each['tracker'])} calls] {_brief(rest)}"))
     return found
 

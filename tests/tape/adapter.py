@@ -405,7 +405,7 @@ class Watch:
     def _best_form(self) -> Any:
         assert self._status.config is not None
         try:
-            with patch.object(summary_module, "explore", _no_findings):
+            with patch.multiple(summary_module, explore=_no_findings, compare=_no_pairs):
                 best = recommend(summarize(self._status.config, self._status.record))
         except NotFoundError:
             return "no trial finished"
@@ -425,6 +425,11 @@ class Watch:
 
 def _no_findings(*args: Any) -> None:
     """The surface over what masks really hide, which takes seconds and decides nothing, is left out."""
+
+
+def _no_pairs(*args: Any, **more: Any) -> tuple[()]:
+    """So are the comparisons of pairs."""
+    return ()
 
 
 class _Silent:

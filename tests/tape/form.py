@@ -17,7 +17,9 @@ Flat = dict[str, Any]
 
 def canonical(value: Any, *, digits: int = DIGITS) -> Any:
     """Plain JSON: text keys, lists, rounded numbers; what is no number is a word."""
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, (dict, Mapping)):
         return {str(key): canonical(item, digits=digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(item, digits=digits) for item in value]
@@ -28,7 +30,9 @@ def canonical(value: Any, *, digits: int = DIGITS) -> Any:
 
 def flatten(value: Any, path: str = "") -> Flat:
     """Every leaf by its path; an empty dictionary or list is a leaf."""
-    if isinstance(value, Mapping) and value:
+    if value is None or isinstance(value, (str, int, float)):
+        return {path: value}
+    if isinstance(value, dict) and value:
         items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list) and value:
         items = enumerate(value)

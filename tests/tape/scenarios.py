@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cluster import Cluster, Failure
-from .curves import METRIC, RATE, Curves, Point
+from .curves import METRIC, RATE, Curves, Point, fraction
 from .form import read_lines
 from .play import Session
 from .search import Searching
@@ -160,14 +160,22 @@ def promotion_killed_at_a_rung() -> Session:
 
 
 def population() -> Session:
+    """Members whose order changes from generation to generation, so that donors take over in their turn."""
     settings = {
         **SMALL,
         "sweep.search": "random",
-        "sweep.num_trials": 4,
+        "sweep.num_trials": 6,
         "sweep.space": {RATE: {"log_uniform": [1e-4, 1.0]}},
-        "sweep.pbt": {"every_images": 100},
+        "sweep.pbt": {"every_images": 100, "replaced_fraction": 0.34},
     }
-    return run_plainly("population", settings, Curves(total_images=400))
+
+    def rows(cluster: Cluster, job: Json, images: int, row: Json) -> list[Json]:
+        metrics = dict(row["metrics"])
+        if METRIC in metrics:
+            metrics[METRIC] = round(metrics[METRIC] + 20 * fraction(job["trial_id"], images), 3)
+        return [{**row, "metrics": metrics}]
+
+    return run_plainly("population", settings, Curves(total_images=400), rows=rows)
 
 
 def population_killed() -> Session:
@@ -499,7 +507,7 @@ def dead_workers() -> Session:
 
 
 def late_and_missing_evaluations() -> Session:
-    """Evaluations beside training come a report late; one is missing at a rung, and one at the end."""
+    """Evaluations come a report late; one is missing at a rung, one at the end, one was measured and is then lost."""
     asha = {"variant": "stopping", "first_rung_images": 200, "reduction_factor": 2}
     settings = rates(4, sweep__asha=asha, probe__every_images=100, probe__beside={"cpus": 1.0, "gpus": 0.5})
     session = Session("late_and_missing_evaluations", {"own": settings})
@@ -523,6 +531,11 @@ def late_and_missing_evaluations() -> Session:
     cluster.rows = rows
     cluster.submit(plan)
     cluster.start()
+    cluster.run(lambda: (names[3], 200) in cluster.sent)
+    busy = next(slot for _, _, slot in cluster.queue if slot.job and slot.job["trial_id"] == names[3])
+    lost = cluster.sent[names[3], 200]
+    row = {**lost["rows"][-1], "metrics": {"evaluation/missing": 1.0}}
+    session.send("report", attempt_id=busy.attempt_id, **{**lost, "rows": [row], "rung": None})
     cluster.run()
     cluster.end()
     return session

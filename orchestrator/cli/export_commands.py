@@ -22,13 +22,16 @@ _LOAD_WITH = {
 @app.command()
 @click.argument("run")
 @click.option("--to", "kind", type=click.Choice(list(_LOAD_WITH)), required=True, help="Who will load it.")
-@click.option("--checkpoint", help="Checkpoint to export; the trial's newest that verifies otherwise.")
+@click.option(
+    "--checkpoint",
+    metavar="best|last|NAME",
+    help="Checkpoint to export: `best` by sweep.metric since warm-up, `last`, or one by its name. Default: the best, "
+    "or the last where no best one is kept.",
+)
 @click.option(
     "--part",
     type=click.Choice(["target", "context"]),
-    default="target",
-    show_default=True,
-    help="The target encoder, which probes measure, or the context encoder, which is trained.",
+    help="The target encoder or the context encoder, which is trained. Default: the one that sweep.metric is of.",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Folder; exports/SWEEP/TRIAL/KIND otherwise.")
 @runs_option
@@ -49,9 +52,12 @@ def export(
     from orchestrator.cli.views import best_so_far
     from orchestrator.errors import NotFoundError
     from orchestrator.export import ExportedEncoder, encoder_of, export_encoder
+    from orchestrator.report.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.report.refs import find_run
     from orchestrator.storage import open_store
     from orchestrator.sweep.space import make_trial
+    from orchestrator.train.best import take_checkpoint
+    from orchestrator.train.evaluation import ranked_encoder
 
     source = find_run(run, runs)
     sweep_id, metric = source.record.sweep_id, source.config.sweep.metric
@@ -60,9 +66,10 @@ def export(
         raise NotFoundError(f"no trial of {sweep_id} has {metric} yet; name one as {sweep_id}/TRIAL")
     trained = make_trial(source.config, trial.point, trial.seed, trial.index).config
     store = open_store(f"{source.uri}/trials/{trial.trial_id}/checkpoints", trained.storage)
-    found = _checkpoint(store, checkpoint)
+    taken, part = take_checkpoint(store, checkpoint), part or ranked_encoder(trained)
+    curve = probe_curve(source.config, trial)
     exported = ExportedEncoder(
-        encoder=encoder_of(found.tensors, trained.encoder, part=part),
+        encoder=encoder_of(taken.checkpoint.tensors, trained.encoder, part=part),
         settings=trained.encoder,
         mean=trained.data.mean,
         std=trained.data.std,
@@ -74,25 +81,16 @@ def export(
     )
     emit(
         as_json,
-        {"trial": trial.trial_id, "checkpoint": found.name, "part": part, "files": files, "load_with": how},
-        f"{trial.trial_id} ({trial.name}), {found.name}, {part} encoder\n"
+        {
+            "trial": trial.trial_id,
+            "checkpoint": taken.name,
+            "taken": taken_json(curve, taken),
+            "part": part,
+            "files": files,
+            "load_with": how,
+        },
+        f"{trial.trial_id} ({trial.name}), {part} encoder\n"
+        f"checkpoint: {taken_text(curve, taken)}\n"
         + "\n".join(f"  {file}" for file in files)
         + f"\nload with: {how}",
     )
-
-
-def _checkpoint(store: Any, name: str | None) -> Any:
-    """The checkpoint that is asked for, or the newest that verifies."""
-    from orchestrator.errors import NotFoundError
-    from orchestrator.train.checkpoint import list_checkpoints, load_checkpoint, load_latest
-
-    if name is not None:
-        if name not in (known := list_checkpoints(store)):
-            raise NotFoundError(
-                f"no checkpoint {name!r} in {store.uri}; there are: {', '.join(known) or 'none'}"
-            )
-        return load_checkpoint(store, name)
-    found = load_latest(store)
-    if found is None:
-        raise NotFoundError(f"no checkpoint in {store.uri} that verifies")
-    return found

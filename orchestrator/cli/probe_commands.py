@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.train.probing import ProbeReport
 
 _CHECKPOINT = re.compile(
-    r"(?P<runs>.+)/(?P<sweep>[^/]+)/trials/(?P<trial>[^/]+)/checkpoints/(?P<name>step-\d{10})/?"
+    r"(?P<runs>.+)/(?P<sweep>[^/]+)/trials/(?P<trial>[^/]+)/checkpoints/(?P<name>(best/)?step-\d{10})/?"
 )
 
 
@@ -61,9 +61,10 @@ def probe(
 ) -> None:
     """Evaluate TARGET on labelled images: linear, k-NN, low-shot, regression, attentive, fine-tuning.
 
-    TARGET is SWEEP/TRIAL, an MLflow run id, a checkpoint's folder (.../checkpoints/step-NNNNNNNNNN) or timm:NAME. The
-    images are the run's own, or for timm:NAME those of FILE (the embedded scenes without one). Heads are chosen on a
-    validation part of the training images. Features are cached, so that a second evaluation of one encoder is quick.
+    TARGET is SWEEP/TRIAL (its newest checkpoint), an MLflow run id, a checkpoint's folder
+    (.../checkpoints/step-NNNNNNNNNN, .../checkpoints/best/step-NNNNNNNNNN) or timm:NAME. The images are the run's own,
+    or for timm:NAME those of FILE (the embedded scenes without one). Heads are chosen on a validation part of the
+    training images. Features are cached, so that a second evaluation of one encoder is quick.
     """
     from orchestrator.data import prepare_data
     from orchestrator.data.prepare import open_cache
@@ -141,11 +142,12 @@ def _trained(
 
 def _own_model(config: RunConfig, checkpoint: Checkpoint) -> FeatureModel:
     from jepa_core.encoder import build_encoder
-    from orchestrator.tracking.encoder_model import target_encoder_weights
+    from orchestrator.tracking.encoder_model import encoder_weights
+    from orchestrator.train.evaluation import ranked_encoder
     from orchestrator.train.features import OwnModel, weights_digest
 
     encoder = build_encoder(config.encoder)
-    encoder.load_state_dict(target_encoder_weights(checkpoint.tensors), strict=True)
+    encoder.load_state_dict(encoder_weights(checkpoint.tensors, ranked_encoder(config)), strict=True)
     digest = weights_digest(encoder, "ours")
     return OwnModel(encoder=encoder.eval(), mean=config.data.mean, std=config.data.std, digest=digest)
 

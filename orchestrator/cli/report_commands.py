@@ -84,9 +84,11 @@ def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> 
         return
     checkpoints = f"{uri}/trials/{choice.trial.trial_id}/checkpoints"
     longer = runs.command("train", "--from-best", sweep_id, then=("--set", "train.images=..."))
-    go_on = f"train it longer: {longer}"
+    export = runs.command("export", f"{sweep_id}/{choice.trial.trial_id}", then=("--to", "timm"))
+    go_on = f"export its encoder: {export}    (--checkpoint last for the newest)\ntrain it longer: {longer}"
     if len(schedule) > 1:
-        go_on = f"weights of {schedule_text(config, schedule)}: no one configuration trains them again"
+        weights = f"weights of {schedule_text(config, schedule)}: no one configuration trains them again"
+        go_on = f"export its encoder: {export}\n{weights}"
     told = {**choice.to_json(), "checkpoints": checkpoints, "schedule": [each.to_json() for each in schedule]}
     emit(as_json, told, f"{choice.text()}\ncheckpoints: {shlex.quote(checkpoints)}\n{go_on}")
 

@@ -184,7 +184,7 @@ class TrainConfig(Section):
     checkpoint_every_images: int = Field(default=100_000, ge=1)
     """Cadence of checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept."""
+    """Newest checkpoints that are kept. The weights of the highest probe since warm-up are kept beside them."""
     max_failures: int = Field(default=3, ge=0)
     """Times a worker or trial may fail and go on from its checkpoint."""
 

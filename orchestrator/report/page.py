@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.report.listed_plots import is_listed
 from orchestrator.report.page_style import SCRIPT, STYLE
 from orchestrator.report.page_tables import (
+    best_table,
     gain_tables,
     geometry_table,
     health_table,
@@ -28,6 +29,7 @@ from orchestrator.report.page_tables import (
 from orchestrator.report.summary import Summary
 from orchestrator.report.surface import INTERVAL
 from orchestrator.report.surface_plots import fixed_text
+from orchestrator.report.winner import recommend
 from orchestrator.report.words import answers
 from orchestrator.text import command_text
 from orchestrator.tracking import Links
@@ -58,7 +60,7 @@ def render_page(content: PageContent) -> str:
         _verdict(summary),
         *_section(f"Which {subject.many}", geometry_table(summary, links), _tied_legend(summary)),
         *_section("Response surface", *_surface(content)),
-        *_section("Population", *(f"<p>{html.escape(line)}</p>" for line in summary.population)),
+        *_section("Population", *_paragraphs(summary.population)),
         *_section(
             "Accuracy against cost",
             _figure(content, "progress", "At every probe: means over the seeds, bars are 95 % intervals."),
@@ -67,6 +69,12 @@ def render_page(content: PageContent) -> str:
         *_section("Gain over the untrained encoder", gain_tables(summary, links), _gain_legend(summary)),
         *_section("At equal compute", matched_table(summary), _matched_legend(summary)),
         *_section("Learning curves", _curves(content)),
+        *_section(
+            "Best checkpoints",
+            _taken(summary),
+            *_paragraphs(summary.peak_lines()),
+            best_table(summary, links),
+        ),
         *_section("What the masks hide", *_masks(content)),
         *_section("Stopped and failed trials, and the health of all", health_table(summary, links)),
         *_section("Every trial", trial_table(summary, links)),
@@ -74,7 +82,7 @@ def render_page(content: PageContent) -> str:
         *_section("Ledger", ledger_table(summary)),
         *_section("Repeat it", _pre("\n".join(content.commands)), _seeds(summary)),
         *_section("Look closer in MLflow", _mlflow(links)),
-        *_section("Notes", *(f"<p>{html.escape(note)}</p>" for note in _notes(content))),
+        *_section("Notes", *_paragraphs(_notes(content))),
         _details("Settings", content.config_text),
         _details("Environment and data", _json({"environment": content.environment, "data": content.data})),
     ]
@@ -183,6 +191,19 @@ def _curves(content: PageContent) -> str:
         '<div class="switch"><label for="by-images">over images</label>'
         f'<label for="by-hours">over device hours</label></div>{images}{hours}</div>'
     )
+
+
+def _taken(summary: Summary) -> str:
+    """Which checkpoint of the recommended trial is handed on."""
+    if summary.verdict.best is None or not any(trial.probed.best for trial in summary.trials):
+        return ""
+    trial = recommend(summary).trial
+    text = f"{trial.title}, seed {trial.seed}: {trial.probed.best_text()}."
+    return f"<p>Of what <code>best</code> names, {html.escape(text)}</p>"
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [f"<p>{html.escape(line)}</p>" for line in lines]
 
 
 def _masks(content: PageContent) -> list[str]:

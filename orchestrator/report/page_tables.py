@@ -67,6 +67,33 @@ def trial_table(summary: Summary, links: Links | None) -> str:
     return _table(rows[0], lines, text_columns=(1, 3)) + legend
 
 
+def best_table(summary: Summary, links: Links | None) -> str:
+    """One row a trial with a best checkpoint: its figure there and at its newest probe, the furthest fall first."""
+    kept = [trial for trial in summary.trials if trial.probed.best is not None]
+    rows = []
+    for trial in sorted(kept, key=lambda each: -each.probed.fall):
+        best, curve = trial.probed.best, trial.probed
+        assert best is not None
+        cells = [
+            _linked(f"{trial.title}, seed {trial.seed}", trial.trial_id, links, text=True),
+            _cell(f"{best.images:,}", value=best.images),
+            _cell(f"{best.value:.1f}{' (picked)' if curve.is_picked else ''}", value=best.value),
+            _cell(f"{curve.last_value:.1f}", value=curve.last_value),
+            _cell(f"{curve.last_images:,}", value=curve.last_images),
+            _cell(str(len(curve.values)), value=len(curve.values)),
+        ]
+        rows.append(_row(cells, keys=(trial.trial_id,)))
+    if not rows:
+        return ""
+    heads = ["trial", "best after images", "% there", "% at the newest probe", "after images", "probes"]
+    legend = (
+        '<p class="soft">The weights of the highest probe since warm-up are kept beside the newest checkpoints. '
+        "Picked: chosen as the highest of the trial's probes, so it reads high and ranks nothing.</p>"
+    )
+    shown = _table(heads, rows, text_columns=(0,)) + legend
+    return f"<details><summary>{len(rows)} kept</summary>{shown}</details>"
+
+
 def matched_table(summary: Summary) -> str:
     """The best geometry against each other one, at equal images, FLOPs and device hours."""
     if not summary.matched:

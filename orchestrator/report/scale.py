@@ -52,6 +52,7 @@ def plan_scale(small: RunConfig, large: RunConfig, trial: TrialSummary, sweep_id
     unit = "GPU hours" if trial.gpu_hours > 0 else "CPU core hours"
     hours = trial.device_hours * flops if trial.device_hours > 0 else math.nan
     notes = [
+        *_start_notes(large, trial),
         *_compute_notes(small, large, images, flops),
         *_cost_notes(hours, unit),
         *_mask_notes(small, large),
@@ -66,6 +67,21 @@ def plan_scale(small: RunConfig, large: RunConfig, trial: TrialSummary, sweep_id
         unit=unit,
         notes=tuple(notes),
     )
+
+
+def _start_notes(large: RunConfig, trial: TrialSummary) -> list[str]:
+    """What is taken over, and what the trial's curve says of training on."""
+    begins = "untrained" if large.train.init_from is None else f"with {large.train.init_from}"
+    notes = [
+        f"Settings are taken over and no weights: it begins {begins}. The trial's best checkpoint: "
+        f"{trial.probed.best_text()}."
+    ]
+    if peak := trial.probed.peak_text():
+        notes.append(
+            f"The trial's curve {peak}: more images may not help by themselves. Probe the long run often "
+            "(probe.every_images); its best checkpoint is kept."
+        )
+    return notes
 
 
 def _compute_notes(small: RunConfig, large: RunConfig, images: float, flops: float) -> list[str]:

@@ -77,6 +77,7 @@ class Summary:
             *(f"- {line}" for line in self.lines()),
             *(["", *lines] if (lines := self.front_lines()) else []),
             *(["", *(f"- {line}" for line in self.population)] if self.population else []),
+            *(["", *lines] if (lines := self.peak_lines()) else []),
             "",
             self.cost_line(),
             *([f"Published: {self.published_source}"] if self.published_source else []),
@@ -90,6 +91,7 @@ class Summary:
         front = [f"- {line.strip()}" for line in self.front_lines()]
         lines += ["", *front] if front else []
         lines += ["", *(f"- {line}" for line in self.population)] if self.population else []
+        lines += ["", *peaks] if (peaks := self.peak_lines()) else []
         return "\n".join([*lines, "", self.cost_line(), "", *source, *_markdown_table(self.rows()), ""])
 
     def csv(self) -> str:
@@ -120,7 +122,8 @@ class Summary:
         verdict["tied"] = [result.name for result in self.verdict.tied]
         trials = [
             {key: getattr(trial, key) for key in _TRIAL_KEYS}
-            | {"gain": trial.value - trial.untrained_value}
+            | {"gain": trial.value - trial.untrained_value, "best_checkpoint": trial.probed.to_json()}
+            | {"peak": trial.probed.peak_text()}
             | ({"schedule": [each.to_json() for each in trial.schedule]} if trial.schedule else {})
             for trial in self.trials
         ]
@@ -152,6 +155,25 @@ class Summary:
     def front_lines(self) -> list[str]:
         """The same in words, where the sweep searched for it."""
         return pareto_lines(self.front(), self.metric) if self.is_trade_off else []
+
+    def peaked(self) -> list[TrialSummary]:
+        """Finished trials whose curve was highest before its end, those that fell furthest first."""
+        found = [trial for trial in self.trials if trial.comparable and trial.probed.fall > 0]
+        return sorted(found, key=lambda trial: -trial.probed.fall)
+
+    def peak_lines(self) -> list[str]:
+        """That in words, with what the figures are worth; empty where no curve peaked before its end."""
+        found, finished = self.peaked(), [trial for trial in self.trials if trial.comparable]
+        if not found:
+            return []
+        of = "The curve" if len(finished) == 1 else f"{len(found)} of {len(finished)} curves"
+        first = found[0]
+        return [
+            f"{of} peaked before the end. {'It' if len(finished) == 1 else 'The one that fell furthest'} "
+            f"({first.title}, seed {first.seed}) {first.probed.peak_text()}.",
+            "A picked figure is the highest of several and reads high; the verdict compares values at the end. "
+            "`export` takes a trial's best checkpoint unless told otherwise.",
+        ]
 
     def axes(self) -> list[str]:
         """The dotted keys that the sweep varied."""

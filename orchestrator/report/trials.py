@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import RunConfig
+from orchestrator.report.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.compute import FlopsCounter
 from orchestrator.sweep.population import Stretch, schedule_of
 from orchestrator.sweep.record import SweepRecord, TrialRecord
@@ -59,6 +60,8 @@ class TrialSummary:
     num_attempts: int = 1
     label: str = ""
     published: float = math.nan
+    probed: ProbeCurve = field(default_factory=ProbeCurve)
+    """The probes since warm-up, and the best checkpoint, which is picked from them."""
     schedule: tuple[Stretch, ...] = ()
     """Of a member of a population: whose weights it has, and under which settings they were trained."""
 
@@ -193,6 +196,7 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
         num_attempts=len(trial.attempts),
         label=_label(config, trial),
         published=math.nan if listed is None or listed.published is None else listed.published,
+        probed=probe_curve(config, trial),
         schedule=schedule_of(record, trial.trial_id) if config.sweep.pbt is not None else (),
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
+from orchestrator.report.checkpoints import taken_json
 from orchestrator.report.pareto import pareto_json, pareto_lines
 from orchestrator.report.summary import Summary
 from orchestrator.report.trials import TrialSummary
@@ -21,7 +22,8 @@ from orchestrator.report.verdict import GeometryResult, Verdict
 from orchestrator.report.words import cost_text
 from orchestrator.storage import open_store
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_files
-from orchestrator.train.checkpoint import load_latest
+from orchestrator.train.best import TakenCheckpoint, take_checkpoint
+from orchestrator.train.evaluation import ranked_encoder
 
 Pick = Literal["recommended", "highest", "cheapest"]
 MODEL_FOLDER = "model"
@@ -52,6 +54,7 @@ class Recommendation:
             "settings:" if len(self.trial.schedule) < 2 else "settings at its end:",
             *(f"  {key}: {setting_text(value)}" for key, value in self._settings().items()),
             f"trials: {', '.join(self.result.trial_ids)} (highest: {self.trial.trial_id})",
+            f"best checkpoint: {self.trial.probed.best_text()}",
             *(pareto_lines(self.front, self.metric) if self.is_trade_off else []),
         ]
         return "\n".join(lines)
@@ -75,6 +78,7 @@ class Recommendation:
             "cpu_core_hours": self.result.cpu_core_hours,
             "trial_ids": list(self.result.trial_ids),
             "trial_id": self.trial.trial_id,
+            "best_checkpoint": self.trial.probed.to_json(),
             "reason": self.reason,
             "pareto_set": pareto_json(self.front),
         }
@@ -157,13 +161,22 @@ def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunC
     return apply_overrides(config, {**point, "train.seed": seed, **alone})
 
 
-def model_files(config: RunConfig, recommendation: Recommendation, uri: str) -> dict[str, bytes]:
-    """The encoder of the recommended trial, out of its newest checkpoint; empty when it has none."""
-    trial = recommendation.trial
-    store = open_store(f"{uri}/trials/{trial.trial_id}/checkpoints", config.storage)
-    checkpoint = load_latest(store)
-    if checkpoint is None:
-        return {}
+def recommended_checkpoint(
+    config: RunConfig, recommendation: Recommendation, uri: str
+) -> TakenCheckpoint | None:
+    """The best checkpoint of the recommended trial, or its newest where none is kept; None when it has neither."""
+    store = open_store(f"{uri}/trials/{recommendation.trial.trial_id}/checkpoints", config.storage)
+    try:
+        return take_checkpoint(store)
+    except NotFoundError:
+        return None
+
+
+def model_files(
+    config: RunConfig, recommendation: Recommendation, taken: TakenCheckpoint
+) -> dict[str, bytes]:
+    """The encoder of the recommended trial that its probes measure, out of one of its checkpoints."""
+    trial, part = recommendation.trial, ranked_encoder(config)
     run = apply_overrides(config, {**trial.point, "train.seed": trial.seed})
     card = EncoderCard(
         encoder=run.encoder,
@@ -176,6 +189,8 @@ def model_files(config: RunConfig, recommendation: Recommendation, uri: str) -> 
             "point": dict(trial.point),
             **({"schedule": [each.to_json() for each in trial.schedule]} if trial.schedule else {}),
             "images": trial.images,
+            "checkpoint": taken_json(trial.probed, taken),
+            "encoder": part,
             "metric": recommendation.metric,
             "value": trial.value,
             "accuracies": dict(trial.accuracies),
@@ -183,7 +198,7 @@ def model_files(config: RunConfig, recommendation: Recommendation, uri: str) -> 
             "reason": recommendation.reason,
         },
     )
-    files = encoder_files(card, checkpoint.tensors)
+    files = encoder_files(card, taken.checkpoint.tensors, part)
     return {f"{MODEL_FOLDER}/encoder/{name}": data for name, data in files.items()}
 
 

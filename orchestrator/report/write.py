@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError, TrackingError
+from orchestrator.report.checkpoints import taken_text
 from orchestrator.report.page import PageContent, render_page
 from orchestrator.report.plots import figures
 from orchestrator.report.subject import MASKS
 from orchestrator.report.summary import Summary, summarize
-from orchestrator.report.winner import MODEL_FOLDER, model_files, recommend, setting_text
+from orchestrator.report.winner import (
+    MODEL_FOLDER,
+    model_files,
+    recommend,
+    recommended_checkpoint,
+    setting_text,
+)
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.journal import read_events
 from orchestrator.sweep.record import SweepRecord, fold
@@ -125,19 +132,21 @@ def _register(config: RunConfig, summary: Summary, tracker: Tracker, uri: str) -
         return
     choice = recommend(summary)
     try:
-        files = model_files(config, choice, uri)
+        taken = recommended_checkpoint(config, choice, uri)
+        files = {} if taken is None else model_files(config, choice, taken)
     except OrchestratorError:
         logger.warning("the best encoder is not registered in MLflow", exc_info=True)
         return
     for name, data in files.items():
         tracker.log_artifact(choice.trial.trial_id, name, data)
-    if files:
+    if taken is not None:
         tags = {
             "orchestrator.sweep_id": summary.sweep_id,
             "orchestrator.outcome": choice.outcome,
             "orchestrator.geometry": choice.result.name,
             "orchestrator.accuracy": f"{choice.trial.value:.4g}",
             "orchestrator.reason": choice.reason,
+            "orchestrator.checkpoint": taken_text(choice.trial.probed, taken),
         }
         tracker.register_model(choice.trial.trial_id, f"{config.name}-encoder", MODEL_FOLDER, tags)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 import torch
 
@@ -35,12 +36,20 @@ def model_dims(config: RunConfig) -> ModelDims:
     return ModelDims.of(module.context_encoder, module.predictor)
 
 
-def checkpoint_bytes(config: RunConfig) -> int:
-    """Bytes of one checkpoint: every tensor of the objective, and the optimiser's two for each trained one."""
+@dataclass(frozen=True, kw_only=True)
+class CheckpointBytes:
+    """Bytes of one checkpoint: of the objective's tensors, which the best one is, and with the optimiser's."""
+
+    weights: int
+    whole: int
+
+
+def checkpoint_bytes(config: RunConfig) -> CheckpointBytes:
+    """Counted: every tensor of the objective, and the optimiser's two for each trained one."""
     module = skeleton(config)
     held: int = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     trained = sum(value.numel() for value in module.parameters() if value.requires_grad)
-    return held + _OPTIMIZER_TENSORS * _FLOAT32_BYTES * trained
+    return CheckpointBytes(weights=held, whole=held + _OPTIMIZER_TENSORS * _FLOAT32_BYTES * trained)
 
 
 class ModelCosts:

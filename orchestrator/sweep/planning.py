@@ -79,7 +79,7 @@ class CostEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointEstimate:
-    """Sizes in bytes: of the largest trial's checkpoint, and of all that the sweep keeps at once."""
+    """Sizes in bytes: of the largest trial's checkpoint, and of all that the sweep keeps at once, the best included."""
 
     one_bytes: int
     all_bytes: int
@@ -88,7 +88,7 @@ class CheckpointEstimate:
     def text(self) -> str:
         """In one line."""
         one, every = with_prefix(self.one_bytes, "B"), with_prefix(self.all_bytes, "B")
-        return f"{one} each, {self.num_kept} kept a trial, {every} in all"
+        return f"{one} each, {self.num_kept} kept a trial beside its best weights, {every} in all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,9 +360,10 @@ def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstima
         sizes.append(models[model])
     kept, most = config.train.keep_checkpoints, most_trials(config, plan)
     kept += config.sweep.pbt is not None  # the one that others may take over
+    held = sum(each.whole * kept + each.weights for each in sizes)
     repeats = most / (num_trials(config, plan) if plan.trials else 1)
     return CheckpointEstimate(
-        one_bytes=max(sizes), all_bytes=round(sum(sizes) * kept * repeats), num_kept=kept
+        one_bytes=max(each.whole for each in sizes), all_bytes=round(held * repeats), num_kept=kept
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from orchestrator.errors import StorageError
 from orchestrator.train.energy import ENERGY
+from orchestrator.train.reporting import BestCheckpoint
 
 _MISSING = "evaluation/missing"
 TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
@@ -99,6 +100,8 @@ class TrialRecord:
     rungs: dict[int, float] = field(default_factory=dict)
     decisions: dict[int, tuple[str, str]] = field(default_factory=dict)
     correct: dict[str, str] = field(default_factory=dict)
+    best: BestCheckpoint | None = None
+    """Where the weights of its highest probe after warm-up are; None in journals of earlier versions."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     revived: bool = False
     """Whether a stop was undone: no rule stops the trial again."""
@@ -291,6 +294,7 @@ class SweepRecord:
         for each in event["takeovers"]:
             takeover = Takeover(images=event["images"], parent=each["parent"], settings=each["settings"])
             self.trials[each["trial_id"]].takeovers.append(takeover)
+            self.trials[each["trial_id"]].best = None  # it was of the weights that are given up
 
     def _on_seeds_added(self, event: Mapping[str, Any]) -> None:
         self.seed_rounds.append(event)
@@ -375,6 +379,8 @@ class SweepRecord:
         trial.images = max(trial.images, event["images"])
         if event["correct"]:
             trial.correct = dict(event["correct"])
+        if event.get("best") is not None:
+            trial.best = BestCheckpoint(**event["best"])
         if event["rung"] is not None:
             trial.rungs.setdefault(event["rung"], event["value"])
             trial.decisions.setdefault(event["rung"], (event["action"], event["reason"]))

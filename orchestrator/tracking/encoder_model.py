@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,24 +37,29 @@ class EncoderCard:
     origin: Mapping[str, Any]
 
 
-def encoder_files(card: EncoderCard, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
-    """The folder's files out of a run's state: the target encoder alone.
+def encoder_files(
+    card: EncoderCard, tensors: Mapping[str, Tensor], part: Literal["target", "context"] = "target"
+) -> dict[str, bytes]:
+    """The folder's files out of a run's state: one encoder alone.
 
     Raises:
-        CheckpointError: The state holds no target encoder.
+        CheckpointError: The state holds no such encoder.
     """
-    weights = target_encoder_weights(tensors)
+    weights = encoder_weights(tensors, part)
     text = json.dumps(asdict(card), indent=1, default=str)
     return {WEIGHTS: save(weights), CARD: text.encode()}
 
 
-def target_encoder_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The probed encoder's weights out of a run's state: the teacher's, or without a teacher the trained encoder's.
+def encoder_weights(
+    tensors: Mapping[str, Tensor], part: Literal["target", "context"] = "target"
+) -> dict[str, Tensor]:
+    """One encoder's weights out of a run's state; without a teacher the target encoder's are the trained one's.
 
     Raises:
-        CheckpointError: The state holds no encoder.
+        CheckpointError: The state holds no such encoder.
     """
-    for prefix in (_TARGET, _TRAINED):
+    prefixes = (_TARGET, _TRAINED) if part == "target" else (_TRAINED,)
+    for prefix in prefixes:
         found = {
             key.removeprefix(prefix): value.detach().cpu().contiguous()
             for key, value in tensors.items()
@@ -62,7 +67,8 @@ def target_encoder_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         }
         if found:
             return found
-    raise CheckpointError(f"the checkpoint holds no tensor under {_TARGET}* or {_TRAINED}*")
+    places = " or ".join(f"{prefix}*" for prefix in prefixes)
+    raise CheckpointError(f"the checkpoint holds no tensor under {places}")
 
 
 def load_encoder(folder: str | Path) -> tuple[Encoder, EncoderCard]:

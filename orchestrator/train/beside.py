@@ -34,6 +34,8 @@ from orchestrator.train.worker import resolve_precision
 _log = logging.getLogger(__name__)
 MAX_PENDING = 2
 """Snapshots that wait or are evaluated at a time; training waits before it takes one more."""
+Weights = Mapping[str, np.ndarray[Any, Any]]
+"""An objective's state on the CPU."""
 
 
 class NoPlaceError(Exception):
@@ -48,7 +50,7 @@ class Snapshot:
     shards_uri: str
     images: int
     timestamp_ms: int
-    weights: Mapping[str, np.ndarray[Any, Any]]
+    weights: Weights
 
 
 class Evaluator(Protocol):
@@ -68,10 +70,11 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LateResult:
-    """An evaluation's metrics under the images of its snapshot, and the linear probe's hits."""
+    """An evaluation's metrics under the images of its snapshot, the linear probe's hits, and the weights it read."""
 
     row: Row
     correct: Mapping[str, str]
+    weights: Weights
 
 
 class Evaluations:
@@ -157,7 +160,7 @@ class Evaluations:
         metrics["evaluation/cpu_core_s"] = seconds * self._evaluator.num_cpus
         metrics["evaluation/gpu_s"] = seconds * self._evaluator.num_gpus
         row = Row(images=snapshot.images, timestamp_ms=snapshot.timestamp_ms, metrics=metrics)
-        return LateResult(row=row, correct=found.correct)
+        return LateResult(row=row, correct=found.correct, weights=snapshot.weights)
 
 
 def weights_of(state: TrainState, rank: Rank) -> dict[str, np.ndarray[Any, Any]]:

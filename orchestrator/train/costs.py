@@ -36,8 +36,8 @@ class StepCosts:
         self._later: dict[str, float] = {}
 
     def keep_for_next(self, name: str, seconds: float) -> None:
-        """Remember what is known only after a report was sent, such as the seconds of its checkpoint."""
-        self._later[name] = seconds
+        """Add to what is known only after a report was sent, such as the seconds of its checkpoints."""
+        self._later[name] = self._later.get(name, 0.0) + seconds
 
     def discard(self) -> None:
         """Forget what was timed since the last report."""

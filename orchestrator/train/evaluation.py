@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -105,6 +105,12 @@ def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig
     encoder.train(was_training)
     features = torch.cat(pooled) if pooled else torch.zeros(0, encoder.width, device=rank.device)
     return rank.gather_rows(features, share)[: len(images_BCHW)].cpu()
+
+
+def ranked_encoder(config: RunConfig) -> Literal["target", "context"]:
+    """The encoder whose probe is the ranking metric."""
+    reads_context = config.probe.encoder == "context" or f"{_CONTEXT}/" in config.sweep.metric
+    return "context" if reads_context else "target"
 
 
 def evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:

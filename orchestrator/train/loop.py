@@ -30,7 +30,8 @@ from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_s
 from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
-from orchestrator.train.beside import Evaluations, Evaluator, LateResult, Snapshot, weights_of
+from orchestrator.train.beside import Evaluations, Evaluator, LateResult, Snapshot, Weights, weights_of
+from orchestrator.train.best import BestKeeper
 from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, save_checkpoint
 from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
@@ -145,6 +146,7 @@ class Run:
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
         self.plan: RunPlan = plan_run(self.config, job.rungs_images)
         self.store = job.checkpoint_store()
+        self.best = BestKeeper(self.store, self.config, self.plan.total_steps)
         self.shards: ShardSet = cache.shards(job.shards_uri, self.config)
         self.probes: ProbeData | None = cache.probes(self.config, self.shards)
         self.state: TrainState = new_state(self.config, self.plan.total_steps, rank)
@@ -171,6 +173,7 @@ class Run:
     def _train(self) -> None:
         if self.rank.index == 0:
             self.store.clean(recursive=True)  # what a killed attempt was writing
+            self.best.find()
             if self.probes is not None and self.probes.bad_samples:
                 keep_trial_ledger(self.job.trial_store(), self.probes.bad_samples)
         checkpoint, inherits = find_checkpoint(self.store, self.rank), self.job.inherits
@@ -264,6 +267,7 @@ class Run:
         report = TrialReport.from_json(found.meta["report"])
         report = replace(report, final=report.final and self.state.step >= self.plan.total_steps)
         report = self._with_late_rows(report, found.meta.get("evaluating", []))
+        report = replace(report, best=self.best.held)
         return self._deliver(report).action != "continue" or report.final
 
     def _inherit(self, inherits: Inheritance) -> bool:
@@ -271,6 +275,8 @@ class Run:
         found = inherits.load(self.job.run_uri, self.rank)
         self._check_same_run(found, inherits.config)
         self.state.load_state_dict({"tensors": found.tensors, "meta": found.meta["state"]})
+        if self.rank.index == 0:
+            self.best.forget(up_to_step=inherits.step)
         _log.info("%s goes on from %s of %s", self.job.trial_id, found.name, inherits.trial_id)
         return False
 
@@ -332,6 +338,7 @@ class Run:
             final=stop.final,
             checkpoint=checkpoint_name(stop.step) if stop.checkpoint else None,
             correct=evaluation.correct or _newest_correct(late),
+            best=self.best.held,
         )
         if stop.checkpoint:
             self._save(report)
@@ -344,6 +351,7 @@ class Run:
     def _finish(self, report: TrialReport, *, is_saved: bool) -> None:
         """Leave a checkpoint and the results of what is being evaluated to whoever goes on with a stopped run."""
         late = self._late_results(wait=True)
+        report = replace(report, best=self.best.held)
         rest = replace(report, rows=tuple(result.row for result in late), checkpoint=None, rung=None)
         if not is_saved:
             self._save(replace(report, rows=(*report.rows, *rest.rows)))
@@ -352,14 +360,37 @@ class Run:
 
     def _late_results(self, *, wait: bool) -> list[LateResult]:
         """Results from beside since the last report; a checkpoint waits for all, as their weights are not in it."""
-        return [] if self.evaluations is None else self.evaluations.take(wait=wait)
+        late = [] if self.evaluations is None else self.evaluations.take(wait=wait)
+        self._keep_best_of(late)
+        return late
+
+    def _keep_best_of(self, late: Sequence[LateResult]) -> None:
+        """Keep the weights of a late result that is the highest so far; on rank 0, which alone has any."""
+        for result in late:
+            step = result.row.images // self.plan.batch_size
+            if self.best.is_better(step, result.row.metrics):
+                self._keep_best(step, result.row.metrics, result.weights)
+
+    def _keep_best(self, step: int, metrics: Mapping[str, float], weights: Weights) -> None:
+        started_s = time.monotonic()
+        self.best.keep(step, metrics, weights)
+        self.costs.keep_for_next("time/checkpoint_s", time.monotonic() - started_s)
+
+    def _evaluate(self, probes: ProbeData) -> Evaluation:
+        """Probe the present weights, and keep them where no probe was higher. Every rank must call it."""
+        found = evaluate(self.state, probes, config=self.config, rank=self.rank)
+        if self.rank.broadcast(self.best.is_better(self.state.step, found.metrics)):
+            weights = weights_of(self.state, self.rank)
+            if self.rank.index == 0:
+                self._keep_best(self.state.step, found.metrics, weights)
+        return found
 
     def _measure(self, stop: Stop) -> Evaluation:
         """The probe where one is due, here or begun beside; signs of collapse at every other stop."""
         if self.probes is None:
             return Evaluation()
         if stop.probe and not self._starts_beside(stop):
-            return evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+            return self._evaluate(self.probes)
         return Evaluation(metrics=measure_signs(self.state, self.probes, config=self.config, rank=self.rank))
 
     def _starts_beside(self, stop: Stop) -> bool:
@@ -394,7 +425,7 @@ class Run:
             if beside:
                 self._evaluate_beside(images)
             elif self.probes is not None:
-                found = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
+                found = self._evaluate(self.probes)
                 row = Row(images=images, timestamp_ms=_now_ms(), metrics=found.metrics)
                 report = replace(report, rows=(*report.rows, row), correct=found.correct)
         lost = [
@@ -436,6 +467,7 @@ class Run:
         if not has_shards(self.state.objective):
             images = self.plan.images_at(self.state.step)
             late = [] if self.evaluations is None else self.evaluations.standing()[0]
+            self._keep_best_of(late)
             rows = tuple(result.row for result in late)
             self._save(TrialReport(trial_id=self.job.trial_id, images=images, rows=rows))
 

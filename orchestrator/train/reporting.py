@@ -7,7 +7,7 @@ delivered together; rows are keyed by (trial, images) and may be sent twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 
@@ -25,11 +25,24 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BestCheckpoint:
+    """Where a run's best checkpoint is, below its checkpoints, and the ranking metric after its `images`."""
+
+    name: str
+    images: int
+    value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialReport:
     """One message of a run.
 
     `rung` is the rung reached, in images; `correct` holds, for each label, the linear probe's hits on the test images
-    as packed bits in hexadecimal (big-endian bit order, padded with zeros).
+    as packed bits in hexadecimal (big-endian bit order, padded with zeros); `best` is the best checkpoint so far.
     """
 
     trial_id: str
@@ -39,9 +52,11 @@ class TrialReport:
     final: bool = False
     checkpoint: str | None = None
     correct: Mapping[str, str] = field(default_factory=dict)
+    best: BestCheckpoint | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
+        best = {} if self.best is None else {"best": self.best.to_json()}
         return {
             "trial_id": self.trial_id,
             "images": self.images,
@@ -50,12 +65,20 @@ class TrialReport:
             "final": self.final,
             "checkpoint": self.checkpoint,
             "correct": dict(self.correct),
+            **best,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialReport:
         """Read what `to_json` wrote."""
-        return cls(**{**data, "rows": tuple(Row(**row) for row in data["rows"])})
+        best = data.get("best")
+        return cls(
+            **{
+                **data,
+                "rows": tuple(Row(**row) for row in data["rows"]),
+                "best": None if best is None else BestCheckpoint(**best),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

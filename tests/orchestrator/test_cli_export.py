@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import run_command
+from safetensors.torch import load_file
 from sweep_records import write_journal
 from tiny_sweeps import tiny_config
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
-from orchestrator.train.checkpoint import load_latest
+from orchestrator.storage import open_store
+from orchestrator.train.best import BestKeeper
+from orchestrator.train.checkpoint import load_checkpoint, load_latest
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluation import ranked_encoder
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
@@ -67,6 +73,58 @@ def test_a_trial_is_exported_and_timm_loads_its_target_encoder(export, trained, 
     found = load_latest(store)
     assert found is not None
     assert torch.equal(model.norm.bias, found.tensors["objective/target_encoder.norm.bias"])
+
+
+def test_it_says_which_checkpoint_was_taken_and_the_last_is_there_to_be_asked_for(export, tmp_path):
+    taken = export("--to", "timm", "--out", str(tmp_path / "out"))
+    assert "checkpoint: best/step-0000000005, after 160 of 160 images, probe/linear/mean" in taken.out
+    last = json.loads(
+        export("--to", "timm", "--checkpoint", "last", "--out", str(tmp_path / "o"), "--json").out
+    )
+    assert last["taken"] == {"name": "step-0000000005", "step": 5, "best": None, "note": ""}
+
+
+def test_an_encoder_of_the_highest_probe_is_exported_and_its_figure_marked_as_picked(
+    command, trained, tmp_path
+):
+    """The trained trial again, as if it had been probed higher after 128 images, with other weights."""
+    folder, config, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    store = open_store(str(tmp_path / f"runs/{SWEEP}/trials/t1/checkpoints"), config.storage)
+    tensors = dict(load_checkpoint(store, "step-0000000005").tensors)
+    keeper = BestKeeper(store, config, total_steps=5)
+    ones = {name.removeprefix("objective/"): np.ones_like(value.numpy()) for name, value in tensors.items()}
+    keeper.keep(4, {"probe/linear/mean": 99.0}, ones)
+    rows = [
+        {"images": images, "timestamp_ms": 0, "metrics": {"probe/linear/mean": value}}
+        for images, value in ((128, 99.0), (160, 40.0))
+    ]
+    report = {"kind": "report", "trial_id": "t1", "attempt_id": "a", "images": 160, "rows": rows}
+    event = report | {"rung": None, "correct": {}, "time_ms": 0, "value": 40.0, "action": "continue"}
+    (tmp_path / f"runs/{SWEEP}/journal/00000002.json").write_text(json.dumps(event))
+    arguments = ("export", f"{SWEEP}/t1", "--to", "timm", "--runs", str(tmp_path / "runs"), "--out")
+    done = command(*arguments, str(tmp_path / "out"))
+    assert (
+        "checkpoint: best/step-0000000004, after 128 of 160 images, probe/linear/mean 99.0 %, picked as the highest of "
+        "2 probes since warm-up, so it reads high; 40.0 % at the newest probe" in done.out
+    )
+    weights = load_file(tmp_path / "out/model.safetensors")
+    assert torch.equal(weights["norm.bias"], torch.ones_like(weights["norm.bias"]))
+    told = json.loads(command(*arguments, str(tmp_path / "again"), "--json").out)["taken"]["best"]
+    assert (told["picked"], told["num_probes"], told["fall_points"]) == (True, 2, 59.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({}, "target"),
+        ({"probe__encoder": "context"}, "context"),
+        ({"probe__encoder": "both"}, "target"),
+        ({"probe__encoder": "both", "sweep__metric": "probe/linear_context/mean"}, "context"),
+    ],
+)
+def test_the_encoder_that_the_ranking_metric_is_of_is_handed_on(trained, settings, part):
+    assert ranked_encoder(tiny_config(trained[0], **settings)) == part
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import open_shards, prepare_data
 from orchestrator.tracking import find_place, find_tracker
-from orchestrator.tracking.encoder_model import EncoderCard, pooled_features, target_encoder_weights
+from orchestrator.tracking.encoder_model import EncoderCard, encoder_weights, pooled_features
 from orchestrator.tracking.mlflow import MlflowTracker, open_client
 from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
@@ -97,7 +97,7 @@ def test_a_trial_without_a_teacher_is_probed_with_intervals(probe, trained):
 
 def test_a_checkpoint_by_its_folder_is_the_trial(probe, trained):
     folder = trained[0] / "runs" / SWEEP / "trials/t1/checkpoints"
-    name = next(path.name for path in folder.iterdir())
+    name = next(path.name for path in folder.glob("step-*"))
     table = probe(str(folder / name), "--evaluations", "knn").out
     assert "test images, fitted on" in table
     assert "knn" in table
@@ -143,7 +143,7 @@ def test_our_features_are_those_of_the_exported_encoder(trained):
     checkpoint = load_latest(store.checkpoint_store())
     assert checkpoint is not None
     encoder = build_encoder(config.encoder)
-    encoder.load_state_dict(target_encoder_weights(checkpoint.tensors))
+    encoder.load_state_dict(encoder_weights(checkpoint.tensors))
     model = OwnModel(encoder=encoder.eval(), mean=config.data.mean, std=config.data.std, digest="d")
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     card = EncoderCard(encoder=config.encoder, mean=config.data.mean, std=config.data.std, origin={})

@@ -3,16 +3,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from sweep_records import sweep_config, sweep_events, write_journal
 
 from jepa_core.encoder import build_encoder
 from orchestrator.errors import NotFoundError
 from orchestrator.report import load_sweep, recommend, summarize, trial_config
-from orchestrator.report.winner import model_files, setting_text
+from orchestrator.report.winner import model_files, recommended_checkpoint, setting_text
 from orchestrator.report.write import log_report
 from orchestrator.storage import open_store
 from orchestrator.sweep.record import SweepRecord, fold
 from orchestrator.tracking import MemoryTracker
+from orchestrator.train.best import BestKeeper
 from orchestrator.train.checkpoint import save_checkpoint
 
 CONFIG = sweep_config()
@@ -104,7 +106,8 @@ def test_a_model_folder_holds_the_weights_of_the_checkpoint(trained_sweep, tmp_p
     from orchestrator.tracking.encoder_model import load_encoder
 
     config, _, uri, choice, weights = trained_sweep
-    for name, data in model_files(config, choice, uri).items():
+    taken = recommended_checkpoint(config, choice, uri)
+    for name, data in model_files(config, choice, taken).items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -112,9 +115,32 @@ def test_a_model_folder_holds_the_weights_of_the_checkpoint(trained_sweep, tmp_p
     assert all(np.array_equal(value, weights[key]) for key, value in encoder.state_dict().items())
 
 
+def test_the_best_checkpoint_is_the_one_that_is_registered_and_its_figure_is_marked(trained_sweep):
+    config, record, uri, choice, weights = trained_sweep
+    trial = record.trials[choice.trial.trial_id]
+    store = open_store(f"{uri}/trials/{trial.trial_id}/checkpoints", config.storage)
+    ones = {f"target_encoder.{key}": np.ones_like(value.numpy()) for key, value in weights.items()}
+    BestKeeper(store, config, total_steps=400).keep(200, {"probe/linear/mean": 70.0}, ones)
+    tracker = MemoryTracker()
+    tracker.start_sweep(record.sweep_id, "masks", {}, {})
+    for trial_id in record.trials:
+        tracker.start_trial(trial_id, trial_id, {}, {})
+    log_report(record, tracker, uri)
+    (tags,) = tracker.models["masks-encoder"].values()
+    assert tags["orchestrator.checkpoint"].startswith("best/step-0000000200, after 20,000 of 40,000 images")
+    assert "picked" in tags["orchestrator.checkpoint"]
+    assert tags["orchestrator.accuracy"] == f"{choice.trial.value:.4g}"
+    files = tracker.runs[trial.trial_id].artifacts
+    origin = json.loads(files["model/encoder/card.json"])["origin"]
+    assert origin["checkpoint"]["best"]["picked"] is True
+    assert origin["value"] == choice.trial.value
+    stored = load(files["model/encoder/encoder.safetensors"])
+    assert all(torch.equal(value, torch.ones_like(value)) for value in stored.values())
+
+
 def test_a_trial_without_a_checkpoint_has_no_model(tmp_path):
     choice = recommend(summarize(CONFIG, fold(sweep_events())))
-    assert model_files(CONFIG, choice, str(tmp_path / "nothing")) == {}
+    assert recommended_checkpoint(CONFIG, choice, str(tmp_path / "nothing")) is None
 
 
 def test_a_trials_configuration_runs_alone_at_its_point_and_seed():

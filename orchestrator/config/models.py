@@ -22,21 +22,21 @@ from pydantic import (
     Tag,
 )
 
-from jepa_core.ema import EmaSettings
-from jepa_core.encoder import EncoderSettings
-from jepa_core.execution import ExecutionSettings
-from jepa_core.masks import MaskSettings
-from jepa_core.objectives import (
+from jepa_core.settings import (
     CaeSettings,
     Data2Vec2Settings,
     Data2VecSettings,
     DinoSettings,
+    EmaSettings,
+    EncoderSettings,
+    ExecutionSettings,
     IJepaSettings,
     MaeSettings,
+    MaskSettings,
+    OptimizerSettings,
+    PredictorSettings,
     VicRegSettings,
 )
-from jepa_core.optim import OptimizerSettings
-from jepa_core.predictor import PredictorSettings
 from orchestrator.config.uris import (
     check_endpoint_url,
     check_folder,

@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jepa_core import masks as core_masks
-from jepa_core.encoder import check_encoder_name
-from jepa_core.objectives import Data2Vec2Settings, IJepaSettings
+from jepa_core.geometry import plan_geometry
+from jepa_core.settings import Data2Vec2Settings, IJepaSettings, check_encoder_name
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.fields import settings
@@ -351,7 +350,7 @@ def _check_masks(config: RunConfig) -> list[Problem]:
     if not knows_patches(config) or _check_patch_grid(config):
         return []
     try:
-        core_masks.build_sampler(config.masks, config.encoder.grid)
+        plan_geometry(config.masks, config.encoder.grid)
     except ValueError as error:
         field = named_field(str(error), "masks")
         return _broken(f"masks.{field}" if field else "masks", str(error))

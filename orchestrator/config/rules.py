@@ -15,7 +15,7 @@ from jepa_core.geometry import plan_geometry
 from jepa_core.settings import Data2Vec2Settings, IJepaSettings, check_encoder_name
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
-from orchestrator.config.fields import settings
+from orchestrator.config.fields import keys_of
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.config.yaml12 import KeyPath
 
@@ -42,14 +42,10 @@ RULES: list[Rule] = []
 def rule(
     *reads: str,
 ) -> Callable[[Callable[[RunConfig], list[Problem]]], Callable[[RunConfig], list[Problem]]]:
-    """Register a rule; `masks.*` reads every setting of a section."""
+    """Register a rule and the settings it reads."""
 
     def register(check: Callable[[RunConfig], list[Problem]]) -> Callable[[RunConfig], list[Problem]]:
-        keys: set[str] = set()
-        for name in reads:
-            section = name.removesuffix(".*")
-            keys |= {key for key, row in settings().items() if row.section == section} or {name}
-        RULES.append(Rule(reads=frozenset(keys), check=check))
+        RULES.append(Rule(reads=frozenset(reads), check=check))
         return check
 
     return register
@@ -341,7 +337,7 @@ def _check_neighbors(config: RunConfig) -> list[Problem]:
     return _broken("probe.knn_neighbors", f"must be at most probe.train_images ({config.probe.train_images})")
 
 
-@rule("masks.*", "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
+@rule(*keys_of("masks"), "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
 def _check_masks(config: RunConfig) -> list[Problem]:
     """Every mask geometry can be sampled on its patch grid."""
     for name in ("num_target_blocks", "num_context_blocks"):

@@ -88,11 +88,6 @@ def with_values(section: str, data: Mapping[str, Any], changes: Mapping[str, Any
     return {**({} if switches else data), **changes}
 
 
-def keys_of(section: str) -> tuple[str, ...]:
-    """The dotted keys of a section that is one of the core's dataclasses."""
-    return tuple(f"{section}.{field.name}" for field in dataclasses.fields(section_types()[section]))
-
-
 @cache
 def settings() -> dict[str, Setting]:
     """Every setting by dotted key, in file order."""

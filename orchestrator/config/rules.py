@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from jepa_core.geometry import plan_geometry
-from jepa_core.settings import Data2Vec2Settings, IJepaSettings, check_encoder_name
+from jepa_core.settings import Data2Vec2Settings, IJepaSettings, MaskSettings, check_encoder_name
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
-from orchestrator.config.fields import keys_of
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.config.yaml12 import KeyPath
 
 MAX_GRID_PATCHES = 16_384
 MAX_BLOCKS = 256
+_MASK_KEYS = tuple(f"masks.{field.name}" for field in fields(MaskSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +337,7 @@ def _check_neighbors(config: RunConfig) -> list[Problem]:
     return _broken("probe.knn_neighbors", f"must be at most probe.train_images ({config.probe.train_images})")
 
 
-@rule(*keys_of("masks"), "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
+@rule(*_MASK_KEYS, "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
 def _check_masks(config: RunConfig) -> list[Problem]:
     """Every mask geometry can be sampled on its patch grid."""
     for name in ("num_target_blocks", "num_context_blocks"):

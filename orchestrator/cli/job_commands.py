@@ -18,7 +18,8 @@ from orchestrator.text import command_text
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.jobs import JobsClient, JobState, Submitted
+    from orchestrator.jobs import JobState, Submitted
+    from orchestrator.jobs.client import JobsClient
     from orchestrator.sweep.runs import Runs
 
 

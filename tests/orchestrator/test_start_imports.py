@@ -46,7 +46,7 @@ print(json.dumps([loaded, failed]))
 def _enter(*entries: str | list[str], heavy: tuple[str, ...]) -> tuple[dict[str, list[str]], dict[str, list]]:
     """Import modules and run commands in one process; what each loaded of `heavy`, and how commands failed."""
     command = [sys.executable, "-c", _ENTRY, json.dumps(heavy), json.dumps(entries)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded, failed = json.loads(done.stdout.splitlines()[-1])
     return loaded, failed
 

@@ -2,7 +2,9 @@
 
 Each entry runs in processes of its own, taking turns, beside an empty `python -c pass` and a bare `import torch`; the
 median of the rounds counts. The commands read the record of a made-up sweep of 60 trials. Ends with an error where
-a target is missed. Needs the tests' folder for that record: `PYTHONPATH=.:tests python benchmarks/start.py`.
+a target is missed.
+
+    python benchmarks/start.py          # about three minutes, writes results/start-cpu.json
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from data_common import save
 from sweep_records import sweep_events, write_journal

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import config_argument, emit, json_option
 from orchestrator.cli.streams import outlive_reader
 from orchestrator.errors import OrchestratorError
 from orchestrator.text import command_text

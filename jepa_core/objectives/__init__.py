@@ -1,4 +1,7 @@
-"""Pre-training objectives: each is one file behind the base class in `base`, and `build` makes them."""
+"""Pre-training objectives: each is one file behind the base class in `base`, and `build` makes them.
+
+Their settings are in `jepa_core.settings`, which needs no torch.
+"""
 
 from jepa_core.objectives.augment import PixelStatistics
 from jepa_core.objectives.base import Objective, Sampler

@@ -6,13 +6,13 @@ Both forms give the same result. Shape suffixes: R sequences, L tokens, H heads,
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-AttentionKernel = Literal["auto", "fused", "written_out"]
+from jepa_core.settings import AttentionKernel
 
 _SMALL_HEAD = 16
 

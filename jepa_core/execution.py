@@ -7,47 +7,18 @@ settings and setting a built objective up; `step` carries it out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jepa_core.attention import AttentionKernel, choose_attention
+from jepa_core.attention import choose_attention
 from jepa_core.blocks import compile_blocks
 from jepa_core.encoder import Encoder
 from jepa_core.masks import MaskBatch
-from jepa_core.optim import OptimizerKernel
 from jepa_core.predictor import Predictor
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutionSettings:
-    """How a step is computed; nothing here changes what it computes, beyond rounding."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    attention: AttentionKernel = "auto"
-    """`fused` (scaled_dot_product_attention), `written_out`, or `auto`: the faster on the device."""
-    optimizer: OptimizerKernel = "auto"
-    """AdamW's kernel; `auto` is fused on CPU and CUDA and foreach elsewhere, `loop` is torch's plain one."""
-    accumulation_steps: int = 1
-    """Micro-batches that each worker's batch is split into; their gradients add up to the batch's."""
-    activation_checkpointing: bool = False
-    """Compute each block's activations again in the backward pass: more arithmetic, less memory."""
-    compile: Literal["off", "blocks"] = "off"
-    """`blocks` compiles the transformer blocks with torch.compile."""
-    compile_backend: str = "inductor"
-    """Backend of torch.compile."""
-    pad_tokens_to: int = 1
-    """Pad token counts of blocks up to a multiple, so that counts that vary ask for few shapes; 1 pads nothing."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """What several workers do: `ddp` keeps whole copies, `fsdp` shards the whole state (FSDP2)."""
-
-    def __post_init__(self) -> None:
-        for key in ("accumulation_steps", "pad_tokens_to"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} must be at least 1, not {getattr(self, key)}")
+from jepa_core.settings import ExecutionSettings as ExecutionSettings
 
 
 def prepare_module(

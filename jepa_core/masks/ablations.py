@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jepa_core.geometry.feasibility import Plan
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.geometry.settings import MaskSettings
+from jepa_core.geometry.shapes import CELL_BITS
 from jepa_core.masks.blocks import Rectangles, union
 from jepa_core.masks.draws import low_bits, mix, shuffled, smallest, streams_32
 from jepa_core.masks.exact import ExactSampler
-from jepa_core.masks.feasibility import Plan
-from jepa_core.masks.grid import PatchGrid
-from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import CELL_BITS
 
 _FIRST_STREAM = 1 << 28
 """Streams before this one shuffle the context."""

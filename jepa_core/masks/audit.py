@@ -1,41 +1,31 @@
 """What a geometry really masks, predicted by sampling it without a model.
 
-`audit_geometry` describes one geometry. `equal_values` and `unused_fields` say which settings change nothing on a
-grid, `coupled_figures` which realised figures move together over the geometries of a sweep.
+`audit_geometry` describes one geometry, `coupled_figures` says which realised figures move together over the geometries
+of a sweep.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from jepa_core.geometry.feasibility import Plan, plan_geometry
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.geometry.settings import MaskSettings
+from jepa_core.geometry.shapes import ShapeTable
 from jepa_core.masks.draws import sample_keys
-from jepa_core.masks.feasibility import Plan, plan_geometry
-from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
+from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler
 from jepa_core.masks.metrics import patch_counts
 from jepa_core.masks.reference import NUM_CELLS, ReferenceSampler
-from jepa_core.masks.samplers import build_sampler, geometry_key
-from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import ShapeTable
+from jepa_core.masks.samplers import build_sampler
 
 _CPU = torch.device("cpu")
 _GOLDEN_RATIO = 0.6180339887498949
 _BATCHES_FOR_REFERENCE = 64
-
-_UNUSED: Mapping[str, frozenset[str]] = {
-    "exact": frozenset(),
-    "reference": frozenset({"context_keep"}),
-    "random": frozenset({"target_aspect_ratio", "context_scale", "context_aspect_ratio"}),
-    "block": frozenset({"context_scale", "context_aspect_ratio"}),
-    "rasterized": frozenset(
-        {"target_scale", "target_aspect_ratio", "context_scale", "context_aspect_ratio", "allow_overlap"}
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -358,38 +348,6 @@ def _dead(audit: MaskAudit, *, rows: bool) -> list[int]:
     target = audit.target_row_coverage if rows else audit.target_column_coverage
     context = audit.context_row_coverage if rows else audit.context_column_coverage
     return [place for place, both in enumerate(zip(target, context, strict=True)) if not any(both)]
-
-
-def unused_fields(settings: MaskSettings) -> frozenset[str]:
-    """The settings that a sampler does not read."""
-    return _UNUSED[settings.sampler]
-
-
-def equal_values(
-    settings: MaskSettings, grid: PatchGrid, field: str, values: Sequence[Any]
-) -> tuple[tuple[int, ...], ...]:
-    """Groups of places in `values` that come to the same blocks, where they replace one field of the settings.
-
-    A single group means that the field changes nothing on this grid. Values that cannot be sampled stand alone.
-
-    Raises:
-        ValueError: the settings have no such field.
-    """
-    if field not in {item.name for item in fields(MaskSettings)}:
-        raise ValueError(f"{field} is not a mask setting")
-    groups: dict[Hashable, list[int]] = {}
-    for place, value in enumerate(values):
-        try:
-            key = geometry_key(replace(settings, **{field: value}), grid)
-        except ValueError:
-            key = ("cannot be sampled", place)
-        groups.setdefault(key, []).append(place)
-    return tuple(tuple(group) for group in groups.values())
-
-
-def is_inert(settings: MaskSettings, grid: PatchGrid, field: str, values: Sequence[Any]) -> bool:
-    """Whether a field with several candidate values changes nothing on a grid."""
-    return len(values) > 1 and len(equal_values(settings, grid, field, values)) == 1
 
 
 def coupled_figures(

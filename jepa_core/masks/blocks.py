@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.geometry.shapes import ShapeTable
 from jepa_core.masks.draws import below, low_bits
-from jepa_core.masks.grid import PatchGrid
-from jepa_core.masks.shapes import ShapeTable
 
 MAX_TABLE_ENTRIES = 1 << 24
 """Above this, membership and indices are computed and not looked up."""

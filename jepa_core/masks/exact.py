@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_core.geometry.feasibility import Plan
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.geometry.settings import MaskSettings
+from jepa_core.geometry.shapes import CELL_BITS
 from jepa_core.masks.blocks import BlockTables, DrawnBlocks, union
 from jepa_core.masks.draws import (
     RANK_LIMIT,
@@ -23,10 +27,7 @@ from jepa_core.masks.draws import (
     streams,
     streams_32,
 )
-from jepa_core.masks.feasibility import Plan
-from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
-from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import CELL_BITS
+from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler
 
 _CONTEXT_STREAM = 1 << 16
 

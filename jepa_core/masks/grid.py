@@ -1,4 +1,4 @@
-"""The patch grid, the batch of masks and the interface of a sampler.
+"""The batch of masks and the interface of a sampler.
 
 Shape suffixes in this package: B images, C context blocks, M target blocks, K kept context patches, T patches of a
 target block, N patches of the grid (row-major), R rows, S columns.
@@ -12,27 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_core.masks.settings import MaskSettings
-
-
-@dataclass(frozen=True)
-class PatchGrid:
-    """The patches of an image: `rows` by `columns`, numbered row by row."""
-
-    rows: int
-    columns: int
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"a patch grid needs rows and columns of at least 1, not {self}")
-
-    @property
-    def num_patches(self) -> int:
-        """Patches of the grid."""
-        return self.rows * self.columns
-
-    def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}"
+from jepa_core.geometry import MaskSettings, PatchGrid
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_core.masks.grid import MaskBatch, PatchGrid
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.masks.grid import MaskBatch
 
 
 def patch_counts(indices: Tensor, valid: Tensor | None, num_patches: int) -> Tensor:

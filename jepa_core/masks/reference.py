@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_core.geometry.feasibility import Plan
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.geometry.settings import MaskSettings
+from jepa_core.geometry.shapes import REFERENCE_BITS
 from jepa_core.masks.blocks import BlockTables, DrawnBlocks, count_true, union
 from jepa_core.masks.draws import below, low_bits, mix, mix_int, sample_keys, streams
-from jepa_core.masks.feasibility import Plan
-from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler, PatchGrid
-from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import REFERENCE_BITS
+from jepa_core.masks.grid import Layout, MaskBatch, MaskSampler
 
 NUM_ATTEMPTS = 20
 NUM_CELLS = 1 << REFERENCE_BITS

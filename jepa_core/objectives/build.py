@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from jepa_core.encoder import Encoder, EncoderSettings, build_encoder
+from jepa_core.encoder import Encoder, build_encoder
 from jepa_core.objectives.augment import PixelStatistics
 from jepa_core.objectives.base import Objective
-from jepa_core.objectives.cae import Cae, CaeSettings
-from jepa_core.objectives.data2vec import Data2Vec, Data2VecSettings
-from jepa_core.objectives.data2vec2 import Data2Vec2, Data2Vec2Settings
-from jepa_core.objectives.dino import Dino, DinoSettings
-from jepa_core.objectives.ijepa import IJepa, IJepaSettings
-from jepa_core.objectives.mae import Mae, MaeSettings
-from jepa_core.objectives.vicreg import VicReg, VicRegSettings
-from jepa_core.predictor import PredictorSettings, build_predictor
-from jepa_core.weights import part_generator
-
-ObjectiveSettings = (
-    IJepaSettings
-    | MaeSettings
-    | Data2VecSettings
-    | Data2Vec2Settings
-    | CaeSettings
-    | VicRegSettings
-    | DinoSettings
+from jepa_core.objectives.cae import Cae
+from jepa_core.objectives.data2vec import Data2Vec
+from jepa_core.objectives.data2vec2 import Data2Vec2
+from jepa_core.objectives.dino import Dino
+from jepa_core.objectives.ijepa import IJepa
+from jepa_core.objectives.mae import Mae
+from jepa_core.objectives.vicreg import VicReg
+from jepa_core.predictor import build_predictor
+from jepa_core.settings import (
+    CaeSettings,
+    Data2Vec2Settings,
+    Data2VecSettings,
+    DinoSettings,
+    EncoderSettings,
+    IJepaSettings,
+    MaeSettings,
+    ObjectiveSettings,
+    PredictorSettings,
+    VicRegSettings,
 )
-"""The settings of any method, told apart by their `name`."""
+from jepa_core.weights import part_generator
 
 
 def build_objective(

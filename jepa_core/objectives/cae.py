@@ -5,9 +5,6 @@ Shape suffixes: B images, C channels, H W pixels, K visible patches, T hidden pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +13,6 @@ from jepa_core.encoder import Encoder
 from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Sampler, TeacherlessObjective
-from jepa_core.objectives.checks import check_fractions, check_not_negative, check_positive
 from jepa_core.objectives.masking import block_sampler
 from jepa_core.objectives.parts import (
     NORM_EPSILON,
@@ -26,37 +22,8 @@ from jepa_core.objectives.parts import (
     seeded,
     transformer_blocks,
 )
+from jepa_core.settings import CaeSettings
 from jepa_core.weights import build_untouched, part_generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaeSettings:
-    """Context autoencoder: regress the hidden patches' features, align them with the encoder's own, decode pixels."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["cae"] = "cae"
-    mask_fraction: float = 0.5
-    """Share of the patches that is hidden."""
-    regressor_depth: int = 4
-    """Cross-attention blocks of the regressor."""
-    decoder_depth: int = 4
-    """Self-attention blocks of the decoder."""
-    alignment_weight: float = 2.0
-    """Weight of the error between regressed and encoded features."""
-    reconstruction_weight: float = 1.0
-    """Weight of the error of the decoded pixels."""
-    normalize_pixels: bool = True
-    """Predict each patch with mean 0 and variance 1."""
-    horizontal_flip: bool = True
-    """Mirror every second image, drawn at random."""
-
-    def __post_init__(self) -> None:
-        check_fractions(self, "mask_fraction")
-        check_positive(self, "regressor_depth", "decoder_depth")
-        check_not_negative(self, "alignment_weight", "reconstruction_weight")
-        if self.alignment_weight == self.reconstruction_weight == 0:
-            raise ValueError("reconstruction_weight and alignment_weight must not both be 0")
 
 
 class CrossBlock(nn.Module):

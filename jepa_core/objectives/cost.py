@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_core.attention import choose_attention
 from jepa_core.encoder import Encoder
@@ -24,6 +23,8 @@ def counted_flops_per_image(objective: Objective, masks: MaskSettings, *, batch_
     attention count, augmentations among them. The short cuts that leave a result unchanged count as they run, so
     I-JEPA's figure is slightly below the published form's (`jepa_core.flops`).
     """
+    from torch.utils.flop_counter import FlopCounterMode  # here, since it loads triton
+
     encoder = objective.context_encoder
     sides_px = _image_sides_px(encoder)
     ids_B = torch.arange(batch_size)

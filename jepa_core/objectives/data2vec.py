@@ -6,8 +6,6 @@ Shape suffixes: B images, C channels, H W pixels, N patches of the grid, T hidde
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,31 +17,10 @@ from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective, Sampler
-from jepa_core.objectives.checks import check_fractions, check_positive
 from jepa_core.objectives.masking import block_sampler
 from jepa_core.objectives.parts import averaged_layers, seeded
+from jepa_core.settings import Data2VecSettings
 from jepa_core.weights import build_untouched, draw, part_generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data2VecSettings:
-    """data2vec 1.0: the student sees the whole sequence with mask tokens and predicts the teacher's top layers."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["data2vec"] = "data2vec"
-    mask_fraction: float = 120 / 196
-    """Share of the patches that is hidden."""
-    averaged_layers: int = 6
-    """Top blocks of the teacher that are averaged; all of them where it has fewer."""
-    smooth_l1_beta: float = 2.0
-    """Error at which the loss turns from squared to linear."""
-    horizontal_flip: bool = True
-    """Mirror every second image, drawn at random."""
-
-    def __post_init__(self) -> None:
-        check_fractions(self, "mask_fraction")
-        check_positive(self, "averaged_layers", "smooth_l1_beta")
 
 
 class Data2Vec(Objective):

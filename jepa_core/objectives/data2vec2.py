@@ -7,8 +7,6 @@ view, N patches of the grid, D width, E decoder width.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,44 +18,10 @@ from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch, MaskSettings, PatchGrid
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective, Sampler
-from jepa_core.objectives.checks import check_fractions, check_positive
 from jepa_core.objectives.masking import SplitSampler, num_hidden, square_blocks
 from jepa_core.objectives.parts import averaged_layers, seeded
+from jepa_core.settings import Data2Vec2Settings
 from jepa_core.weights import build_untouched, part_generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data2Vec2Settings:
-    """data2vec 2.0: the student sees the visible patches alone, several times an image, against one teacher pass."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["data2vec2"] = "data2vec2"
-    masked_views: int = 16
-    """Masked views of an image that share a pass of the teacher."""
-    mask_fraction: float = 0.8
-    """Share of the patches that is hidden."""
-    visible_block_patches: int = 3
-    """Side of the squares that stay visible."""
-    averaged_layers: int = 10
-    """Top blocks of the teacher that are averaged; all of them where it has fewer."""
-    decoder_width: int | None = None
-    """Channels of the convolutional decoder; null is the encoder's width."""
-    decoder_depth: int = 6
-    """Convolutions of the decoder."""
-    decoder_kernel_patches: int = 3
-    """Side of the convolutions' kernels."""
-    decoder_groups: int = 16
-    """Groups of the convolutions."""
-    horizontal_flip: bool = True
-    """Mirror every second image, drawn at random."""
-
-    def __post_init__(self) -> None:
-        check_fractions(self, "mask_fraction")
-        check_positive(self, "masked_views", "visible_block_patches", "averaged_layers", "decoder_width")
-        check_positive(self, "decoder_depth", "decoder_kernel_patches", "decoder_groups")
-        if self.decoder_kernel_patches % 2 == 0:
-            raise ValueError(f"decoder_kernel_patches must be odd, not {self.decoder_kernel_patches}")
 
 
 class ConvolutionalDecoder(nn.Module):

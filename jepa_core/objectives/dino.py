@@ -6,8 +6,6 @@ Shape suffixes: B images, C channels, H W pixels, N patches of a crop, D width, 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,64 +17,14 @@ from jepa_core.health import assignment_information
 from jepa_core.masks import MaskBatch, MaskSettings, PatchGrid
 from jepa_core.objectives.augment import PixelStatistics, View, make_view
 from jepa_core.objectives.base import Objective, Sampler
-from jepa_core.objectives.checks import (
-    check_area,
-    check_fractions,
-    check_not_negative,
-    check_positive,
-    check_unit,
-)
 from jepa_core.objectives.masking import WholeSampler
 from jepa_core.objectives.parts import full_precision, mean_over_ranks, seeded
 from jepa_core.positions import sincos_positions
+from jepa_core.settings import DinoSettings
 from jepa_core.weights import build_untouched, draw, part_generator
 
 _NUM_GLOBAL = 2
 _BOTTLENECK_WIDTH = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class DinoSettings:
-    """Self-distillation: crops of an image get one distribution over prototypes, the teacher's on the large crops."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["dino"] = "dino"
-    num_local_crops: int = 8
-    """Small crops an image, beside two large ones."""
-    global_crop_scale: tuple[float, float] = (0.25, 1.0)
-    """Share of the loaded image that a large crop shows."""
-    local_crop_scale: tuple[float, float] = (0.05, 0.25)
-    """Share of the loaded image that a small crop shows."""
-    local_side_fraction: float = 96 / 224
-    """Side of a small crop as a fraction of a large one's, rounded to whole patches."""
-    num_prototypes: int = 65536
-    """Outputs of the head."""
-    head_width: int = 2048
-    """Width of the head's two hidden layers."""
-    student_temperature: float = 0.1
-    """Temperature of the student's distribution."""
-    teacher_temperature: float = 0.04
-    """Temperature of the teacher's distribution; lower is sharper."""
-    center_targets: bool = True
-    """Subtract the moving average of the teacher's outputs, without which one prototype takes all."""
-    center_momentum: float = 0.9
-    """Momentum of that average."""
-    colour_strength: float = 1.0
-    """Strength of the colour changes; 0 leaves colours be, 1 is published."""
-    blur: bool = True
-    """Blur views as published."""
-    solarize: bool = True
-    """Solarise a fifth of the second views."""
-    flip_probability: float = 0.5
-    """Share of the views that is mirrored."""
-
-    def __post_init__(self) -> None:
-        check_not_negative(self, "num_local_crops")
-        check_area(self, "global_crop_scale", "local_crop_scale")
-        check_fractions(self, "local_side_fraction")
-        check_positive(self, "num_prototypes", "head_width", "student_temperature", "teacher_temperature")
-        check_unit(self, "center_momentum", "colour_strength", "flip_probability")
 
 
 class DinoHead(nn.Module):

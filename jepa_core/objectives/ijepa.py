@@ -7,8 +7,6 @@ block, D width. R = M * C * B counts (target block, context block, image) triple
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,42 +18,10 @@ from jepa_core.health import spread_over_images
 from jepa_core.masks import MaskBatch
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Objective
-from jepa_core.objectives.checks import check_positive
 from jepa_core.objectives.parts import mean_over_ranks
-from jepa_core.objectives.targets import TargetNorm, averaged_targets
+from jepa_core.objectives.targets import averaged_targets
 from jepa_core.predictor import Predictor
-
-
-@dataclass(frozen=True, kw_only=True)
-class IJepaSettings:
-    """I-JEPA: predict a teacher's features of hidden blocks, drawn as `masks` says, with the narrow `predictor`."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["ijepa"] = "ijepa"
-    """The pre-training method."""
-    loss: Literal["smooth_l1", "l2"] = "smooth_l1"
-    """The error between predicted and target features."""
-    smooth_l1_beta: float = 1.0
-    """Error at which the loss turns from squared to linear."""
-    target_norm: TargetNorm = "layer"
-    """How the teacher's features are brought to one scale: `layer` over the features of a patch (published), `batch`
-    each feature over all images and patches of the batch, `instance` each feature over an image's patches, `tanh` a
-    bounded function of each value, `none` not at all."""
-    target_layers: int = 1
-    """Last blocks of the teacher whose outputs are normalised and then averaged; 1 is published."""
-    normalize_predictions: bool = False
-    """Layer-norm the predictions, without affine parameters, before they are compared."""
-    horizontal_flip: bool = False
-    """Mirror every second image, drawn at random; the published method does not."""
-
-    def __post_init__(self) -> None:
-        check_positive(self, "smooth_l1_beta", "target_layers")
-        if self.normalize_predictions and self.target_norm in ("tanh", "none"):
-            raise ValueError(
-                f"normalize_predictions cannot be true with target_norm {self.target_norm}, whose targets do not have "
-                "the variance of 1 that predictions would; set target_norm to layer, batch or instance"
-            )
+from jepa_core.settings import IJepaSettings
 
 
 class IJepa(Objective):

@@ -5,9 +5,6 @@ Shape suffixes: B images, C channels, H W pixels, K visible patches, T hidden pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,42 +12,10 @@ from jepa_core.encoder import Encoder
 from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import flip_half
 from jepa_core.objectives.base import Sampler, TeacherlessObjective
-from jepa_core.objectives.checks import check_fractions, check_positive
 from jepa_core.objectives.masking import SplitSampler, num_hidden
 from jepa_core.objectives.parts import MaskedDecoder, hidden_pixels, patch_values, seeded
+from jepa_core.settings import MaeSettings
 from jepa_core.weights import build_untouched, part_generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaeSettings:
-    """Masked autoencoder: random patches are hidden and their pixels predicted by a narrow decoder."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["mae"] = "mae"
-    mask_fraction: float = 0.75
-    """Share of the patches that is hidden."""
-    normalize_pixels: bool = True
-    """Predict each patch with mean 0 and variance 1."""
-    decoder_width: int = 512
-    """Width of the decoder."""
-    decoder_depth: int = 8
-    """Blocks of the decoder."""
-    decoder_num_heads: int = 16
-    """Heads of the decoder."""
-    horizontal_flip: bool = True
-    """Mirror every second image, drawn at random."""
-
-    def __post_init__(self) -> None:
-        check_fractions(self, "mask_fraction")
-        check_positive(self, "decoder_width", "decoder_depth", "decoder_num_heads")
-        if self.decoder_width % 4:
-            raise ValueError(f"decoder_width {self.decoder_width} must be a multiple of 4 for the positions")
-        if self.decoder_width % self.decoder_num_heads:
-            raise ValueError(
-                f"decoder_width {self.decoder_width} must be a multiple of decoder_num_heads "
-                f"{self.decoder_num_heads}"
-            )
 
 
 class Mae(TeacherlessObjective):

@@ -8,15 +8,13 @@ Shape suffixes: B images of a process, N patches of the grid, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_core.objectives.parts import full_precision
-
-TargetNorm = Literal["layer", "batch", "instance", "tanh", "none"]
+from jepa_core.settings import TargetNorm
 
 _TANH_SCALE = 0.5
 _EPSILON = 1e-5

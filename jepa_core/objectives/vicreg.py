@@ -5,9 +5,6 @@ Shape suffixes: B images of a process, C channels, H W pixels, N patches of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,45 +13,12 @@ from jepa_core.encoder import Encoder
 from jepa_core.masks import MaskBatch, MaskSettings
 from jepa_core.objectives.augment import PixelStatistics, View, make_view, without_autocast
 from jepa_core.objectives.base import Sampler, TeacherlessObjective
-from jepa_core.objectives.checks import check_area, check_not_negative, check_positive, check_unit
 from jepa_core.objectives.masking import WholeSampler
 from jepa_core.objectives.parts import full_precision, mean_over_ranks, seeded, world_size
+from jepa_core.settings import VicRegSettings
 from jepa_core.weights import build_untouched, part_generator
 
 _EPSILON = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class VicRegSettings:
-    """Variance, invariance, covariance: two augmented views of an image get one embedding, without collapse."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: Literal["vicreg"] = "vicreg"
-    invariance_weight: float = 25.0
-    """Weight of the squared distance between the embeddings of the two views."""
-    variance_weight: float = 25.0
-    """Weight of the hinge that keeps every feature's standard deviation at 1."""
-    covariance_weight: float = 1.0
-    """Weight of the squared covariances between features."""
-    projector_width: int = 8192
-    """Width of the three layers between the encoder and the embedding."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the loaded image that a view shows."""
-    colour_strength: float = 1.0
-    """Strength of the colour changes; 0 leaves colours be, 1 is published."""
-    blur: bool = True
-    """Blur views as published."""
-    solarize: bool = True
-    """Solarise a fifth of the second views."""
-    flip_probability: float = 0.5
-    """Share of the views that is mirrored."""
-
-    def __post_init__(self) -> None:
-        check_not_negative(self, "invariance_weight", "variance_weight", "covariance_weight")
-        check_positive(self, "projector_width")
-        check_area(self, "crop_scale")
-        check_unit(self, "colour_strength", "flip_probability")
 
 
 class BatchStandardize(nn.Module):

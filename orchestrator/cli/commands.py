@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import (
-    app,
-    config_argument,
-    emit,
-    json_option,
-    optional_config_argument,
-    runs_option,
-)
+from orchestrator.cli.app import app
+from orchestrator.cli.options import config_argument, emit, json_option, optional_config_argument, runs_option
 from orchestrator.cli.streams import outlive_reader
 from orchestrator.text import counted
 
@@ -290,7 +284,8 @@ def doctor(
     as_json: bool,
 ) -> None:
     """Check this machine, and what FILE needs, before anything is spent."""
-    from orchestrator.cli.doctor import ClusterAccess, examine
+    from orchestrator.cli.doctor import examine
+    from orchestrator.cli.findings import ClusterAccess
     from orchestrator.config import default_config, load_config
 
     cluster = None

@@ -6,7 +6,8 @@ import json
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import config_argument, emit, json_option
 
 
 @app.group()

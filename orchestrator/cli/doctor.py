@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from orchestrator.cli import doctor_places as places
+from orchestrator.cli.findings import ClusterAccess, Finding
 from orchestrator.config import RunConfig
 from orchestrator.config.uris import absolute_path
 from orchestrator.errors import OrchestratorError, StorageError
@@ -24,38 +25,8 @@ _MIN_FREE_GB = 5.0
 _MIN_SHARED_GB = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClusterAccess:
-    """How to reach a cluster's head: address, and files with its token and its certificate authority."""
-
-    address: str
-    token_file: str | None = None
-    ca_file: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One check: what was looked at, how it stands, and the exit code it would mean (0 when fine)."""
-
-    name: str
-    text: str
-    exit_code: int = 0
-    warning: bool = False
-
-    @property
-    def mark(self) -> str:
-        """`ok`, `warn` or `FAIL`."""
-        return "FAIL" if self.exit_code else "warn" if self.warning else "ok  "
-
-    def to_json(self) -> dict[str, object]:
-        """As a JSON-able dictionary."""
-        return {"name": self.name, "status": self.mark.strip().lower(), "text": self.text}
-
-
 def examine(config: RunConfig, cluster: ClusterAccess | None = None) -> list[Finding]:
     """Run every check; with `cluster`, those of a Ray cluster that jobs are submitted to as well."""
-    from orchestrator.cli import doctor_places as places
-
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", lambda: _python(config)),
         ("gpu", lambda: _devices(config)),

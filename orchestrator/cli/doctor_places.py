@@ -9,16 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from orchestrator.cli.doctor import Finding
+from orchestrator.cli.findings import ClusterAccess, Finding
 from orchestrator.config import RunConfig
 from orchestrator.config.uris import absolute_path, local_path
 from orchestrator.errors import DataError, StorageError
 from orchestrator.text import counted
-
-if TYPE_CHECKING:
-    from orchestrator.cli.doctor import ClusterAccess
 
 _SLOW_MS = 500.0
 _MAX_SKEW_S = 60.0

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import config_argument, emit, json_option
 from orchestrator.cli.streams import outlive_reader
 from orchestrator.errors import OrchestratorError
 from orchestrator.text import command_text
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.jobs import JobsClient, JobState, Submitted
+    from orchestrator.jobs import JobState, Submitted
+    from orchestrator.jobs.client import JobsClient
     from orchestrator.sweep.runs import Runs
 
 

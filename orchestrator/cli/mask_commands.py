@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.main import app, config_argument, emit, json_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import config_argument, emit, json_option
 from orchestrator.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:

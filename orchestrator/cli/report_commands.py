@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option, runs_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import emit, json_option, runs_option
 from orchestrator.errors import NotFoundError, TrackingError
 
 if TYPE_CHECKING:

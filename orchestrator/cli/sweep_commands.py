@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option, optional_config_argument, runs_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import emit, json_option, optional_config_argument, runs_option
 from orchestrator.text import counted
 
 if TYPE_CHECKING:

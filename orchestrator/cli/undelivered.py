@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.main import app, emit, json_option, runs_option
+from orchestrator.cli.app import app
+from orchestrator.cli.options import emit, json_option, runs_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig

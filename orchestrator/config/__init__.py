@@ -23,7 +23,7 @@ from orchestrator.config.space import (
     pair_around,
     searched_keys,
 )
-from orchestrator.config.sweep_rules import has_teacher
+from orchestrator.config.sweep_rules import has_teacher, reads_masks
 
 __all__ = [
     "RunConfig",
@@ -42,6 +42,7 @@ __all__ = [
     "most_seeds",
     "pair_around",
     "parse_config",
+    "reads_masks",
     "reference_markdown",
     "searched_keys",
     "to_data",

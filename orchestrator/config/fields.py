@@ -30,6 +30,9 @@ RETIRED: dict[str, tuple[str, dict[bool, Any]]] = {
 }
 """Switches of earlier versions: the key that took the place of each, and its values by the old ones."""
 
+_DOCSTRINGS: dict[type[Any], Mapping[str, str]] = {}
+"""What was read of each class; reading its source costs milliseconds, and only the reference asks for it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -40,7 +43,8 @@ class Setting:
     name: str
     annotation: Any
     default: Any
-    documentation: str
+    owners: tuple[type[Any], ...]
+    """The classes that define it, one for each variant of its section."""
     bounds: tuple[str, ...] = ()
     is_required: bool = False
     variants: tuple[tuple[str, Any], ...] = ()
@@ -50,6 +54,12 @@ class Setting:
     def type_text(self) -> str:
         """The type in plain words."""
         return describe_type(self.annotation)
+
+    @property
+    def documentation(self) -> str:
+        """What its owners say of it, read from their source when it is asked for."""
+        texts = (attribute_docstrings(kind).get(self.name, "") for kind in self.owners)
+        return " Or: ".join(dict.fromkeys(text for text in texts if text))
 
 
 @cache
@@ -83,11 +93,11 @@ def settings() -> dict[str, Setting]:
     """Every setting by dotted key, in file order."""
     table: dict[str, Setting] = {}
     sections = section_types()
-    for name, info in RunConfig.model_fields.items():
+    for name in RunConfig.model_fields:
         if variants_of(name):
             rows = _merged_rows(name)
         else:
-            rows = rows_of(sections[name], name) if name in sections else [_pydantic_row("", name, info)]
+            rows = rows_of(sections[name], name) if name in sections else [_pydantic_row(RunConfig, "", name)]
         table.update({row.key: row for row in rows})
     return table
 
@@ -113,13 +123,12 @@ def _merged_rows(section: str) -> list[Setting]:
 def _merged(shared: list[tuple[str, Setting]]) -> Setting:
     first = shared[0][1]
     annotations = list(dict.fromkeys(row.annotation for _, row in shared))
-    texts = list(dict.fromkeys(row.documentation for _, row in shared if row.documentation))
     if first.name == "name":
         return dataclasses.replace(first, annotation=Literal[tuple(name for name, _ in shared)])
     return dataclasses.replace(
         first,
         annotation=functools.reduce(operator.or_, annotations),
-        documentation=" Or: ".join(texts),
+        owners=tuple(owner for _, row in shared for owner in row.owners),
         variants=tuple((name, row.default) for name, row in shared),
     )
 
@@ -176,8 +185,8 @@ def _is_section(kind: type[Any]) -> bool:
 def rows_of(kind: type[Any], section: str) -> list[Setting]:
     """The settings of a model or dataclass, keyed below a section."""
     if issubclass(kind, BaseModel):
-        return [_pydantic_row(section, name, info) for name, info in kind.model_fields.items()]
-    hints, documentation = get_type_hints(kind), attribute_docstrings(kind)
+        return [_pydantic_row(kind, section, name) for name in kind.model_fields]
+    hints = get_type_hints(kind)
     return [
         Setting(
             key=f"{section}.{field.name}",
@@ -185,13 +194,14 @@ def rows_of(kind: type[Any], section: str) -> list[Setting]:
             name=field.name,
             annotation=hints[field.name],
             default=field.default,
-            documentation=documentation.get(field.name, ""),
+            owners=(kind,),
         )
         for field in dataclasses.fields(kind)
     ]
 
 
-def _pydantic_row(section: str, name: str, info: Any) -> Setting:
+def _pydantic_row(kind: type[BaseModel], section: str, name: str) -> Setting:
+    info = kind.model_fields[name]
     default = info.get_default(call_default_factory=True)
     return Setting(
         key=f"{section}.{name}" if section else name,
@@ -199,7 +209,7 @@ def _pydantic_row(section: str, name: str, info: Any) -> Setting:
         name=name,
         annotation=info.annotation,
         default=None if default is PydanticUndefined else default,
-        documentation=" ".join((info.description or "").split()),
+        owners=(kind,),
         is_required=info.is_required(),
         bounds=tuple(words for item in info.metadata if (words := _bound(item))),
     )
@@ -213,8 +223,15 @@ def _bound(constraint: Any) -> str:
     return ""
 
 
-def attribute_docstrings(kind: type[Any]) -> dict[str, str]:
-    """The string literals under the fields of a class by field name; empty without its source."""
+def attribute_docstrings(kind: type[Any]) -> Mapping[str, str]:
+    """What is written under the fields of a class and of its bases by field name; empty without their source."""
+    if kind not in _DOCSTRINGS:
+        owners = [base for base in reversed(kind.__mro__) if base is not BaseModel and _is_section(base)]
+        _DOCSTRINGS[kind] = {name: text for base in owners for name, text in _read_docstrings(base).items()}
+    return _DOCSTRINGS[kind]
+
+
+def _read_docstrings(kind: type[Any]) -> Mapping[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):

@@ -22,21 +22,21 @@ from pydantic import (
     Tag,
 )
 
-from jepa_core.ema import EmaSettings
-from jepa_core.encoder import EncoderSettings
-from jepa_core.execution import ExecutionSettings
-from jepa_core.masks import MaskSettings
-from jepa_core.objectives import (
+from jepa_core.settings import (
     CaeSettings,
     Data2Vec2Settings,
     Data2VecSettings,
     DinoSettings,
+    EmaSettings,
+    EncoderSettings,
+    ExecutionSettings,
     IJepaSettings,
     MaeSettings,
+    MaskSettings,
+    OptimizerSettings,
+    PredictorSettings,
     VicRegSettings,
 )
-from jepa_core.optim import OptimizerSettings
-from jepa_core.predictor import PredictorSettings
 from orchestrator.config.uris import (
     check_endpoint_url,
     check_folder,
@@ -105,7 +105,7 @@ Seeds = Annotated[
 class Section(BaseModel):
     """Base of every section: frozen, no unknown keys, no NaN or infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):

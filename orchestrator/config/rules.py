@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from jepa_core import masks as core_masks
-from jepa_core.encoder import check_encoder_name
-from jepa_core.objectives import Data2Vec2Settings, IJepaSettings
+from jepa_core.geometry import plan_geometry
+from jepa_core.settings import Data2Vec2Settings, IJepaSettings, MaskSettings, check_encoder_name
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
-from orchestrator.config.fields import settings
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.config.yaml12 import KeyPath
 
 MAX_GRID_PATCHES = 16_384
 MAX_BLOCKS = 256
+_MASK_KEYS = tuple(f"masks.{field.name}" for field in fields(MaskSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +42,10 @@ RULES: list[Rule] = []
 def rule(
     *reads: str,
 ) -> Callable[[Callable[[RunConfig], list[Problem]]], Callable[[RunConfig], list[Problem]]]:
-    """Register a rule; `masks.*` reads every setting of a section."""
+    """Register a rule and the settings it reads."""
 
     def register(check: Callable[[RunConfig], list[Problem]]) -> Callable[[RunConfig], list[Problem]]:
-        keys: set[str] = set()
-        for name in reads:
-            section = name.removesuffix(".*")
-            keys |= {key for key, row in settings().items() if row.section == section} or {name}
-        RULES.append(Rule(reads=frozenset(keys), check=check))
+        RULES.append(Rule(reads=frozenset(reads), check=check))
         return check
 
     return register
@@ -342,7 +337,7 @@ def _check_neighbors(config: RunConfig) -> list[Problem]:
     return _broken("probe.knn_neighbors", f"must be at most probe.train_images ({config.probe.train_images})")
 
 
-@rule("masks.*", "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
+@rule(*_MASK_KEYS, "encoder.name", "encoder.image_size_px", "encoder.patch_size_px")
 def _check_masks(config: RunConfig) -> list[Problem]:
     """Every mask geometry can be sampled on its patch grid."""
     for name in ("num_target_blocks", "num_context_blocks"):
@@ -351,7 +346,7 @@ def _check_masks(config: RunConfig) -> list[Problem]:
     if not knows_patches(config) or _check_patch_grid(config):
         return []
     try:
-        core_masks.build_sampler(config.masks, config.encoder.grid)
+        plan_geometry(config.masks, config.encoder.grid)
     except ValueError as error:
         field = named_field(str(error), "masks")
         return _broken(f"masks.{field}" if field else "masks", str(error))

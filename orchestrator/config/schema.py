@@ -31,6 +31,7 @@ from orchestrator.config.models import (
     LogUniform,
     PbtConfig,
     RunConfig,
+    Section,
     Uniform,
 )
 from orchestrator.config.rules import RULES
@@ -67,10 +68,11 @@ def json_schema() -> dict[str, Any]:
     schema: dict[str, Any] = _portable(RunConfig.model_json_schema())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "orchestrator sweep file"
-    for kind in _section_models():
-        definition = schema["$defs"][kind.__name__]
+    definitions = {**schema["$defs"], RunConfig.__name__: schema}
+    for kind in [*_section_models(), *_subclasses(Section)]:
+        properties = definitions.get(kind.__name__, {}).get("properties", {})
         for name, text in attribute_docstrings(kind).items():
-            definition.get("properties", {}).get(name, {}).setdefault("description", text)
+            properties.get(name, {}).setdefault("description", text)
     axes = [key for key in settings() if is_sweepable(key)]
     for section, name in (("SweepConfig", "space"), ("ListedPoint", "set")):
         schema["$defs"][section]["properties"][name]["propertyNames"] = {"enum": axes}
@@ -82,6 +84,11 @@ def _section_models() -> list[type[Any]]:
     return [
         kind for name, plain in section_types().items() for kind in (variants_of(name).values() or [plain])
     ]
+
+
+def _subclasses(kind: type[Any]) -> list[type[Any]]:
+    """Every class below another."""
+    return [each for below in kind.__subclasses__() for each in (below, *_subclasses(below))]
 
 
 def explain(key: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args, get_origin
 
+from jepa_core.settings import IJepaSettings
 from orchestrator.config.axis_rules import axis_values, check_conditions, check_ties
 from orchestrator.config.faults import Problem, key_path, problem
 from orchestrator.config.fields import nearest_key, settings, with_values
@@ -70,6 +71,11 @@ def is_sweepable(key: str) -> bool:
 def has_teacher(config: RunConfig) -> bool:
     """Whether a configuration's method has a target encoder that follows the trained one by `ema`."""
     return "ema" not in _IDLE_SECTIONS.get(config.objective.name, ())
+
+
+def reads_masks(config: RunConfig) -> bool:
+    """Whether a configuration's method hides what `masks` says; the others draw what their own settings say."""
+    return isinstance(config.objective, IJepaSettings)
 
 
 def check_space_keys(keys: Sequence[str]) -> list[Problem]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_core.encoder import ImageSize, height_and_width
+from jepa_core.settings import ImageSize, height_and_width
 from orchestrator.data.decode import UndecodableError, central_box, channels_first, decode_into
 from orchestrator.data.jpeg import Pixels
 from orchestrator.data.manifest import DamagedShardError

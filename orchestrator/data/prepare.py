@@ -28,7 +28,7 @@ from orchestrator.data.notes import Note, check_losses
 from orchestrator.data.pack import FINISHED, OtherPackingError, PackSettings, PackSource, Progress, pack
 from orchestrator.data.shardset import ShardSet
 from orchestrator.errors import DataError, NotFoundError, StorageError
-from orchestrator.storage import LocalStore, S3Store, Store, open_store
+from orchestrator.storage import LocalStore, Store, open_store
 
 SCENES = "scenes"
 _NAME_CHARACTERS = 16
@@ -195,7 +195,10 @@ def _check_folder(folder: str, store: Store) -> None:
     Raises:
         DataError: A file or object, a link that leads nowhere, or nothing.
     """
-    if isinstance(store, S3Store):
+    if store.uri.startswith("s3://"):
+        from orchestrator.storage import S3Store
+
+        assert isinstance(store, S3Store)
         parent, _, name = store.prefix.rpartition("/")
         is_file = bool(name) and replace(store, prefix=parent).exists(name)
     else:

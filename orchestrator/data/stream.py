@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_core.encoder import ImageSize, height_and_width
+from jepa_core.settings import ImageSize, height_and_width
 from orchestrator.config.models import DataConfig
 from orchestrator.data.decode import decode_into, random_box
 from orchestrator.data.jpeg import Box, Encoded, Pixels

@@ -1,7 +1,8 @@
 """Submitting sweeps to a Ray cluster and looking after them there. See docs/cluster.md."""
 
-from orchestrator.jobs.client import JobsClient, JobState, connect, warnings_of
+from orchestrator.jobs.connection import connect, warnings_of
 from orchestrator.jobs.package import build_package
+from orchestrator.jobs.state import JobState
 from orchestrator.jobs.submission import (
     JobRequest,
     Submitted,
@@ -14,7 +15,6 @@ from orchestrator.jobs.submission import (
 __all__ = [
     "JobRequest",
     "JobState",
-    "JobsClient",
     "Submitted",
     "build_package",
     "check_places",

@@ -7,20 +7,19 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-import ray
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from orchestrator.errors import ClusterError
-from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
+from orchestrator.jobs.head import Head
+from orchestrator.jobs.state import JobState
 from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
-from orchestrator.sweep.auth import find_token
+from orchestrator.sweep.auth import Token
 from orchestrator.text import command_text
 
 SWEEP_KEY = "orchestrator.sweep"
@@ -30,31 +29,8 @@ _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobState:
-    """One submitted job; times in seconds since 1970, None where it has not happened."""
-
-    job_id: str
-    sweep_id: str
-    name: str
-    status: str
-    message: str
-    started_s: float | None
-    ended_s: float | None
-    exit_code: int | None
-
-    @property
-    def active(self) -> bool:
-        """Whether it is waiting or running."""
-        return self.status in ("PENDING", "RUNNING")
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON-able dictionary."""
-        return dict(vars(self))
-
-
 class JobsClient:
-    """A connection to one cluster's job server; make it with `connect`."""
+    """A connection to one cluster's job server; make it with `open_client`."""
 
     def __init__(self, head: Head, client: JobSubmissionClient) -> None:
         self.head, self._client = head, client
@@ -160,48 +136,23 @@ class JobsClient:
         return ClusterError(f"{self.head.url} {what}: {detail[:400]}; `{check}` looks at the cluster")
 
 
-def connect(
-    address: str, *, token_file: str | None = None, ca_file: str | None = None, allow_insecure: bool = False
-) -> JobsClient:
-    """Look at the cluster, then connect to its job server.
+def open_client(head: Head, token: Token | None, *, ca_file: str | None) -> JobsClient:
+    """Connect to the job server of a head that has answered.
 
     Raises:
-        ClusterError: Unreachable, a token missing or wrong, another Ray version, or a cluster without authentication
-            while `allow_insecure` is False.
+        ClusterError: It refuses, or is gone.
     """
-    url = head_url(address)
-    token = find_token(token_file)
-    head = inspect_head(url, token, ca_file=ca_file)
-    check_version(head, ray.__version__)
-    if head.open_to_anyone and not allow_insecure:
-        raise ClusterError(
-            f"{url} has no authentication: whoever reaches it can run code on it; start it with RAY_AUTH_MODE=token "
-            "and a token (docs/cluster.md), or pass --allow-insecure if its network is closed"
-        )
     headers = {"Authorization": f"Bearer {token.value}"} if token is not None else {}
-    with _address_wins(url):
+    with _address_wins(head.url):
         try:
             client = JobSubmissionClient(
-                url, headers=headers, verify=ca_file if ca_file is not None else True
+                head.url, headers=headers, verify=ca_file if ca_file is not None else True
             )
         except (RuntimeError, OSError, AuthenticationError) as err:
             limit = find_open_files_limit(err)
             reason = f"{limit}; {OPEN_FILES_REMEDY}" if limit is not None else err
-            raise ClusterError(f"cannot use the job server at {url}: {reason}") from None
+            raise ClusterError(f"cannot use the job server at {head.url}: {reason}") from None
     return JobsClient(head, client)
-
-
-def warnings_of(head: Head) -> list[str]:
-    """What is unsafe about talking to this head."""
-    found = []
-    if head.open_to_anyone:
-        found.append(f"{head.url} has no authentication: whoever reaches it can run code on it")
-    if head.url.startswith("http:") and not is_loopback(head.url):
-        found.append(
-            f"the token crosses the network to {head.url} unencrypted; use https, or "
-            "`ssh -L 8265:localhost:8265 <head>` and --address http://127.0.0.1:8265"
-        )
-    return found
 
 
 def _state(details: Any) -> JobState | None:

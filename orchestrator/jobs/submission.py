@@ -13,15 +13,19 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator.config import RunConfig, dump
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import ConfigError, Fault
-from orchestrator.jobs.client import JobsClient, JobState
 from orchestrator.jobs.head import is_loopback
 from orchestrator.jobs.package import CONFIG_NAME, Package
+from orchestrator.jobs.state import JobState
 from orchestrator.tracking.places import sqlite_path
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.client import JobsClient
 
 _SECRET_NAME = re.compile(r"(?i)TOKEN|SECRET|PASSW|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

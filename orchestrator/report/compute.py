@@ -8,10 +8,10 @@ from typing import Any
 
 from jepa_core.flops import ModelDims, flops_per_image
 from jepa_core.masks import audit_geometry
-from orchestrator.config import apply_overrides
+from orchestrator.config import apply_overrides, reads_masks
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError
-from orchestrator.sweep.model_costs import ModelCosts, model_dims, reads_masks
+from orchestrator.sweep.model_costs import ModelCosts, model_dims
 from orchestrator.sweep.record import TrialRecord
 
 

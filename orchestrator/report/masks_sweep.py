@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_core.encoder import ImageSize
+from jepa_core.settings import ImageSize
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, load_images
 from orchestrator.report.masks_picture import coverage_sheet, preview

@@ -8,12 +8,14 @@ Called by every room that keeps something: data, train, sweep, tracking, report.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config.models import StorageConfig
 from orchestrator.config.uris import absolute_path, check_store_uri, mask_secrets
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.storage.base import (
+    ENDPOINT_VARIABLES,
     OPEN_FILES_REMEDY,
     ObjectInfo,
     Store,
@@ -24,7 +26,9 @@ from orchestrator.storage.base import (
 from orchestrator.storage.check import check_store
 from orchestrator.storage.local import LocalStore, atomic_file, sync
 from orchestrator.storage.memory import MemoryStore
-from orchestrator.storage.s3 import ENDPOINT_VARIABLES, S3Store
+
+if TYPE_CHECKING:
+    from orchestrator.storage.s3 import S3Store
 
 __all__ = [
     "ENDPOINT_VARIABLES",
@@ -44,6 +48,15 @@ __all__ = [
     "open_store",
     "sync",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`S3Store`, imported when it is first asked for: boto3 costs a quarter of a second."""
+    if name != "S3Store":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from orchestrator.storage.s3 import S3Store
+
+    return S3Store
 
 
 def _check(uri: str) -> None:
@@ -66,6 +79,8 @@ def open_store(uri: str, config: StorageConfig | None = None) -> Store:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket:
             raise StorageError(f"{mask_secrets(uri)}: names no bucket; write `s3://bucket/prefix`")
+        from orchestrator.storage.s3 import S3Store
+
         return S3Store(
             bucket=bucket,
             prefix=prefix.strip("/"),

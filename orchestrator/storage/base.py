@@ -19,6 +19,9 @@ from typing import Protocol
 
 from orchestrator.errors import StorageError
 
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Where boto3 looks for an S3 server that no setting names."""
+
 MAX_KEY_BYTES = 1024
 OPEN_FILES_REMEDY = "raise the limit with `ulimit -n`"
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)

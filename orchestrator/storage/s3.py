@@ -55,7 +55,7 @@ from botocore.parsers import ResponseParserError
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.storage.base import ObjectInfo, check_key, check_open_files
+from orchestrator.storage.base import ENDPOINT_VARIABLES, ObjectInfo, check_key, check_open_files
 from orchestrator.storage.local import atomic_file
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ _UPLOADS_IN_FLIGHT = 4
 _MAX_ATTEMPTS = 6
 _MAX_WAIT_S = 8.0
 _CONNECT_LIMIT_S, _SILENCE_LIMIT_S = 10.0, 20.0
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _OTHER_SERVER = (
     "a bucket on another server needs its address: --endpoint-url, storage.endpoint_url or AWS_ENDPOINT_URL"
 )

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jepa_core.objectives import IJepaSettings
+from jepa_core.settings import IJepaSettings
 from orchestrator.config import dump, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
@@ -30,12 +30,9 @@ from orchestrator.sweep.queue import TrialQueue
 from orchestrator.sweep.record import STOPPED, SweepRecord, TrialRecord, fold
 from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, promotes, trial_rungs
 from orchestrator.sweep.space import make_trial
-from orchestrator.train.evaluation import MISSING
-from orchestrator.train.lineage import Inheritance
-from orchestrator.train.loop import TrialJob
+from orchestrator.train.job import Assignment, Inheritance, Outcome, TrialJob
 from orchestrator.train.plan import plan_run
-from orchestrator.train.reporting import Decision, TrialReport
-from orchestrator.train.slot import Assignment, Outcome
+from orchestrator.train.reporting import MISSING, Decision, TrialReport
 
 
 class Board:

@@ -24,7 +24,8 @@ from orchestrator.sweep.runs import Runs
 from orchestrator.sweep.scheduler import promotes, trial_rungs
 from orchestrator.sweep.space import TrialPlan
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.job import TrialJob
+from orchestrator.train.loop import Run
 from orchestrator.train.plan import RunPlan, plan_run
 from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.reuse import DataCache

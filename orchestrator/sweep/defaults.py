@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jepa_core.encoder import height_and_width
+from jepa_core.settings import height_and_width
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.models import RunConfig
 from orchestrator.config.rules import encoder_dimensions

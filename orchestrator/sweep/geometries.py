@@ -23,11 +23,11 @@ from jepa_core.masks import (
     is_inert,
     unused_fields,
 )
-from orchestrator.config import apply_overrides, axis_value, searched_keys
+from orchestrator.config import apply_overrides, axis_value, reads_masks, searched_keys
 from orchestrator.config.models import Choice, RunConfig
 from orchestrator.config.space import dimensions, driven_keys
 from orchestrator.errors import ConfigError
-from orchestrator.sweep.model_costs import ModelCosts, reads_masks
+from orchestrator.sweep.model_costs import ModelCosts
 from orchestrator.sweep.space import SweepPlan, patch_grid, point_name, point_of_fractions
 
 MAX_GEOMETRIES = 256

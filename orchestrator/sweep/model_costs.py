@@ -9,16 +9,11 @@ import torch
 
 from jepa_core.flops import ModelDims, StepFlops, flops_per_image
 from jepa_core.masks import MaskAudit
-from jepa_core.objectives import IJepa, IJepaSettings, Objective, build_objective, counted_flops_per_image
+from jepa_core.objectives import IJepa, Objective, build_objective, counted_flops_per_image
 from orchestrator.config.models import RunConfig
 
 _FLOAT32_BYTES = 4
 _OPTIMIZER_TENSORS = 2
-
-
-def reads_masks(config: RunConfig) -> bool:
-    """Whether a configuration's method hides what `masks` says; the others draw what their own settings say."""
-    return isinstance(config.objective, IJepaSettings)
 
 
 def skeleton(config: RunConfig) -> Objective:

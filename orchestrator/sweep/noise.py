@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy import stats
-
 ASSUMED_SEED_SD_POINTS = 2.8
 """Assumed spread of one run over seeds when no geometry has two: two runs then differ by 4 points (one sd).
 
@@ -28,6 +26,8 @@ def critical_range(num_geometries: int, freedom: float, *, confidence: float = C
 
 @lru_cache(maxsize=1024)
 def _critical(num_geometries: int, freedom: float, confidence: float) -> float:
+    from scipy import stats  # here, since it takes half a second and one seed a geometry needs none of it
+
     if num_geometries <= 2:
         return float(stats.t.ppf(0.5 + confidence / 2, freedom))
     return float(stats.studentized_range.ppf(confidence, num_geometries, freedom)) / math.sqrt(2)

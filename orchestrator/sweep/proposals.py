@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -21,38 +20,8 @@ from ray.tune.search import Searcher
 
 from orchestrator.config.models import Axis, Choice, RunConfig
 from orchestrator.config.space import build_point, dimensions, second_dimension
+from orchestrator.sweep.known import Known, Units
 from orchestrator.sweep.trial import HOURS, METRIC
-
-Units = dict[str, float | int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """A place of the search space and what was measured there: the metric and, for a trade-off, device hours."""
-
-    units: Units
-    value: float
-    hours: float = math.nan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pending:
-    """A trial that was proposed before the driver ended, and is run before anything new is proposed."""
-
-    units: Units
-    point: Mapping[str, Any]
-    seed: int
-    index: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """What a search knows when it starts: trials that were heard, and trials that were asked for."""
-
-    heard: Sequence[Heard] = field(default_factory=tuple)
-    pending: Sequence[Pending] = field(default_factory=tuple)
-    num_proposed: int = 0
-    """Trials of this sweep that were proposed already: new draws are not those again."""
 
 
 class Proposals(Searcher):  # type: ignore[misc]  # Tune has no types

@@ -21,8 +21,8 @@ from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.sweep.contenders import next_seeds, unfinished_round
 from orchestrator.sweep.hours import full_length_hours
+from orchestrator.sweep.known import Heard, Known, Pending
 from orchestrator.sweep.places import place_of
-from orchestrator.sweep.proposals import Heard, Known, Pending, Proposals
 from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial
 from orchestrator.sweep.trial import METRIC, run_trial
@@ -113,6 +113,8 @@ class Search:
         Where the sweep goes on, it is told of the trials that are done, those that are not come first, and only the
         rest are new.
         """
+        from orchestrator.sweep.proposals import Proposals  # Optuna, which other searches do without
+
         known = known_trials(self.config, self._record())
         num_left = num_trials - known.num_proposed + len(known.pending)
         if num_left <= 0:

@@ -20,9 +20,9 @@ from orchestrator.sweep.record import SweepRecord
 from orchestrator.sweep.scheduler import trial_rungs
 from orchestrator.sweep.space import TrialPlan, make_trial
 from orchestrator.text import counted
+from orchestrator.train.job import Outcome
 from orchestrator.train.plan import RunPlan, plan_run
 from orchestrator.train.reporting import Row, TrialReport
-from orchestrator.train.slot import Outcome
 
 _WAIT_S = 1.0
 

@@ -13,14 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch.quasirandom import SobolEngine
 
-from jepa_core.masks import PatchGrid, geometry_key
-from orchestrator.config import apply_overrides, axis_value, first_seeds, flatten, grid_points, searched_keys
+from jepa_core.geometry import PatchGrid, geometry_key
+from orchestrator.config import (
+    apply_overrides,
+    axis_value,
+    first_seeds,
+    flatten,
+    grid_points,
+    reads_masks,
+    searched_keys,
+)
 from orchestrator.config.models import PROPOSING, Axis, Choice, ListedPoint, RunConfig
 from orchestrator.config.space import build_point, dimensions, second_dimension, space_text
-from orchestrator.sweep.model_costs import reads_masks
 
 Point = Mapping[str, Any]
 
@@ -192,6 +197,9 @@ def _sobol_points(config: RunConfig) -> list[dict[str, Any]]:
 
 def even_points(config: RunConfig, count: int) -> list[dict[str, Any]]:
     """A scrambled Sobol sequence: more even over the space than independent draws, and longer ones continue it."""
+    import torch
+    from torch.quasirandom import SobolEngine
+
     seed = config.sweep.search_seed % 2**31
     engine = SobolEngine(len(dimensions(config.sweep.space)), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     draws = engine.draw(count, dtype=torch.float64).clamp(0.0, 1.0)

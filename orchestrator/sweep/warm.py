@@ -18,8 +18,8 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.storage import open_store
 from orchestrator.sweep.hours import full_length_hours
+from orchestrator.sweep.known import Heard
 from orchestrator.sweep.places import place_of
-from orchestrator.sweep.proposals import Heard
 from orchestrator.sweep.record import SweepRecord, TrialRecord
 from orchestrator.sweep.resume import deciding_differences, read_sweep
 from orchestrator.text import counted

@@ -25,9 +25,9 @@ from jepa_core.sharding import has_shards, load_whole, whole
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import MISSING, Evaluation, evaluate
+from orchestrator.train.evaluation import Evaluation, evaluate
 from orchestrator.train.initial import new_state
-from orchestrator.train.reporting import Row
+from orchestrator.train.reporting import MISSING, Row
 from orchestrator.train.reuse import DataCache
 from orchestrator.train.worker import resolve_precision
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.models import RunConfig
+
+if TYPE_CHECKING:
+    import torch
 
 ENERGY = "energy/gpu_j"
 """Name of the metric: joules of the trial's GPUs since its last row."""
@@ -59,6 +60,8 @@ def energy_meter(config: RunConfig, device: torch.device) -> EnergyMeter:
     is_shared = share != "auto" and share < 1
     if device.type != "cuda" or is_shared:
         return EnergyMeter()
+    import torch
+
     try:
         return EnergyMeter(nvml_counter(f"GPU-{torch.cuda.get_device_properties(device).uuid}"))
     except Exception as err:  # the library is missing, or the driver's is

@@ -33,10 +33,9 @@ from orchestrator.errors import NotFoundError
 from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.health import collapse_signs, health_of
+from orchestrator.train.reporting import MISSING
 
 _log = logging.getLogger(__name__)
-MISSING = "evaluation/missing"
-"""1 in a row whose evaluation failed for good, which has no `probe/...` figures then."""
 _CONTEXT = "_context"
 _BATCH_IMAGES = 256
 _HEALTH_IMAGES = 256

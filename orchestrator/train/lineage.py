@@ -7,37 +7,26 @@ may be killed and come again. Whose weights they are was decided elsewhere (`swe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from orchestrator.config.models import RunConfig
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
 from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, load_checkpoint, load_latest
 from orchestrator.train.distributed import Rank
+from orchestrator.train.job import Inheritance
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inheritance:
-    """The weights that a run goes on from: another trial's, after so many optimiser steps, under its configuration."""
+def load_inherited(inherits: Inheritance, run_uri: str, rank: Rank) -> Checkpoint:
+    """The checkpoint that a run goes on from, the same on every rank. Every rank must call it.
 
-    trial_id: str
-    step: int
-    config: RunConfig
-
-    def load(self, run_uri: str, rank: Rank) -> Checkpoint:
-        """The checkpoint, the same on every rank. Every rank must call it.
-
-        Raises:
-            CheckpointError: It is missing or damaged; no other one would do.
-        """
-        store = open_store(f"{run_uri}/trials/{self.trial_id}/checkpoints", self.config.storage)
-        found = _agreed(lambda: _load_or_none(store, checkpoint_name(self.step)), rank)
-        if found is None:
-            name = checkpoint_name(self.step)
-            raise CheckpointError(
-                f"{store.uri}/{name}: the checkpoint that is to be taken over cannot be read"
-            )
-        return found
+    Raises:
+        CheckpointError: It is missing or damaged; no other one would do.
+    """
+    store = open_store(f"{run_uri}/trials/{inherits.trial_id}/checkpoints", inherits.config.storage)
+    found = _agreed(lambda: _load_or_none(store, checkpoint_name(inherits.step)), rank)
+    if found is None:
+        name = checkpoint_name(inherits.step)
+        raise CheckpointError(f"{store.uri}/{name}: the checkpoint that is to be taken over cannot be read")
+    return found
 
 
 def find_checkpoint(store: Store, rank: Rank) -> Checkpoint | None:

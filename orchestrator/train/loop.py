@@ -37,7 +37,6 @@ from orchestrator.train.costs import StepCosts
 from orchestrator.train.distributed import Rank
 from orchestrator.train.energy import EnergyMeter, energy_meter, summed_j
 from orchestrator.train.evaluation import (
-    MISSING,
     Evaluation,
     ProbeData,
     baselines,
@@ -46,45 +45,16 @@ from orchestrator.train.evaluation import (
     measure_signs,
 )
 from orchestrator.train.initial import load_initial, new_state
-from orchestrator.train.lineage import Inheritance, find_checkpoint
+from orchestrator.train.job import Inheritance, TrialJob
+from orchestrator.train.lineage import find_checkpoint, load_inherited
 from orchestrator.train.movement import TargetMovement
 from orchestrator.train.plan import RunPlan, Stop, plan_run
 from orchestrator.train.preemption import PreemptionNotice
-from orchestrator.train.reporting import Decision, Reporter, Row, TrialReport
+from orchestrator.train.reporting import MISSING, Decision, Reporter, Row, TrialReport
 from orchestrator.train.reuse import DataCache
 
 _log = logging.getLogger(__name__)
 BAD_PROBE_SAMPLES = "data/bad_probe_samples"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialJob:
-    """Everything a worker needs to run one trial.
-
-    `shards_uri` is where the prepared shards are; `run_uri` is the sweep's folder; `rungs_images` are the rungs of the
-    scheduler, in images seen. `evaluates_beside` says that the cluster has room for what `probe.beside` asks for.
-    """
-
-    trial_id: str
-    config: RunConfig
-    shards_uri: str
-    run_uri: str
-    rungs_images: tuple[int, ...] = ()
-    shorter_images: tuple[int, ...] = ()
-    """Lengths that the trial was planned with before it was extended, as `train.images` had them."""
-    evaluates_beside: bool = False
-    inherits: Inheritance | None = None
-    """Whose weights a member of a population goes on from, unless it has come further since."""
-    pinned_step: int | None = None
-    """The step whose checkpoint others may still take over; it is kept beside the newest."""
-
-    def trial_store(self) -> Store:
-        """Where this trial keeps what it leaves behind."""
-        return open_store(f"{self.run_uri}/trials/{self.trial_id}", self.config.storage)
-
-    def checkpoint_store(self) -> Store:
-        """Where this trial's checkpoints are."""
-        return self.trial_store().child("checkpoints")
 
 
 @dataclass
@@ -272,7 +242,7 @@ class Run:
 
     def _inherit(self, inherits: Inheritance) -> bool:
         """Take over another trial's weights; its reports are its own, so there is none to repeat."""
-        found = inherits.load(self.job.run_uri, self.rank)
+        found = load_inherited(inherits, self.job.run_uri, self.rank)
         self._check_same_run(found, inherits.config)
         self.state.load_state_dict({"tensors": found.tensors, "meta": found.meta["state"]})
         if self.rank.index == 0:

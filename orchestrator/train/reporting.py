@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+MISSING = "evaluation/missing"
+"""1 in a row whose evaluation failed for good, which has no `probe/...` figures then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.train
@@ -21,7 +21,8 @@ import torch
 from orchestrator.errors import CheckpointError, ConfigError, DataError, OrchestratorError
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluator import RayEvaluator
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.job import Assignment, Outcome, TrialJob
+from orchestrator.train.loop import Run
 from orchestrator.train.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.reuse import DataCache
@@ -31,26 +32,6 @@ _POLL_S = 0.05
 _KEEP_ALIVE_S = 5.0
 _FOR_GOOD = (DataError, CheckpointError, ConfigError)
 _PROCESS_IS_SOUND = (OrchestratorError, ValueError, FileNotFoundError, torch.OutOfMemoryError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What the board answers a slot: a trial to run, nothing yet, or nothing any more."""
-
-    kind: Literal["run", "wait", "end"] = "wait"
-    job: TrialJob | None = None
-    attempt_id: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How an attempt ended for its slot: `error` is empty when the trial returned by itself.
-
-    `permanent` says that trying again would fail again.
-    """
-
-    error: str = ""
-    permanent: bool = False
 
 
 @dataclass

@@ -6,11 +6,11 @@ from examples import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from jepa_core.geometry.shapes import CELL_BITS
 from jepa_core.masks import MaskBatch, MaskSettings, PatchGrid, audit_geometry, build_sampler
 from jepa_core.masks.blocks import BlockTables, DrawnBlocks
 from jepa_core.masks.draws import low_bits, mix, sample_keys
 from jepa_core.masks.metrics import patch_counts
-from jepa_core.masks.shapes import CELL_BITS
 
 GRID = PatchGrid(14, 14)
 MANY = examples(1500, suppress_health_check=[HealthCheck.too_slow])

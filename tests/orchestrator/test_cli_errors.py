@@ -10,8 +10,9 @@ import pytest
 from command_line import run_command
 from ray.exceptions import RayTaskError
 
+from orchestrator.cli.app import app
 from orchestrator.cli.commands import conclude
-from orchestrator.cli.main import app, emit
+from orchestrator.cli.options import emit
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.sweep.record import SweepRecord

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.cli.main import app
+from orchestrator.cli.app import app
 from orchestrator.cli.progress import telling
 from orchestrator.cli.streams import ReaderGoneError, is_live, outlive_reader, safe_streams
 from orchestrator.cli.views import PlainView, watching

@@ -14,7 +14,8 @@ from command_line import run_command
 from sweep_records import sweep_config, sweep_events, write_journal
 
 import orchestrator
-from orchestrator.cli.main import app_with_commands, optional_config_argument, runs_option
+from orchestrator.cli.main import app_with_commands
+from orchestrator.cli.options import optional_config_argument, runs_option
 from orchestrator.cli.sweep_commands import recorded_config
 from orchestrator.config import apply_overrides, default_config, dump, parse_config
 from orchestrator.config.models import StorageConfig

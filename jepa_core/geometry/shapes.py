@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from jepa_core.masks.grid import PatchGrid
+from jepa_core.geometry.grid import PatchGrid
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

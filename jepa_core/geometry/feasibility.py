@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jepa_core.masks.grid import PatchGrid
-from jepa_core.masks.settings import MaskSettings
-from jepa_core.masks.shapes import ShapeTable, coupled_shapes, independent_shapes, single_shape
+from jepa_core.geometry.grid import PatchGrid
+from jepa_core.geometry.settings import MaskSettings
+from jepa_core.geometry.shapes import ShapeTable, coupled_shapes, independent_shapes, single_shape
 
 Range = tuple[float, float]
 Advice = tuple[str, Range]

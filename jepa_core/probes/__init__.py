@@ -9,7 +9,7 @@ from jepa_core.probes.finetune import FineTuneSettings, fine_tune_probe
 from jepa_core.probes.heads import HeadChoice, HeadGrid, HeadsResult, many_head_probe
 from jepa_core.probes.intervals import bootstrap_interval, wilson_interval
 from jepa_core.probes.knn import knn_probe
-from jepa_core.probes.linear import linear_probe
+from jepa_core.probes.linear import LinearProbe, linear_probe
 from jepa_core.probes.lowshot import LowShotResult, low_shot_probe
 from jepa_core.probes.regression import RegressionResult, regression_probe
 from jepa_core.probes.result import ProbeResult
@@ -19,6 +19,7 @@ __all__ = [
     "HeadChoice",
     "HeadGrid",
     "HeadsResult",
+    "LinearProbe",
     "LowShotResult",
     "ProbeResult",
     "RegressionResult",

@@ -1,7 +1,7 @@
 """The linear probe: multinomial logistic regression on standardised features, solved to convergence.
 
 It suits the some thousand images of a probe during training, where a full-batch solver has no learning rate to tune.
-Shape suffixes: N training images, D width, C classes.
+Shape suffixes: N training images, D width, R principal axes, C classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_core.probes.result import ProbeResult, check_features
+from jepa_core.probes.result import ProbeResult, check_features, check_widths
 
 _VALIDATION_FRACTION = 0.2
 _MAX_ITERATIONS = 200
@@ -30,52 +30,99 @@ def linear_probe(
     l2: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
     seed: int = 0,
 ) -> ProbeResult:
-    """Fit a linear classifier on the training features and classify the test features.
+    """Fit a linear classifier on the training features and classify the test features; see `LinearProbe.fit`."""
+    probe = LinearProbe(train_ND, test_ND)
+    return probe.fit(train_labels, test_labels, num_classes=num_classes, l2=l2, seed=seed)
 
-    The objective is mean cross-entropy + l2 / 2 * |weights|^2, biases free. Among several penalties the one with the
-    best accuracy on a fifth of the training images, drawn by `seed`, is fitted again on all of them; ties go to the
-    larger penalty, and the search ends at the first penalty that does worse than a larger one: weaker ones only fit
-    the training images more closely. The test images choose nothing. Labels are integers from 0 to `num_classes` - 1.
 
-    Raises:
-        ValueError: Features and labels do not belong together, or there is no penalty.
+class LinearProbe:
+    """Linear classifiers of one set of features, for as many labels as there are.
+
+    Features are standardised and turned to their principal axes once. There the objective's curvature at zero,
+    covariance / C + l2, is diagonal for every label and penalty, so that L-BFGS can work in coordinates in which the
+    objective is nearly round: it takes a tenth of the steps where features go together, as pixels do. More features
+    than training images are turned to as many axes as there are images: no optimum has weights outside of these.
 
     Source: the frozen-feature evaluation of I-JEPA (arXiv 2301.08243), appendix A.2.
     Deviates: a converged full-batch fit with an L2 penalty instead of SGD with a schedule.
     """
-    check_features(train_ND, train_labels, test_ND, test_labels)
-    if not l2:
-        raise ValueError("the linear probe needs at least one penalty")
-    train_ND, test_ND = _standardised(train_ND.float(), test_ND.float())
-    train_labels = train_labels.long()
-    fitter = _Fitter(train_ND, num_classes)
-    penalty, start_DC = l2[0], None
-    if len(l2) > 1:
-        penalty, start_DC = _best_penalty(fitter, train_ND, train_labels, l2, seed)
-    head_DC = fitter.fit(train_ND, train_labels, penalty, start_DC)
-    correct_N = _logits(head_DC, test_ND).argmax(dim=1) == test_labels
-    return ProbeResult(correct_N=correct_N.cpu(), l2=penalty)
 
+    def __init__(self, train_ND: Tensor, test_ND: Tensor) -> None:
+        check_widths(train_ND, test_ND)
+        standardised = _standardised(train_ND.float(), test_ND.float())
+        self._train_NR, self._test_NR, self._variance_R = _on_principal_axes(*standardised)
 
-class _Fitter:
-    """Fits heads to standardised features by L-BFGS in coordinates in which the objective is nearly round.
+    def fit(
+        self,
+        train_labels: Tensor,
+        test_labels: Tensor,
+        *,
+        num_classes: int,
+        l2: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+        seed: int = 0,
+    ) -> ProbeResult:
+        """Fit a classifier of one label on the training features and classify the test features.
 
-    The objective's curvature at zero is covariance / C + l2. Solving for Cholesky(curvature)^T @ weights instead of the
-    weights changes no optimum, and takes a tenth of the steps where features go together, as pixels do.
-    """
+        The objective is mean cross-entropy + l2 / 2 * |weights|^2, biases free. Among several penalties the one with
+        the best accuracy on a fifth of the training images, drawn by `seed`, is fitted again on all of them; ties go to
+        the larger penalty, and the search ends at the first penalty that does worse than a larger one: weaker ones only
+        fit the training images more closely. The test images choose nothing. Labels are integers from 0 to
+        `num_classes` - 1.
 
-    def __init__(self, features_ND: Tensor, num_classes: int) -> None:
-        self._num_classes = num_classes
-        self._curvature_DD = features_ND.T @ features_ND / (len(features_ND) * num_classes)
+        Raises:
+            ValueError: Features and labels do not belong together, or there is no penalty.
+        """
+        check_features(self._train_NR, train_labels, self._test_NR, test_labels)
+        if not l2:
+            raise ValueError("the linear probe needs at least one penalty")
+        labels_N = train_labels.long()
+        penalty, start_RC = l2[0], None
+        if len(l2) > 1:
+            penalty, start_RC = self._best_penalty(labels_N, num_classes, l2, seed)
+        head_RC = self._head(self._train_NR, labels_N, num_classes, penalty, start_RC)
+        correct_N = _logits(head_RC, self._test_NR).argmax(dim=1) == test_labels
+        return ProbeResult(correct_N=correct_N.cpu(), l2=penalty)
 
-    def fit(self, features_ND: Tensor, labels_N: Tensor, l2: float, start_DC: Tensor | None = None) -> Tensor:
-        """Weights, and biases as their last row [D + 1, C]."""
-        factor_DD = self._factor(l2)
-        width = features_ND.shape[1]
-        start = features_ND.new_zeros(width + 1, self._num_classes) if start_DC is None else start_DC
-        rounded_DC = torch.cat([factor_DD.T @ start[:-1], start[-1:]]).requires_grad_(True)
+    def _best_penalty(
+        self, labels_N: Tensor, num_classes: int, l2: Sequence[float], seed: int
+    ) -> tuple[float, Tensor | None]:
+        """The penalty, and the head it gave, from which the fit on all images starts."""
+        order_N = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed % 2**63))
+        num_validation = max(1, round(_VALIDATION_FRACTION * len(order_N)))
+        held, kept = order_N[:num_validation], order_N[num_validation:]
+        if len(kept) == 0:
+            return max(l2), None
+        best, best_accuracy = max(l2), -1.0
+        best_RC: Tensor | None = None
+        head_RC: Tensor | None = None
+        for penalty in sorted(l2, reverse=True):  # the strong ones are quick and start the weak ones
+            head_RC = self._head(self._train_NR[kept], labels_N[kept], num_classes, penalty, head_RC)
+            hits_N = _logits(head_RC, self._train_NR[held]).argmax(dim=1) == labels_N[held]
+            accuracy = float(hits_N.double().mean())
+            if accuracy < best_accuracy:
+                break
+            if accuracy > best_accuracy:
+                best, best_accuracy, best_RC = penalty, accuracy, head_RC
+        return best, best_RC
+
+    def _head(
+        self,
+        features_NR: Tensor,
+        labels_N: Tensor,
+        num_classes: int,
+        l2: float,
+        start_RC: Tensor | None,
+    ) -> Tensor:
+        """Weights, and biases as their last row [R + 1, C]."""
+        variance_R = self._variance_R
+        # The floor keeps the curvature positive in float32.
+        curvature_R = (variance_R + _CURVATURE_FLOOR * variance_R.sum()) / num_classes + l2
+        scale_R1 = torch.cat([curvature_R.rsqrt(), curvature_R.new_ones(1)])[:, None]
+        if start_RC is None:
+            start_RC = features_NR.new_zeros(len(scale_R1), num_classes)
+        rounded_RC = (start_RC / scale_R1).requires_grad_(True)
         solver = torch.optim.LBFGS(
-            [rounded_DC],
+            [rounded_RC],
             max_iter=_MAX_ITERATIONS,
             tolerance_grad=_GRADIENT_TOLERANCE,
             tolerance_change=1e-9,
@@ -85,50 +132,28 @@ class _Fitter:
 
         def closure() -> Tensor:
             solver.zero_grad()
-            head_DC = _head(factor_DD, rounded_DC)
-            loss = F.cross_entropy(_logits(head_DC, features_ND), labels_N)
-            loss = loss + 0.5 * l2 * head_DC[:-1].square().sum()
+            head_RC = scale_R1 * rounded_RC
+            loss = F.cross_entropy(_logits(head_RC, features_NR), labels_N)
+            loss = loss + 0.5 * l2 * head_RC[:-1].square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         with torch.enable_grad():
             solver.step(closure)  # type: ignore[no-untyped-call]
-        return _head(factor_DD, rounded_DC.detach())
-
-    def _factor(self, l2: float) -> Tensor:
-        """Lower Cholesky factor of the curvature; the floor keeps it positive in float32."""
-        floor = l2 + _CURVATURE_FLOOR * float(self._curvature_DD.trace())
-        eye_DD = torch.eye(len(self._curvature_DD), device=self._curvature_DD.device)
-        factor_DD: Tensor = torch.linalg.cholesky(self._curvature_DD + floor * eye_DD)
-        return factor_DD
+        return scale_R1 * rounded_RC.detach()
 
 
-def _head(factor_DD: Tensor, rounded_DC: Tensor) -> Tensor:
-    weights_DC = torch.linalg.solve_triangular(factor_DD.T, rounded_DC[:-1], upper=True)
-    return torch.cat([weights_DC, rounded_DC[-1:]])
-
-
-def _best_penalty(
-    fitter: _Fitter, features_ND: Tensor, labels_N: Tensor, l2: Sequence[float], seed: int
-) -> tuple[float, Tensor | None]:
-    """The penalty, and the head it gave, from which the fit on all images starts."""
-    order_N = torch.randperm(len(features_ND), generator=torch.Generator().manual_seed(seed % 2**63))
-    num_validation = max(1, round(_VALIDATION_FRACTION * len(order_N)))
-    held, kept = order_N[:num_validation], order_N[num_validation:]
-    if len(kept) == 0:
-        return max(l2), None
-    best, best_accuracy = max(l2), -1.0
-    best_DC: Tensor | None = None
-    head_DC: Tensor | None = None
-    for penalty in sorted(l2, reverse=True):  # the strong ones are quick and start the weak ones
-        head_DC = fitter.fit(features_ND[kept], labels_N[kept], penalty, head_DC)
-        hits_N = _logits(head_DC, features_ND[held]).argmax(dim=1) == labels_N[held]
-        accuracy = float(hits_N.double().mean())
-        if accuracy < best_accuracy:
-            break
-        if accuracy > best_accuracy:
-            best, best_accuracy, best_DC = penalty, accuracy, head_DC
-    return best, best_DC
+def _on_principal_axes(train_ND: Tensor, test_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sets of features on the principal axes of the training part, and its variances [R] along them."""
+    num_images, width = train_ND.shape
+    if width <= num_images:
+        variance_R, axes_DR = torch.linalg.eigh(train_ND.T @ train_ND / num_images)
+        return train_ND @ axes_DR, test_ND @ axes_DR, variance_R.clamp_min(0)
+    variance_R, shares_NR = torch.linalg.eigh(train_ND @ train_ND.T / num_images)
+    is_axis_R = variance_R > _CURVATURE_FLOOR * variance_R[-1].clamp_min(1e-30)
+    variance_R, shares_NR = variance_R[is_axis_R], shares_NR[:, is_axis_R]
+    length_R = (num_images * variance_R).sqrt()
+    return shares_NR * length_R, test_ND @ (train_ND.T @ (shares_NR / length_R)), variance_R
 
 
 def _logits(head_DC: Tensor, features_ND: Tensor) -> Tensor:

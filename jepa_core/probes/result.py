@@ -26,11 +26,21 @@ def check_features(train_ND: Tensor, train_labels: Tensor, test_ND: Tensor, test
     Raises:
         ValueError: A part is empty, or features and labels differ in number, or the widths differ.
     """
+    check_widths(train_ND, test_ND)
     for part, features, labels in (("train", train_ND, train_labels), ("test", test_ND, test_labels)):
-        if len(features) == 0:
-            raise ValueError(f"the {part} part has no images")
         if len(features) != len(labels):
             raise ValueError(f"the {part} part has {len(features)} features and {len(labels)} labels")
+
+
+def check_widths(train_ND: Tensor, test_ND: Tensor) -> None:
+    """Refuse features of two parts that do not belong together.
+
+    Raises:
+        ValueError: A part is empty, or the widths differ.
+    """
+    for part, features in (("train", train_ND), ("test", test_ND)):
+        if len(features) == 0:
+            raise ValueError(f"the {part} part has no images")
     if train_ND.shape[1] != test_ND.shape[1]:
         raise ValueError(f"train features are {train_ND.shape[1]} wide, test features {test_ND.shape[1]}")
 

@@ -1,4 +1,4 @@
-"""Casting rays at spheres, boxes and cylinders on a checkered ground: pixels of a scene, with NumPy alone.
+"""Casting rays at spheres, boxes and cylinders on a patterned ground: pixels of a scene, with NumPy alone.
 
 Every operation is elementwise and rounded exactly by IEEE 754 (add, multiply, divide, square root, comparisons), so
 the same scene gives the same bytes on every platform and with every NumPy. Axes: x right, y forward, z up, in metres.
@@ -15,7 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from orchestrator.data.order import hash_of
+from orchestrator.data.textures import Floats, Pattern, noise, share_of_second_color
+
 Vector = tuple[Floats, Floats, Floats]
 Shape = Literal["sphere", "box", "cylinder"]
 
@@ -24,27 +26,43 @@ _FLAT_SIDE = 0.85
 _TINY = np.float32(1e-7)
 _LIFT_M = np.float32(2e-3)
 _HAZE_FROM_M, _HAZE_TO_M = np.float32(11.0), np.float32(30.0)
+_FADE_FROM_M, _FADE_M, _LEAST_CONTRAST = np.float32(7.0), np.float32(14.0), np.float32(0.15)
+_MOTTLE_CELLS, _MOTTLE_SEED = np.float32(0.15), 1
+_CLOUDS_ACROSS, _CLOUDS_UP = np.float32(6.0), np.float32(14.0)
 _FAR = np.float32(np.inf)
+
+Color = tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """Where the picture is taken from: looking forward at a point of the ground; `half_view` is a tangent."""
+    """Where the picture is taken from: looking forward at a point of the ground.
+
+    `half_view` is the tangent of half the angle of view; `roll` (cosine, sine) turns the picture.
+    """
 
     x_m: float
     y_m: float
     height_m: float
     look_at_m: float
     half_view: float
+    roll: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solid:
-    """An object on the ground; boxes and cylinders have sides of 0.85 `radius_m`; `turn` is (cosine, sine)."""
+    """An object on the ground; boxes and cylinders have sides of 0.85 `radius_m`; `turn` is (cosine, sine).
+
+    Its pattern shows `second_rgb` on `rgb`, in cells of `cell_m`, tilted to one side by `tilt` (cosine, sine).
+    """
 
     shape: Shape
     color: int
-    rgb: tuple[float, float, float]
+    rgb: Color
+    second_rgb: Color
+    pattern: Pattern
+    cell_m: float
+    tilt: tuple[float, float]
     x_m: float
     y_m: float
     radius_m: float
@@ -57,18 +75,27 @@ class Solid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A pattern of two colours without end, in cells of `cell_m`; `seed` decides its noise."""
+
+    rgb: Color
+    second_rgb: Color
+    pattern: Pattern
+    cell_m: float
+    offset: tuple[float, float]
+    turn: tuple[float, float]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """Everything that decides a picture."""
 
     camera: Camera
     light: tuple[float, float, float]
     ambient: float
-    ground: tuple[float, ...]
-    sky: tuple[float, ...]
-    checker_contrast: float
-    checker_m: float
-    checker_offset: tuple[float, float]
-    checker_turn: tuple[float, float]
+    ground: Ground
+    sky: Color
     solids: tuple[Solid, ...]
 
     def with_solids(self, solids: tuple[Solid, ...]) -> Scene:
@@ -85,19 +112,22 @@ def render(scene: Scene, image_size_px: int) -> NDArray[np.uint8]:
     is_sky_P = depth_P == _FAR
     depth_P[is_sky_P] = 1
     point = _along(origin, direction, depth_P)
-    normal, color = _ground_look(scene, point)
+    normal = _upward(depth_P)
+    color = _ground_color(scene.ground, point, depth_P)
     for number, solid in enumerate(scene.solids):
         mine = np.flatnonzero(owner_P == number)
-        found = _normals(solid, (point[0][mine], point[1][mine], point[2][mine]))
-        for axis in range(3):
-            normal[axis][mine] = found[axis]
-            color[axis][mine] = np.float32(solid.rgb[axis])
+        there = (point[0][mine], point[1][mine], point[2][mine])
+        for whole, part in zip(
+            (*normal, *color), (*_normals(solid, there), *_solid_color(solid, there)), strict=True
+        ):
+            whole[mine] = part
     light_P = _lighting(scene, point, normal)
     haze_P = np.clip((depth_P - _HAZE_FROM_M) / (_HAZE_TO_M - _HAZE_FROM_M), 0, 1)
     haze_P[owner_P >= 0] = 0
     haze_P[is_sky_P] = 1
+    clouds_P = _clouds(scene.ground.seed, direction)
     mixed = [
-        channel_P * light_P * (1 - haze_P) + np.float32(sky) * haze_P
+        channel_P * light_P * (1 - haze_P) + np.float32(sky) * clouds_P * haze_P
         for channel_P, sky in zip(color, scene.sky, strict=True)
     ]
     scaled_P3 = np.rint(np.clip(np.stack(mixed, axis=1), 0, 1) * np.float32(255))
@@ -118,8 +148,9 @@ def _camera_rays(camera: Camera, side_px: int) -> tuple[Vector, Vector]:
     forward_z = np.float32(-camera.height_m / length)
     half = np.float32(camera.half_view)
     steps = (2 * np.arange(side_px, dtype=np.float32) + 1) / np.float32(side_px) - 1
-    across_P = np.tile(steps * half, side_px)
-    upward_P = np.repeat(-steps * half, side_px)
+    column_P, row_P = np.tile(steps * half, side_px), np.repeat(-steps * half, side_px)
+    cosine, sine = (np.float32(value) for value in camera.roll)
+    across_P, upward_P = cosine * column_P - sine * row_P, sine * column_P + cosine * row_P
     y_P = forward_y - upward_P * forward_z
     z_P = forward_z + upward_P * forward_y
     norm_P = np.sqrt(across_P * across_P + y_P * y_P + z_P * z_P)
@@ -237,17 +268,50 @@ def _normals(solid: Solid, point: Vector) -> Vector:
     return cosine * x_P - sine * y_P, sine * x_P + cosine * y_P, z_P
 
 
-def _ground_look(scene: Scene, point: Vector) -> tuple[Vector, Vector]:
-    """Normals and colours of the ground: a checker of two tints."""
-    cosine, sine = (np.float32(value) for value in scene.checker_turn)
-    cell = np.float32(scene.checker_m)
-    column_P = np.floor((cosine * point[0] + sine * point[1]) / cell + np.float32(scene.checker_offset[0]))
-    row_P = np.floor((cosine * point[1] - sine * point[0]) / cell + np.float32(scene.checker_offset[1]))
-    is_odd_P = np.mod(column_P + row_P, 2) == 1
-    tint_P = np.where(is_odd_P, np.float32(1 - scene.checker_contrast), np.float32(1))
-    flat_P = np.zeros_like(tint_P)
-    red_P, green_P, blue_P = (tint_P * np.float32(value) for value in scene.ground)
-    return (flat_P, flat_P.copy(), np.ones_like(tint_P)), (red_P, green_P, blue_P)
+def _upward(like_P: Floats) -> Vector:
+    """The normals of the ground."""
+    return np.zeros_like(like_P), np.zeros_like(like_P), np.ones_like(like_P)
+
+
+def _ground_color(ground: Ground, point: Vector, depth_P: Floats) -> Vector:
+    """Colours of the ground: a pattern that loses contrast with distance, on light and dark patches."""
+    cosine, sine = (np.float32(value) for value in ground.turn)
+    cell = np.float32(ground.cell_m)
+    x_P = (cosine * point[0] + sine * point[1]) / cell + np.float32(ground.offset[0])
+    y_P = (cosine * point[1] - sine * point[0]) / cell + np.float32(ground.offset[1])
+    second_P = share_of_second_color(ground.pattern, x_P, y_P, np.zeros_like(x_P), seed=ground.seed)
+    contrast_P = np.clip(1 - (depth_P - _FADE_FROM_M) / _FADE_M, _LEAST_CONTRAST, 1)
+    mottle_P = noise(_MOTTLE_CELLS * x_P, _MOTTLE_CELLS * y_P, seed=hash_of(_MOTTLE_SEED, ground.seed))
+    half = np.float32(0.5)
+    red_P, green_P, blue_P = (
+        color_P * (1 - half * half + half * mottle_P)
+        for color_P in _mixed(ground.rgb, ground.second_rgb, half + (second_P - half) * contrast_P)
+    )
+    return red_P, green_P, blue_P
+
+
+def _solid_color(solid: Solid, point: Vector) -> Vector:
+    """Colours at points of a solid's surface."""
+    x_P, y_P, z_P = (axis_P / np.float32(solid.cell_m) for axis_P in _local(solid, point))
+    cosine, sine = (np.float32(value) for value in solid.tilt)
+    second_P = share_of_second_color(
+        solid.pattern, cosine * x_P + sine * z_P, y_P, cosine * z_P - sine * x_P, seed=0
+    )
+    return _mixed(solid.rgb, solid.second_rgb, second_P)
+
+
+def _mixed(first: Color, second: Color, share_P: Floats) -> Vector:
+    red_P, green_P, blue_P = (
+        (1 - share_P) * np.float32(one) + share_P * np.float32(other)
+        for one, other in zip(first, second, strict=True)
+    )
+    return red_P, green_P, blue_P
+
+
+def _clouds(seed: int, direction: Vector) -> Floats:
+    """Brightness of the sky, from 0.8 to 1.2."""
+    seen_P = noise(_CLOUDS_ACROSS * direction[0], _CLOUDS_UP * direction[2], seed=seed)
+    return np.float32(0.8) + np.float32(0.4) * seen_P
 
 
 def _lighting(scene: Scene, point: Vector, normal: Vector) -> Floats:

@@ -1,9 +1,14 @@
 """The embedded data set: small rendered scenes in the manner of CLEVR, each a function of (seed, index, size).
 
-One to five spheres, boxes and cylinders of a few colours and sizes stand on a tinted checkered ground, lit from one
-side with hard shadows, partly hiding each other. Three questions are asked of each scene: what the nearest object is
-(shape and colour), how many objects there are, and how far the nearest is. The three answers are drawn first, evenly
-and independently of each other, and the scene is built to them, so none can be guessed from another.
+One to five spheres, boxes or cylinders stand on a patterned ground, lit from one side with hard shadows, partly hiding
+each other, seen from a camera that is higher or lower, nearer or farther, and tilted. All objects of a scene have one
+shape, one color and one surface, and differ in size, shade and second color. So there is what natural images have and
+masks can tell apart: patterns that can be predicted from the next patch, objects that can be predicted from others far
+away, and views that move, so that one pixel says little.
+
+Four questions are asked of each scene: the class of its objects (color and shape), their surface, how many there are,
+and how far the nearest is. The answers are drawn first, evenly and independently of each other, and the scene is built
+to them, so none can be guessed from another.
 
 Pixels are the same on every platform: numbers come from a counter-based hash, and rendering uses only operations that
 IEEE 754 rounds exactly (no sine, power or matrix product). Rendering itself is in `raycast`.
@@ -13,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.data.order import uniforms
-from orchestrator.data.raycast import SHAPES, Camera, Scene, Solid, render, solid_at_pixels
+from orchestrator.data.raycast import SHAPES, Camera, Color, Ground, Scene, Solid, render, solid_at_pixels
+from orchestrator.data.textures import Pattern
 
 COLORS = {
     "red": (0.80, 0.16, 0.14),
@@ -26,17 +33,22 @@ COLORS = {
     "blue": (0.16, 0.30, 0.82),
     "yellow": (0.86, 0.74, 0.14),
 }
+SURFACES: tuple[Pattern, ...] = ("plain", "striped", "checked")
 MAX_OBJECTS = 5
-NEAREST_M = (4.6, 9.1)
+NEAREST_M = (3.0, 6.0)
 NUM_DISTANCES = 5
 MIN_VISIBLE_FRACTION = 0.012
 
 _RADII_M = (0.6, 0.8, 1.05)
 _GAP_M = 0.12
-_DEEPEST_M = 12.5
+_DEEPEST_M = 8.5
 _SIDEWAYS = 0.27
 _JUDGED_PX = 32
-_STREAM_SCENE = 101
+_STREAM_SCENE = 103
+_GROUNDS: tuple[Pattern, ...] = ("striped", "checked", "rough")
+_ROLL_HALF_TANGENT = 0.2553  # 29 degrees to each side
+_SHADE = 0.12
+_DRAWN_BEFORE_OBJECTS, _DRAWN_AN_OBJECT = 30, 11
 _PLACEMENTS = 60
 _ATTEMPTS = 200
 _BIN_M = (NEAREST_M[1] - NEAREST_M[0]) / NUM_DISTANCES
@@ -49,11 +61,22 @@ DISTANCE_NAMES = tuple(
 )
 SCENE_LABELS: dict[str, tuple[str, ...]] = {
     "class": CLASS_NAMES,
+    "surface": SURFACES,
     "count": tuple(str(number) for number in range(1, MAX_OBJECTS + 1)),
     "distance": DISTANCE_NAMES,
 }
 SCENE_AMOUNTS = {"distance_m": "m"}
 """What a scene carries as a real number, with its unit."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a scene is built to."""
+
+    count: int
+    object_class: int
+    nearest_m: float
+    surface: Pattern
 
 
 def render_scene(
@@ -69,18 +92,20 @@ def build_scene(seed: int, index: int) -> Scene:
 
     Which objects are seen is judged on a fixed small picture, so that the labels do not depend on the image size.
     """
-    answers = iter(uniforms(seed, 0, index, stream=_STREAM_SCENE, count=3).tolist())
-    count = 1 + int(MAX_OBJECTS * next(answers))
-    nearest_class = int(len(CLASS_NAMES) * next(answers))
-    nearest_m = _between(next(answers), NEAREST_M)
+    drawn = iter(uniforms(seed, 0, index, stream=_STREAM_SCENE, count=4).tolist())
+    answers = _Answers(
+        count=1 + int(MAX_OBJECTS * next(drawn)),
+        object_class=int(len(CLASS_NAMES) * next(drawn)),
+        nearest_m=_between(next(drawn), NEAREST_M),
+        surface=SURFACES[int(len(SURFACES) * next(drawn))],
+    )
+    numbers = _DRAWN_BEFORE_OBJECTS + _DRAWN_AN_OBJECT * _PLACEMENTS
     for attempt in range(1, _ATTEMPTS):
-        drawn = iter(
-            uniforms(seed, attempt, index, stream=_STREAM_SCENE, count=20 + 6 * _PLACEMENTS).tolist()
-        )
-        scene = _layout(drawn, count=count, nearest_class=nearest_class, nearest_m=nearest_m)
+        drawn = iter(uniforms(seed, attempt, index, stream=_STREAM_SCENE, count=numbers).tolist())
+        scene = _layout(drawn, answers)
         if scene is not None and _all_visible(scene):
             return scene
-    raise AssertionError(f"scene {index} of seed {seed}: no layout of {count} objects found")
+    raise AssertionError(f"scene {index} of seed {seed}: no layout of {answers.count} objects found")
 
 
 def labels_of(scene: Scene) -> dict[str, int]:
@@ -91,6 +116,7 @@ def labels_of(scene: Scene) -> dict[str, int]:
     distance = int((distances_m[nearest] - NEAREST_M[0]) / _BIN_M)
     return {
         "class": SHAPES.index(solid.shape) * len(COLORS) + solid.color,
+        "surface": SURFACES.index(solid.pattern),
         "count": len(scene.solids) - 1,
         "distance": min(max(distance, 0), NUM_DISTANCES - 1),
     }
@@ -110,52 +136,87 @@ def distance_m(camera: Camera, solid: Solid) -> float:
     )
 
 
-def _layout(drawn: Iterator[float], *, count: int, nearest_class: int, nearest_m: float) -> Scene | None:
+def _layout(drawn: Iterator[float], answers: _Answers) -> Scene | None:
     """A scene from random numbers, its nearest object first; None when the objects find no room."""
-    camera = Camera(
-        x_m=0.0,
-        y_m=0.0,
-        height_m=_between(next(drawn), (2.6, 4.0)),
-        look_at_m=_between(next(drawn), (7.2, 8.6)),
-        half_view=_between(next(drawn), (0.36, 0.42)),
-    )
-    scene = Scene(
-        camera=camera,
-        light=(_between(next(drawn), (-0.9, 0.9)), _between(next(drawn), (-0.9, 0.3)), 1.0),
-        ambient=_between(next(drawn), (0.30, 0.45)),
-        ground=tuple(_between(next(drawn), (0.35, 0.75)) for _ in range(3)),
-        sky=tuple(_between(next(drawn), (0.45, 0.85)) for _ in range(3)),
-        checker_contrast=_between(next(drawn), (0.12, 0.4)),
-        checker_m=_between(next(drawn), (0.7, 1.4)),
-        checker_offset=(next(drawn), next(drawn)),
-        checker_turn=_rotation(next(drawn)),
-        solids=(),
-    )
+    scene = _empty_scene(drawn)
     solids: list[Solid] = []
-    shape, color = divmod(nearest_class, len(COLORS))
     for _ in range(_PLACEMENTS):
-        if len(solids) == count:
+        if len(solids) == answers.count:
             return scene.with_solids(tuple(solids))
-        place, size, kind, hue, turn = (next(drawn) for _ in range(5))
-        radius_m = _RADII_M[int(len(_RADII_M) * size)]
-        sideways = _between(place, (-_SIDEWAYS, _SIDEWAYS))
-        far_m = nearest_m if not solids else _between(next(drawn), (nearest_m + 0.15, _DEEPEST_M))
-        if solids:
-            shape, color = int(len(SHAPES) * kind), int(len(COLORS) * hue)
-        ground_m = math.sqrt(far_m**2 - (radius_m - camera.height_m) ** 2)
-        forward_m = ground_m / math.sqrt(1 + sideways**2)
-        solid = Solid(
-            shape=SHAPES[shape],
-            color=color,
-            rgb=_RGB[color],
-            x_m=sideways * forward_m,
-            y_m=forward_m,
-            radius_m=radius_m,
-            turn=_rotation(turn),
-        )
+        far_m = _between(next(drawn), (answers.nearest_m + 0.15, _DEEPEST_M))
+        solid = _solid(drawn, scene.camera, answers, far_m=far_m if solids else answers.nearest_m)
         if all(_apart(solid, other) for other in solids):
             solids.append(solid)
     return None
+
+
+def _empty_scene(drawn: Iterator[float]) -> Scene:
+    """Camera, light, ground and sky from random numbers."""
+    camera = Camera(
+        x_m=0.0,
+        y_m=0.0,
+        height_m=_between(next(drawn), (1.5, 3.0)),
+        look_at_m=_between(next(drawn), (3.6, 6.0)),
+        half_view=_between(next(drawn), (0.32, 0.58)),
+        roll=_rotation(_between(next(drawn), (-_ROLL_HALF_TANGENT, _ROLL_HALF_TANGENT))),
+    )
+    light = (_between(next(drawn), (-0.9, 0.9)), _between(next(drawn), (-0.9, 0.3)), 1.0)
+    return Scene(
+        camera=camera,
+        light=light,
+        ambient=_between(next(drawn), (0.3, 0.5)),
+        ground=_ground(drawn),
+        sky=tuple(_between(next(drawn), (0.4, 0.9)) for _ in range(3)),
+        solids=(),
+    )
+
+
+def _ground(drawn: Iterator[float]) -> Ground:
+    first = tuple(_between(next(drawn), (0.3, 0.8)) for _ in range(3))
+    contrast = _between(next(drawn), (0.05, 0.2))
+    other = tuple(_between(next(drawn), (0.3, 0.8)) for _ in range(3))
+    second = tuple(
+        0.6 * (1 - contrast) * one + 0.8 * contrast * two for one, two in zip(first, other, strict=True)
+    )
+    return Ground(
+        rgb=first,
+        second_rgb=second,
+        pattern=_GROUNDS[int(len(_GROUNDS) * next(drawn))],
+        cell_m=_between(next(drawn), (0.35, 0.8)),
+        offset=(100 + next(drawn), 100 + next(drawn)),
+        turn=_rotation(next(drawn)),
+        seed=int(2**31 * next(drawn)),
+    )
+
+
+def _solid(drawn: Iterator[float], camera: Camera, answers: _Answers, *, far_m: float) -> Solid:
+    """An object whose centre is `far_m` from the camera."""
+    shape, color = divmod(answers.object_class, len(COLORS))
+    radius_m = _RADII_M[int(len(_RADII_M) * next(drawn))]
+    sideways = _between(next(drawn), (-_SIDEWAYS, _SIDEWAYS))
+    ground_m = math.sqrt(far_m**2 - (radius_m - camera.height_m) ** 2)
+    forward_m = ground_m / math.sqrt(1 + sideways**2)
+    rgb = tuple(
+        min(max(channel + _between(next(drawn), (-_SHADE, _SHADE)), 0.05), 0.95) for channel in _RGB[color]
+    )
+    return Solid(
+        shape=SHAPES[shape],
+        color=color,
+        rgb=rgb,
+        second_rgb=_second_color(rgb, is_dark=next(drawn) < 0.5),
+        pattern=answers.surface,
+        cell_m=_between(next(drawn), (0.32, 0.56)) * radius_m,
+        tilt=_rotation(next(drawn)),
+        x_m=sideways * forward_m,
+        y_m=forward_m,
+        radius_m=radius_m,
+        turn=_rotation(next(drawn)),
+    )
+
+
+def _second_color(rgb: Color, *, is_dark: bool) -> Color:
+    """A dark shade of a color, or about its complement."""
+    return tuple(0.35 * channel if is_dark else 0.72 * (1 - channel) for channel in rgb)
 
 
 def _apart(first: Solid, second: Solid) -> bool:
@@ -174,9 +235,7 @@ def _between(fraction: float, bounds: tuple[float, float]) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * fraction
 
 
-def _rotation(fraction: float) -> tuple[float, float]:
-    """Cosine and sine of an angle between 0 and 90 degrees, without calling either."""
-    tangent = fraction * 0.41421356237
-    scale = 1 + tangent**2
-    half_cos, half_sin = (1 - tangent**2) / scale, 2 * tangent / scale
-    return half_cos**2 - half_sin**2, 2 * half_cos * half_sin
+def _rotation(half_tangent: float) -> tuple[float, float]:
+    """Cosine and sine of an angle, without calling either, from the tangent of its half: from 0 to 1 is to 90 degrees."""
+    scale = 1 + half_tangent**2
+    return (1 - half_tangent**2) / scale, 2 * half_tangent / scale

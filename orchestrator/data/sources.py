@@ -79,7 +79,7 @@ class ScenesSource:
 
     @property
     def labels(self) -> Mapping[str, LabelInfo]:
-        """What the nearest object is, how many there are, how far the nearest is."""
+        """What the objects are, how their surface looks, how many there are, how far the nearest is."""
         from orchestrator.data.scenes import SCENE_LABELS
 
         return {
@@ -102,14 +102,14 @@ class ScenesSource:
     @property
     def fingerprint(self) -> str:
         """Their settings and the code that renders them."""
-        from orchestrator.data import raycast, scenes
+        from orchestrator.data import raycast, scenes, textures
 
         settings = {
             name: value
             for name, value in self.data.model_dump(mode="json").items()
             if name.startswith("scenes_")
         }
-        code = [hash_file(Path(module.__file__ or "")) for module in (scenes, raycast)]
+        code = [hash_file(Path(module.__file__ or "")) for module in (scenes, raycast, textures)]
         text = json.dumps([settings, code], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from jepa_core.encoder import Encoder
 from jepa_core.parallel import gathered
-from jepa_core.probes import knn_probe, linear_probe
+from jepa_core.probes import LinearProbe, knn_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import BadSample, LabelledImages, ShardSet, load_images
@@ -206,12 +206,11 @@ def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, conf
     """Linear and k-NN probes of every label; accuracies are in per cent."""
     result = Evaluation()
     settings = config.probe
+    linear_probe = LinearProbe(train_ND, test_ND)
     for label, num_classes in probes.num_classes.items():
         train_labels, test_labels = probes.train.labels[label], probes.test.labels[label]
-        linear = linear_probe(
-            train_ND,
+        linear = linear_probe.fit(
             train_labels,
-            test_ND,
             test_labels,
             num_classes=num_classes,
             l2=settings.linear_l2,

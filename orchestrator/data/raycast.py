@@ -149,8 +149,7 @@ def _camera_rays(camera: Camera, side_px: int) -> tuple[Vector, Vector]:
     half = np.float32(camera.half_view)
     steps = (2 * np.arange(side_px, dtype=np.float32) + 1) / np.float32(side_px) - 1
     column_P, row_P = np.tile(steps * half, side_px), np.repeat(-steps * half, side_px)
-    cosine, sine = (np.float32(value) for value in camera.roll)
-    across_P, upward_P = cosine * column_P - sine * row_P, sine * column_P + cosine * row_P
+    across_P, upward_P = _rotated(column_P, row_P, (camera.roll[0], -camera.roll[1]))
     y_P = forward_y - upward_P * forward_z
     z_P = forward_z + upward_P * forward_y
     norm_P = np.sqrt(across_P * across_P + y_P * y_P + z_P * z_P)
@@ -245,8 +244,13 @@ def _turned(solid: Solid, vector: Vector) -> Vector:
     """Vectors in a solid's own axes; only a box has a side that faces somewhere."""
     if solid.shape != "box":
         return vector
-    cosine, sine = (np.float32(value) for value in solid.turn)
-    return cosine * vector[0] + sine * vector[1], cosine * vector[1] - sine * vector[0], vector[2]
+    return *_rotated(vector[0], vector[1], solid.turn), vector[2]
+
+
+def _rotated(x_P: Floats, y_P: Floats, turn: tuple[float, float]) -> tuple[Floats, Floats]:
+    """Points of a plane in axes that are turned by an angle, given as (cosine, sine)."""
+    cosine, sine = (np.float32(value) for value in turn)
+    return cosine * x_P + sine * y_P, cosine * y_P - sine * x_P
 
 
 def _normals(solid: Solid, point: Vector) -> Vector:
@@ -275,10 +279,9 @@ def _upward(like_P: Floats) -> Vector:
 
 def _ground_color(ground: Ground, point: Vector, depth_P: Floats) -> Vector:
     """Colours of the ground: a pattern that loses contrast with distance, on light and dark patches."""
-    cosine, sine = (np.float32(value) for value in ground.turn)
     cell = np.float32(ground.cell_m)
-    x_P = (cosine * point[0] + sine * point[1]) / cell + np.float32(ground.offset[0])
-    y_P = (cosine * point[1] - sine * point[0]) / cell + np.float32(ground.offset[1])
+    x_P, y_P = _rotated(point[0], point[1], ground.turn)
+    x_P, y_P = x_P / cell + np.float32(ground.offset[0]), y_P / cell + np.float32(ground.offset[1])
     second_P = share_of_second_color(ground.pattern, x_P, y_P, np.zeros_like(x_P), seed=ground.seed)
     contrast_P = np.clip(1 - (depth_P - _FADE_FROM_M) / _FADE_M, _LEAST_CONTRAST, 1)
     mottle_P = noise(_MOTTLE_CELLS * x_P, _MOTTLE_CELLS * y_P, seed=hash_of(_MOTTLE_SEED, ground.seed))
@@ -293,10 +296,8 @@ def _ground_color(ground: Ground, point: Vector, depth_P: Floats) -> Vector:
 def _solid_color(solid: Solid, point: Vector) -> Vector:
     """Colours at points of a solid's surface."""
     x_P, y_P, z_P = (axis_P / np.float32(solid.cell_m) for axis_P in _local(solid, point))
-    cosine, sine = (np.float32(value) for value in solid.tilt)
-    second_P = share_of_second_color(
-        solid.pattern, cosine * x_P + sine * z_P, y_P, cosine * z_P - sine * x_P, seed=0
-    )
+    x_P, z_P = _rotated(x_P, z_P, solid.tilt)
+    second_P = share_of_second_color(solid.pattern, x_P, y_P, z_P, seed=0)
     return _mixed(solid.rgb, solid.second_rgb, second_P)
 
 

@@ -28,11 +28,13 @@ def share_of_second_color(pattern: Pattern, x_P: Floats, y_P: Floats, z_P: Float
     """
     if pattern == "plain":
         return np.zeros_like(x_P)
-    if pattern == "striped":
-        return np.mod(np.floor(x_P), np.float32(2))
+    if pattern == "rough":
+        return noise(_ROUGH_CELLS * x_P, _ROUGH_CELLS * y_P, seed=seed)
+    cell_P: Floats = np.floor(x_P)
     if pattern == "checked":
-        return np.mod(np.floor(x_P) + np.floor(y_P) + np.floor(z_P), np.float32(2))
-    return noise(_ROUGH_CELLS * x_P, _ROUGH_CELLS * y_P, seed=seed)
+        cell_P = cell_P + np.floor(y_P) + np.floor(z_P)
+    is_second_P: Floats = cell_P - 2 * np.floor(cell_P / 2)
+    return is_second_P
 
 
 def noise(x_P: Floats, y_P: Floats, *, seed: int) -> Floats:
@@ -40,13 +42,13 @@ def noise(x_P: Floats, y_P: Floats, *, seed: int) -> Floats:
     left_P, low_P = np.floor(x_P), np.floor(y_P)
     across_P, up_P = _eased(x_P - left_P), _eased(y_P - low_P)
     column_P, row_P = left_P.astype(np.int64), low_P.astype(np.int64)
-    lower_P, upper_P = (
+    blended: list[Floats] = [
         _at_corners(column_P, row_P + rise, seed) * (1 - across_P)
         + _at_corners(column_P + 1, row_P + rise, seed) * across_P
         for rise in (0, 1)
-    )
-    blended_P: Floats = lower_P * (1 - up_P) + upper_P * up_P
-    return blended_P
+    ]
+    mixed_P: Floats = blended[0] * (1 - up_P) + blended[1] * up_P
+    return mixed_P
 
 
 def _eased(fraction_P: Floats) -> Floats:

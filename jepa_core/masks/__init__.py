@@ -5,15 +5,8 @@ it gives a `MaskBatch` for a batch of samples. `audit_geometry` predicts what a 
 measures it during training, `geometry_key` says which geometries are one and the same.
 """
 
-from jepa_core.geometry import (
-    MaskSettings,
-    PatchGrid,
-    Strategy,
-    equal_values,
-    geometry_key,
-    is_inert,
-    unused_fields,
-)
+from jepa_core.geometry import MaskSettings, PatchGrid, Strategy
+from jepa_core.geometry.identity import equal_values, geometry_key, is_inert, unused_fields
 from jepa_core.masks.audit import MaskAudit, ShapeShare, Spread, audit_geometry, coupled_figures
 from jepa_core.masks.grid import MaskBatch, MaskSampler
 from jepa_core.masks.metrics import mask_metrics

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from jepa_core.geometry import plan_geometry
 from jepa_core.settings import Data2Vec2Settings, IJepaSettings, MaskSettings, check_encoder_name
 from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
@@ -345,6 +344,8 @@ def _check_masks(config: RunConfig) -> list[Problem]:
             return _broken(f"masks.{name}", f"must be from 1 to {MAX_BLOCKS}")
     if not knows_patches(config) or _check_patch_grid(config):
         return []
+    from jepa_core.geometry.feasibility import plan_geometry  # here: it loads numpy
+
     try:
         plan_geometry(config.masks, config.encoder.grid)
     except ValueError as error:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jepa_core.geometry import PatchGrid, geometry_key
+from jepa_core.geometry import PatchGrid
+from jepa_core.geometry.identity import geometry_key
 from orchestrator.config import (
     apply_overrides,
     axis_value,

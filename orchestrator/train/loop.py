@@ -29,7 +29,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
 from orchestrator.data.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
-from orchestrator.storage import Store, open_store
+from orchestrator.storage import open_store
 from orchestrator.train.beside import Evaluations, Evaluator, LateResult, Snapshot, Weights, weights_of
 from orchestrator.train.best import BestKeeper
 from orchestrator.train.checkpoint import Checkpoint, checkpoint_name, save_checkpoint

@@ -236,6 +236,6 @@ def _between(fraction: float, bounds: tuple[float, float]) -> float:
 
 
 def _rotation(half_tangent: float) -> tuple[float, float]:
-    """Cosine and sine of an angle, without calling either, from the tangent of its half: from 0 to 1 is to 90 degrees."""
+    """Cosine and sine of an angle from the tangent of its half; 1 stands for 90 degrees."""
     scale = 1 + half_tangent**2
     return (1 - half_tangent**2) / scale, 2 * half_tangent / scale

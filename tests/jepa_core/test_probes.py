@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from jepa_core.probes import knn_probe, linear_probe
+from jepa_core.probes import LinearProbe, knn_probe, linear_probe
 
 
 def blobs(count: int = 600, width: int = 12, classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -20,8 +20,9 @@ def blobs(count: int = 600, width: int = 12, classes: int = 4, seed: int = 0) ->
     return (centres[labels] + noise) * scales + 7, labels
 
 
-def test_the_linear_probe_agrees_with_scikit_learn_at_one_penalty():
-    (train, train_labels), (test, test_labels) = blobs(), blobs(seed=1)
+@pytest.mark.parametrize("count", [600, 60], ids=["more_images_than_features", "more_features_than_images"])
+def test_the_linear_probe_agrees_with_scikit_learn_at_one_penalty(count: int):
+    (train, train_labels), (test, test_labels) = blobs(count, width=90), blobs(width=90, seed=1)
     ours = linear_probe(train, train_labels, test, test_labels, num_classes=4, l2=(1e-2,))
     scaler = StandardScaler().fit(train.numpy())
     theirs = LogisticRegression(C=1 / (len(train) * 1e-2), tol=1e-8, max_iter=1000)
@@ -29,6 +30,18 @@ def test_the_linear_probe_agrees_with_scikit_learn_at_one_penalty():
     expected = theirs.predict(scaler.transform(test.numpy())) == test_labels.numpy()
     assert (ours.correct_N.numpy() != expected).mean() < 0.005
     assert ours.l2 == 1e-2
+
+
+def test_labels_that_share_features_are_fitted_as_if_each_was_alone():
+    (train, train_labels), (test, test_labels) = blobs(), blobs(seed=1)
+    probe = LinearProbe(train, test)
+    for divisor, classes in ((1, 4), (2, 2)):
+        together = probe.fit(train_labels // divisor, test_labels // divisor, num_classes=classes)
+        alone = linear_probe(
+            train, train_labels // divisor, test, test_labels // divisor, num_classes=classes
+        )
+        assert torch.equal(together.correct_N, alone.correct_N)
+        assert together.l2 == alone.l2
 
 
 def test_the_penalty_is_chosen_without_the_test_images():

@@ -234,7 +234,7 @@ def test_scenes_are_packed_on_first_use_and_streamed(tmp_path: Path) -> None:
         "train": 120,
         "test": 100,
     }
-    assert set(shards.labels) == {"class", "count", "distance"}
+    assert set(shards.labels) == {"class", "surface", "count", "distance"}
     found = load_images(shards, "test", 100, image_size_px=24)
     for name, info in shards.labels.items():
         assert 0 <= int(found.labels[name].min()) <= int(found.labels[name].max()) < info.num_classes

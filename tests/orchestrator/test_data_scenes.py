@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config.models import DataConfig
-from orchestrator.data.raycast import Camera, Scene, Solid, render, solid_at_pixels
+from orchestrator.data.raycast import Camera, Ground, Scene, Solid, render, solid_at_pixels
 from orchestrator.data.scenes import (
     CLASS_NAMES,
     COLORS,
@@ -12,6 +12,7 @@ from orchestrator.data.scenes import (
     MIN_VISIBLE_FRACTION,
     NEAREST_M,
     SCENE_LABELS,
+    SURFACES,
     amounts_of,
     build_scene,
     distance_m,
@@ -19,6 +20,7 @@ from orchestrator.data.scenes import (
     render_scene,
 )
 from orchestrator.data.sources import ScenesSource
+from orchestrator.data.textures import noise, share_of_second_color
 
 NUM_SCENES = 600
 
@@ -28,27 +30,35 @@ def scenes() -> list[Scene]:
     return [build_scene(0, index) for index in range(NUM_SCENES)]
 
 
-def lone(shape: str, **changes: float) -> Scene:
-    """One red solid of 1 m straight ahead, lit from above."""
+def lone(shape: str, *, y_m: float = 6.0, roll: tuple[float, float] = (1.0, 0.0)) -> Scene:
+    """One red solid of 1 m straight ahead, lit from above, on plain grey ground."""
     solid = Solid(
         shape=shape,  # type: ignore[arg-type]
         color=0,
         rgb=(1.0, 0.0, 0.0),
-        x_m=changes.get("x_m", 0.0),
-        y_m=changes.get("y_m", 6.0),
+        second_rgb=(0.0, 0.0, 1.0),
+        pattern="plain",
+        cell_m=0.5,
+        tilt=(1.0, 0.0),
+        x_m=0.0,
+        y_m=y_m,
         radius_m=1.0,
         turn=(1.0, 0.0),
     )
     return Scene(
-        camera=Camera(x_m=0.0, y_m=0.0, height_m=3.0, look_at_m=7.0, half_view=0.4),
+        camera=Camera(x_m=0.0, y_m=0.0, height_m=3.0, look_at_m=7.0, half_view=0.4, roll=roll),
         light=(0.0, 0.0, 1.0),
         ambient=0.3,
-        ground=(0.5, 0.5, 0.5),
+        ground=Ground(
+            rgb=(0.5, 0.5, 0.5),
+            second_rgb=(0.5, 0.5, 0.5),
+            pattern="plain",
+            cell_m=1.0,
+            offset=(0.0, 0.0),
+            turn=(1.0, 0.0),
+            seed=0,
+        ),
         sky=(0.2, 0.4, 0.8),
-        checker_contrast=0.0,
-        checker_m=1.0,
-        checker_offset=(0.0, 0.0),
-        checker_turn=(1.0, 0.0),
         solids=(solid,),
     )
 
@@ -67,7 +77,7 @@ def test_pixels_are_the_same_on_every_platform() -> None:
     hashed = hashlib.sha256()
     for index in range(40):
         hashed.update(render_scene(0, index, 48)[0].tobytes())
-    assert hashed.hexdigest() == "54dc803bfb61e2d78a731e85f341ab74dcb307fe085a7eda5b9c378dcff5d347"
+    assert hashed.hexdigest() == "e17042b0528115aeaed8dc656acdc18c25b0ec07dd3cbd020aefe48ce9105b7f"
 
 
 def test_labels_do_not_depend_on_the_image_size() -> None:
@@ -76,23 +86,33 @@ def test_labels_do_not_depend_on_the_image_size() -> None:
     ]
 
 
-def test_class_names_the_object_that_is_nearest(scenes: list[Scene]) -> None:
+def test_class_and_surface_are_those_of_every_object(scenes: list[Scene]) -> None:
     for scene in scenes[:200]:
-        nearest = min(scene.solids, key=lambda solid: distance_m(scene.camera, solid))
-        color = list(COLORS)[nearest.color]
-        assert CLASS_NAMES[labels_of(scene)["class"]] == f"{color} {nearest.shape}"
+        labels = labels_of(scene)
+        named = {f"{list(COLORS)[solid.color]} {solid.shape}" for solid in scene.solids}
+        assert named == {CLASS_NAMES[labels["class"]]}
+        assert {solid.pattern for solid in scene.solids} == {SURFACES[labels["surface"]]}
 
 
-def test_the_nearest_object_is_drawn_in_its_color(scenes: list[Scene]) -> None:
-    for index, scene in enumerate(scenes[:50]):
-        color = CLASS_NAMES[labels_of(scene)["class"]].split()[0]
-        nearest = min(
-            range(len(scene.solids)), key=lambda number: distance_m(scene.camera, scene.solids[number])
-        )
-        seen = render_scene(0, index, 64)[0][solid_at_pixels(scene, 64) == nearest].astype(int)
-        expected = np.array(COLORS[color])
+def test_plain_objects_are_drawn_in_a_shade_of_their_color(scenes: list[Scene]) -> None:
+    plain = [(index, scene) for index, scene in enumerate(scenes[:120]) if scene.solids[0].pattern == "plain"]
+    assert len(plain) > 20
+    for index, scene in plain:
+        seen = render_scene(0, index, 64)[0][solid_at_pixels(scene, 64) == 0].astype(int)
+        expected = np.array(COLORS[CLASS_NAMES[labels_of(scene)["class"]].split()[0]])
         shown = seen.mean(axis=0) / np.linalg.norm(seen.mean(axis=0))
-        assert shown @ expected / np.linalg.norm(expected) > 0.99
+        assert shown @ expected / np.linalg.norm(expected) > 0.95
+
+
+def test_striped_and_checked_objects_show_their_second_color(scenes: list[Scene]) -> None:
+    for index, scene in enumerate(scenes[:60]):
+        nearest = scene.solids[0]
+        seen = render_scene(0, index, 64)[0][solid_at_pixels(scene, 64) == 0].astype(float)
+        first, second = np.array(nearest.rgb), np.array(nearest.second_rgb)
+        hue = seen / np.linalg.norm(seen, axis=1, keepdims=True).clip(1)
+        if first @ second < 0.9 * np.linalg.norm(first) * np.linalg.norm(second):  # else the same hue, darker
+            is_second = hue @ (second / np.linalg.norm(second)) > hue @ (first / np.linalg.norm(first))
+            assert is_second.any() == (nearest.pattern != "plain")
 
 
 def test_count_is_the_number_of_objects_that_can_be_seen(scenes: list[Scene]) -> None:
@@ -153,6 +173,31 @@ def test_an_object_throws_a_shadow_on_the_ground() -> None:
     ground = solid_at_pixels(lone("sphere"), 64) < 0
     darker = (full[ground].astype(int).sum(axis=1) < empty[ground].astype(int).sum(axis=1) - 60).sum()
     assert 20 < darker < 1000
+
+
+def test_a_rolled_camera_turns_the_picture() -> None:
+    upright, quarter = (solid_at_pixels(lone("sphere", roll=roll), 64) for roll in ((1.0, 0.0), (0.0, 1.0)))
+    assert np.array_equal(np.rot90(upright), quarter) or np.array_equal(np.rot90(upright, -1), quarter)
+
+
+def test_patterns_have_the_size_of_their_cells() -> None:
+    x_P, zero_P = np.arange(8, dtype=np.float32) / 2, np.zeros(8, dtype=np.float32)
+    stripes_P = share_of_second_color("striped", x_P, zero_P, zero_P, seed=0)
+    assert stripes_P.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    checks_P = share_of_second_color("checked", x_P, zero_P + 1, zero_P, seed=0)
+    assert checks_P.tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
+    assert share_of_second_color("plain", x_P, zero_P, zero_P, seed=0).tolist() == [0] * 8
+
+
+def test_noise_is_smooth_and_fills_its_range() -> None:
+    x_P, y_P = (axis.ravel().astype(np.float32) / 8 for axis in np.meshgrid(range(160), range(160)))
+    noise_HW = noise(x_P - 10, y_P - 10, seed=4).reshape(160, 160)
+    assert noise_HW.dtype == np.float32
+    assert 0 <= noise_HW.min() < 0.05
+    assert 0.95 < noise_HW.max() <= 1
+    assert np.abs(np.diff(noise_HW, axis=0)).max() < 0.2
+    assert abs(noise_HW.mean() - 0.5) < 0.05
+    assert not np.allclose(noise_HW.ravel(), noise(x_P - 10, y_P - 10, seed=5))
 
 
 def test_more_objects_than_fit_are_never_asked_for() -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/asha_grid.py --folder DIR     again with the same DIR to go on
 
-Nine geometries on the settings of sweeps/masks.yaml (its own six, and wide blocks at its three scales), 24,000 images
-and three seeds each, are trained as a sweep on Ray, on one slot, and probed every 4,800 images. The first schedule is
+Nine geometries (three scales by three aspect ratios) on the settings of sweeps/masks.yaml are trained under three seeds
+each as a sweep on Ray, on one slot, and probed every 4,800 images. The first schedule is
 run for real under two of the seeds. Each schedule then replays the grid's curves, in both variants of halving, under
 every choice of one, two and three of the seeds, in many random orders of the trials and on one and more slots. The
 winner is the finished geometry with the best mean over its seeds; its rank is by the grid's means over the same

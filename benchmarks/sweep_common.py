@@ -17,7 +17,7 @@ SMALL_MODEL: Mapping[str, Any] = {
     "predictor.depth": 2,
     "predictor.num_heads": 2,
 }
-"""The encoder and predictor of sweeps/masks.yaml, 8 x 8 patches, by dotted key."""
+"""A very small encoder and predictor for scenes of 8 x 8 patches, by dotted key."""
 
 
 class Silent:

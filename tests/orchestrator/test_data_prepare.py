@@ -239,7 +239,7 @@ def test_scenes_are_packed_on_first_use_and_streamed(tmp_path: Path) -> None:
     for name, info in shards.labels.items():
         assert 0 <= int(found.labels[name].min()) <= int(found.labels[name].max()) < info.num_classes
     assert shards.amounts == {"distance_m": "m"}
-    edges_m = torch.tensor([5.5, 6.4, 7.3, 8.2], dtype=torch.float64)
+    edges_m = torch.tensor([3.6, 4.2, 4.8, 5.4], dtype=torch.float64)
     bins = torch.bucketize(found.amounts["distance_m"], edges_m)
     assert (
         bins == found.labels["distance"]

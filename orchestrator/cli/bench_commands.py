@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.app import app
-from orchestrator.cli.options import emit, json_option
+from orchestrator.cli.options import emit, json_option, set_option
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
@@ -23,13 +23,7 @@ def bench() -> None:
 
 @bench.command()
 @click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a key, e.g. --set encoder.depth=6.",
-)
+@set_option("Override a key, e.g. --set encoder.depth=6.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images of one worker; the file's share otherwise."
 )

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.app import app
-from orchestrator.cli.options import config_argument, emit, json_option, optional_config_argument, runs_option
+from orchestrator.cli.options import (
+    config_argument,
+    emit,
+    json_option,
+    optional_config_argument,
+    runs_option,
+    set_option,
+)
 from orchestrator.cli.streams import outlive_reader
 from orchestrator.text import counted
 
@@ -268,7 +275,7 @@ def _page(config: RunConfig, sweep_id: str) -> str:
 
 @app.command()
 @click.argument("file", type=click.Path(dir_okay=False), required=False)
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a dotted key of FILE.")
+@set_option("Override a dotted key of FILE.")
 @click.option(
     "--address", help="Check a Ray cluster that sweeps are submitted to, too: its dashboard's address."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.app import app
-from orchestrator.cli.options import emit, json_option, runs_option
+from orchestrator.cli.options import emit, json_option, runs_option, set_option
 from orchestrator.cli.streams import outlive_reader
 from orchestrator.text import counted
 
@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 _MAX_LISTED = 50
 
 
-def place_option(command: Any) -> Any:
-    """`--set` of the keys that say how data is read: `data.*` and `storage.*`."""
-    return click.option(
-        "--set",
-        "overrides",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Set a key of data or storage, e.g. --set storage.endpoint_url=http://host:9000.",
-    )(command)
+place_option = set_option("Set a key of data or storage, e.g. --set storage.endpoint_url=http://host:9000.")
+"""`--set` of the keys that say how data is read: `data.*` and `storage.*`."""
 
 
 @app.group()

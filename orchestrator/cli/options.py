@@ -27,14 +27,15 @@ def optional_config_argument(command: F) -> F:
     return click.argument("file", type=click.Path(dir_okay=False), required=False)(_overrides(command))
 
 
-def _overrides(command: F) -> F:
+def set_option(help_text: str, *, required: bool = False) -> Callable[[F], F]:
+    """`--set KEY=VALUE`, any number of times."""
     return click.option(
-        "--set",
-        "overrides",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Override a dotted key, e.g. --set train.images=100000. May be given again.",
-    )(command)
+        "--set", "overrides", metavar="KEY=VALUE", multiple=True, required=required, help=help_text
+    )
+
+
+def _overrides(command: F) -> F:
+    return set_option("Override a dotted key, e.g. --set train.images=100000. May be given again.")(command)
 
 
 def json_option(command: F) -> F:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.app import app
-from orchestrator.cli.options import emit, json_option, runs_option
+from orchestrator.cli.options import emit, json_option, runs_option, set_option
 from orchestrator.cli.streams import outlive_reader
 
 if TYPE_CHECKING:
@@ -29,13 +29,7 @@ _CHECKPOINT = re.compile(
 @app.command()
 @click.argument("target")
 @click.argument("file", type=click.Path(dir_okay=False, exists=True), required=False)
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a dotted key, e.g. --set probe.train_images=20000. May be given again.",
-)
+@set_option("Override a dotted key, e.g. --set probe.train_images=20000. May be given again.")
 @click.option(
     "--evaluations",
     default="linear,knn,low-shot,regression",

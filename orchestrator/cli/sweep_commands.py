@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.app import app
-from orchestrator.cli.options import emit, json_option, optional_config_argument, runs_option
+from orchestrator.cli.options import emit, json_option, optional_config_argument, runs_option, set_option
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def cancel(sweep_id: str, runs: Runs, as_json: bool) -> None:
 
 @app.command()
 @click.argument("sweep_id")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override what may change.")
+@set_option("Override what may change.")
 @click.option(
     "--revive", metavar="TRIAL", multiple=True, help="Let a stopped trial go on. May be given again."
 )
@@ -141,13 +141,9 @@ def resume(
 
 @app.command()
 @click.argument("sweep_id")
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
+@set_option(
+    "More of something: train.images, sweep.num_trials, sweep.seeds, an axis' choices or range, the budget.",
     required=True,
-    help="More of something: train.images, sweep.num_trials, sweep.seeds, an axis' choices or range, the budget.",
 )
 @click.option("--address", help="Ray cluster to join; default: start one on this machine.")
 @click.option("--num-cpus", type=click.IntRange(1), help="CPUs the local Ray may use; default: all.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.app import app
-from orchestrator.cli.options import emit, json_option, runs_option
+from orchestrator.cli.options import emit, json_option, runs_option, set_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
@@ -46,13 +46,7 @@ def warn_undelivered(config: RunConfig, sweep_id: str) -> None:
 
 @app.command()
 @click.argument("sweep_id", metavar="SWEEP")
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a dotted key of SWEEP, tracking.uri for one. May be given again.",
-)
+@set_option("Override a dotted key of SWEEP, tracking.uri for one. May be given again.")
 @click.option(
     "--wait-s", default=60, show_default=True, type=click.IntRange(1), help="How long to try, in seconds."
 )

@@ -3,7 +3,7 @@
     python -m tests.tape.record            record every scenario again
     pytest tests/test_tape.py              play each one back and compare
 
-`adapter` alone knows the modules and classes that are recorded. `scenarios` are scripts, `cluster` plays the workers,
-`curves` what they measure, `play` steps through messages, `form` compares and stores. `old` has whole journals that
-earlier versions wrote.
+`adapter` alone knows the modules and classes that are recorded. `scenarios` lists the scripts, which are in
+`scripts_*`. `cluster` plays the workers, `curves` what they measure, `play` steps through messages, `form` compares and
+stores. `journals` has whole ones that earlier versions wrote.
 """

@@ -106,6 +106,17 @@ class Cluster:
         """Say how the sweep ended."""
         self.session.send("journal", kind="sweep_ended", state=state)
 
+    def finish(self) -> None:
+        """Open every slot, let all trials run, and end the sweep."""
+        self.start()
+        self.run()
+        self.end()
+
+    def play(self, config: str) -> None:
+        """Begin a sweep, or go on with it, and run to its end what is known beforehand."""
+        self.submit(self.begin(config))
+        self.finish()
+
     # The slots' side
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .form import read_lines, write_lines
 from .play import first_difference, first_misreading, read_journal
-from .scenarios import JOURNALS, SCENARIOS
+from .scenarios import SCENARIOS
+from .scripts_earlier import JOURNALS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 _ROOT = Path(__file__).parent.parent
 _LONGEST_FIRST = (
@@ -39,7 +40,43 @@ _SHARED = (
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """Hands whole groups to the workers."""
+    """Hands whole groups to the workers, and what a crashed worker leaves to the others.
+
+    pytest-xdist 3.8 queues a crashed worker's ended groups again. A worker that is given one has nothing to report,
+    so it is given nothing more, and the run waits for ever. It also queues the test that crashed, whatever `--reruns`
+    says.
+    """
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Queue the tests that this worker has not begun; returns the one that was running, which fails."""
+        left = {
+            group: [test for test, has_ended in tests.items() if not has_ended]
+            for group, tests in self.assigned_work.pop(node).items()
+        }
+        crashed = next((test for tests in left.values() for test in tests), None)
+        for tests in left.values():
+            for test in tests:
+                if test != crashed:
+                    self._queue(test)
+        for other in self.nodes:
+            self._reschedule(other)
+        return crashed
+
+    def mark_test_pending(self, item: str) -> None:
+        """Queue a test that crashed its worker: `--reruns` grants it another run."""
+        self._queue(item)
+        for node in self.nodes:
+            self._reschedule(node)
+
+    def _queue(self, test: str) -> None:
+        self.workqueue.setdefault(self._split_scope(test), {})[test] = False
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Hand the next group to a worker, which may have had tests of it before."""
+        group, tests = self.workqueue.popitem(last=False)
+        self.assigned_work[node].setdefault(group, {}).update(tests)
+        place = self.registered_collections[node].index
+        node.send_runtest_some([place(test) for test in tests])
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid.partition("::")[0])

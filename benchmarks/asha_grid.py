@@ -29,12 +29,12 @@ from sweep_common import Silent
 
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.account import account
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.replay import RecordedCurves
-from orchestrator.sweep.runner import SweepRequest, run_sweep
-from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import TrialPlan, plan_sweep
+from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.foresight.replay import RecordedCurves
+from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
+from orchestrator.sweep.space.points import TrialPlan, plan_sweep
 
 RESULTS = Path(__file__).parent / "results"
 SWEEP = Path(__file__).parents[1] / "sweeps" / "masks.yaml"

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from sweep_common import SMALL_MODEL
 
+from orchestrator.cluster.connect import ray_cluster
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
-from orchestrator.sweep.cluster import ray_cluster
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluator import RayEvaluator
 from orchestrator.train.loop import Run, TrialJob

@@ -22,12 +22,12 @@ from sweep_common import SMALL_MODEL, Silent
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep import slots
-from orchestrator.sweep.account import Account, account
-from orchestrator.sweep.calibrate import Quote
-from orchestrator.sweep.planning import describe_plan
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.runner import SweepRequest, run_sweep
+from orchestrator.sweep.core.ledger import Account, account
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.foresight.plan import describe_plan
+from orchestrator.sweep.foresight.quote import Quote
+from orchestrator.sweep.run import slots
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,7 +1,7 @@
 """Do the health rules stop lost runs early, and no good ones? 24 short trials, 8 of them broken on purpose.
 
-Every trial runs twice through the real board in this process: once under the default health rules, and, where these
-stopped it, once more without them, so that what a stop cost or saved is known. Writes
+Every trial runs twice through the real coordinator in this process: once under the default health rules, and, where
+these stopped it, once more without them, so that what a stop cost or saved is known. Writes
 benchmarks/results/health_kills-cpu.json.
 """
 
@@ -24,8 +24,8 @@ from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import MemoryStore
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.record import TrialRecord
+from orchestrator.sweep.core.record import TrialRecord
+from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import Decision, TrialReport
@@ -55,15 +55,15 @@ SOUND: tuple[Mapping[str, Any], ...] = tuple(
 )
 
 
-class BoardInProcess:
-    """Reports to a board in this process, which knows every trial as `t`; checkpoints have folders of their own."""
+class CoordinatorInProcess:
+    """Reports to a coordinator in this process, which knows every trial as `t`; checkpoints have their own folders."""
 
-    def __init__(self, board: Board, attempt_id: str) -> None:
-        self.board, self.attempt_id = board, attempt_id
+    def __init__(self, coordinator: Coordinator, attempt_id: str) -> None:
+        self.coordinator, self.attempt_id = coordinator, attempt_id
 
     def report(self, report: TrialReport) -> Decision:
         """Deliver a report and hear the decision."""
-        return self.board.report(replace(report, trial_id="t"), self.attempt_id)
+        return self.coordinator.report(replace(report, trial_id="t"), self.attempt_id)
 
 
 def make_config(folder: Path) -> RunConfig:
@@ -86,19 +86,19 @@ def run_one(
     config: RunConfig, point: Mapping[str, Any], uri: str, folder: Path, cache: DataCache
 ) -> TrialRecord:
     """One trial to its end or to a stop."""
-    board = Board("memory", config, uri, store=MemoryStore())
-    board.submit("t", 0, point, 0, "t")
-    board.slot_opened("slot-0", 0.0, 1.0)
-    assignment = board.next_trial("slot-0")
+    coordinator = Coordinator("memory", config, uri, store=MemoryStore())
+    coordinator.submit("t", 0, point, 0, "t")
+    coordinator.slot_opened("slot-0", 0.0, 1.0)
+    assignment = coordinator.next_trial("slot-0")
     job = TrialJob(
         trial_id=f"t{time.time_ns()}",
         config=apply_overrides(config, dict(point)),
         shards_uri=uri,
         run_uri=str(folder / "run"),
     )
-    Run(job, BoardInProcess(board, assignment.attempt_id), Rank(), cache).train()
-    board.attempt_ended("t", assignment.attempt_id, Outcome())
-    return board.record().trials["t"]
+    Run(job, CoordinatorInProcess(coordinator, assignment.attempt_id), Rank(), cache).train()
+    coordinator.attempt_ended("t", assignment.attempt_id, Outcome())
+    return coordinator.record().trials["t"]
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.core.record import SweepRecord
 
 SMALL_MODEL: Mapping[str, Any] = {
     "encoder.image_size_px": 48,

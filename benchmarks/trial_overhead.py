@@ -24,8 +24,8 @@ from sweep_common import Silent
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
-from orchestrator.sweep.runner import SweepRequest, run_sweep
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter

@@ -110,7 +110,7 @@ def processes(s3_server: S3Server) -> multiprocessing.context.ForkServerContext:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray of this machine, one for all tests of a file."""
-    from orchestrator.sweep.cluster import ray_cluster
+    from orchestrator.cluster.connect import ray_cluster
 
     with ray_cluster(num_cpus=2):
         yield

@@ -18,7 +18,7 @@ from sweep_records import sweep_config, sweep_events, write_journal
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report import log_report
-from orchestrator.sweep.follower import Follower
+from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import Links, RunStatus, find_place, ui_environment
 from orchestrator.tracking.mlflow import MlflowTracker
 from orchestrator.tracking.places import ui_command

@@ -11,9 +11,9 @@ import pytest
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import MemoryStore, Store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
 from orchestrator.train.reporting import Decision, Row, TrialReport
@@ -54,29 +54,29 @@ class Cluster:
 
     def drive(self) -> SweepRecord:
         """Begin the sweep, or go on with it, to its end."""
-        board = Board("memory", self.config, store=self.store, clock=lambda: 0.0)
+        coordinator = Coordinator("memory", self.config, store=self.store, clock=lambda: 0.0)
         plans = plan_sweep(self.config).trials
-        if not board.record().sweep_id:
+        if not coordinator.record().sweep_id:
             facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
-            board.append("sweep_started", sweep_id="s", config=dump(self.config), **facts)
+            coordinator.append("sweep_started", sweep_id="s", config=dump(self.config), **facts)
         for plan in plans:
-            board.plan_trial(plan.trial_id, plan.index, plan.point, plan.seed, plan.name)
+            coordinator.plan_trial(plan.trial_id, plan.index, plan.point, plan.seed, plan.name)
         for plan in plans:
-            board.submit(plan.trial_id, plan.index, plan.point, plan.seed, plan.name)
-        board.expect(0)
+            coordinator.submit(plan.trial_id, plan.index, plan.point, plan.seed, plan.name)
+        coordinator.expect(0)
         slots = [f"slot-{number}" for number in range(self.num_slots)]
         for slot_id in slots:
-            board.slot_opened(slot_id, 0.0, 1.0)
+            coordinator.slot_opened(slot_id, 0.0, 1.0)
         while slots:
-            turns = {slot_id: board.next_trial(slot_id) for slot_id in slots}
+            turns = {slot_id: coordinator.next_trial(slot_id) for slot_id in slots}
             slots = [slot_id for slot_id in slots if turns[slot_id].kind != "end"]
             for turn in turns.values():
                 if turn.job is not None:
-                    outcome = self._train(board, turn.job, turn.attempt_id)
-                    board.attempt_ended(turn.job.trial_id, turn.attempt_id, outcome)
-        return board.record()
+                    outcome = self._train(coordinator, turn.job, turn.attempt_id)
+                    coordinator.attempt_ended(turn.job.trial_id, turn.attempt_id, outcome)
+        return coordinator.record()
 
-    def _train(self, board: Board, job: TrialJob, attempt_id: str) -> Outcome:
+    def _train(self, coordinator: Coordinator, job: TrialJob, attempt_id: str) -> Outcome:
         plan = plan_run(job.config, job.rungs_images)
         own = [step for trial_id, step in self.checkpoints if trial_id == job.trial_id]
         step, weight = max(own, default=0), 0.0
@@ -88,7 +88,9 @@ class Cluster:
             stop = plan.stop_at(step)
             assert stop is not None
             if (
-                self._tell(board, job, attempt_id, step, weight, rung=stop.rung, final=stop.final).action
+                self._tell(
+                    coordinator, job, attempt_id, step, weight, rung=stop.rung, final=stop.final
+                ).action
                 != "continue"
             ):
                 return Outcome()
@@ -101,7 +103,7 @@ class Cluster:
             if stop.checkpoint:
                 self.checkpoints[job.trial_id, at] = weight
             if (
-                self._tell(board, job, attempt_id, at, weight, rung=stop.rung, final=stop.final).action
+                self._tell(coordinator, job, attempt_id, at, weight, rung=stop.rung, final=stop.final).action
                 != "continue"
             ):
                 return Outcome()
@@ -109,7 +111,7 @@ class Cluster:
 
     def _tell(
         self,
-        board: Board,
+        coordinator: Coordinator,
         job: TrialJob,
         attempt_id: str,
         step: int,
@@ -121,7 +123,7 @@ class Cluster:
         images = step * job.config.train.batch_size
         row = Row(images=images, timestamp_ms=images, metrics=self.report(job, images, weight))
         report = TrialReport(trial_id=job.trial_id, images=images, rows=(row,), rung=rung, final=final)
-        return board.report(report, attempt_id)
+        return coordinator.report(report, attempt_id)
 
     def killed_at(self, num_events: int) -> Cluster:
         """Drive until the journal holds so many events and the driver dies; the next one is left alone."""

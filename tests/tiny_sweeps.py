@@ -10,8 +10,8 @@ from image_data import image_folder
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.reporting import Decision, TrialReport
 
 TINY = {
@@ -71,11 +71,11 @@ class Remembering:
 
 
 class InProcess:
-    """Reports to a board in this process."""
+    """Reports to a coordinator in this process."""
 
-    def __init__(self, board: Board, attempt_id: str) -> None:
-        self.board, self.attempt_id = board, attempt_id
+    def __init__(self, coordinator: Coordinator, attempt_id: str) -> None:
+        self.coordinator, self.attempt_id = coordinator, attempt_id
 
     def report(self, report: TrialReport) -> Decision:
-        """Hand a report to the board."""
-        return self.board.report(report, self.attempt_id)
+        """Hand a report to the coordinator."""
+        return self.coordinator.report(report, self.attempt_id)

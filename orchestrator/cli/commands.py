@@ -24,8 +24,8 @@ from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.record import SweepRecord
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.core.record import SweepRecord
+    from orchestrator.sweep.journal.folders import Runs
 
 
 def run_options(*, file_required: bool = True) -> Callable[[Any], Any]:
@@ -161,7 +161,7 @@ def execute(
     from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.views import watching
     from orchestrator.report import log_preview, log_report
-    from orchestrator.sweep.runner import SweepRequest, run_sweep
+    from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 
     outlive_reader()
     with watching(config) as observer:
@@ -193,16 +193,16 @@ def _run(
     revive: tuple[str, ...] = (),
     origin: str = "",
 ) -> None:
-    from orchestrator.sweep.planning import describe_plan
+    from orchestrator.sweep.foresight.plan import describe_plan
 
     if dry_run:
-        from orchestrator.sweep.runner import check_tracking
+        from orchestrator.sweep.run.driver import check_tracking
 
         if problem := check_tracking(config):
             click.echo(f"warning: {problem}; what MLflow is to be told would wait", err=True)
         earlier: tuple[RunConfig, ...] = ()
         if sweep_id is not None:
-            from orchestrator.sweep.runner import check_resume
+            from orchestrator.sweep.run.driver import check_resume
 
             earlier = check_resume(config, sweep_id, revive).earlier
         plan = describe_plan(config, earlier=earlier)
@@ -218,7 +218,7 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     """Print what came of a sweep, and how to go on with one that was interrupted, which exits with 130."""
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.report import summarize
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
 
     runs, sweep_id = Runs.of(config.storage), record.sweep_id
     summary = summarize(config, record)
@@ -242,8 +242,8 @@ def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
 
     MLflow is named only where it has something of the sweep.
     """
-    from orchestrator.sweep.runner import delivery_of
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.run.driver import delivery_of
 
     runs = Runs.of(config.storage)
     go_on = runs.command("train", "--from-best", sweep_id, then=("--set", "train.images=N"))
@@ -261,8 +261,8 @@ def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
 
 def _page(config: RunConfig, sweep_id: str) -> str:
     """A server's address, or the command that serves the page of a database."""
-    from orchestrator.sweep.runner import tracking_root
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.run.driver import tracking_root
     from orchestrator.text import command_text
     from orchestrator.tracking import find_place
 

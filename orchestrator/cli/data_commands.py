@@ -16,7 +16,7 @@ from orchestrator.text import counted
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.data import BadSample, ShardFault, ShardSet
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
 
 _MAX_LISTED = 50
 

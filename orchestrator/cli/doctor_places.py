@@ -36,10 +36,10 @@ def ray_cluster(config: RunConfig, access: ClusterAccess | None) -> Iterator[Fin
         for warning in warnings_of(head):
             yield Finding(name="ray", text=warning, warning=True)
         return
-    from orchestrator.sweep.auth import default_token_path, find_token
-    from orchestrator.sweep.checks import check_ray
-    from orchestrator.sweep.cluster import local_cluster
-    from orchestrator.sweep.local_ray import ignored_address
+    from orchestrator.cluster.connect import local_cluster
+    from orchestrator.cluster.local import ignored_address
+    from orchestrator.cluster.token import default_token_path, find_token
+    from orchestrator.sweep.run.checks import check_ray
 
     token, notes = find_token(), check_ray(config)
     there = local_cluster().text()
@@ -58,7 +58,7 @@ def ray_cluster(config: RunConfig, access: ClusterAccess | None) -> Iterator[Fin
 def storage(config: RunConfig) -> Iterator[Finding]:
     """Write, list, read and delete one small object, and the latency of a read."""
     from orchestrator.storage import check_store
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
 
     runs = Runs.of(config.storage)
     root, latency_ms = runs.root, check_store(runs.store_with(config.storage))
@@ -69,9 +69,9 @@ def storage(config: RunConfig) -> Iterator[Finding]:
 
 def plan(config: RunConfig) -> Iterator[Finding]:
     """What the configuration plans, and the earlier sweep and the file that it begins with."""
-    from orchestrator.sweep.checks import check_initial
-    from orchestrator.sweep.space import plan_sweep
-    from orchestrator.sweep.warm import warm_start
+    from orchestrator.sweep.run.checks import check_initial
+    from orchestrator.sweep.search.warm_start import warm_start
+    from orchestrator.sweep.space.points import plan_sweep
 
     check_initial(config)
     warm_start(config)
@@ -83,7 +83,7 @@ def plan(config: RunConfig) -> Iterator[Finding]:
 
 def cache(config: RunConfig) -> Iterator[Finding]:
     """The node's cache folder."""
-    from orchestrator.sweep.checks import check_cache
+    from orchestrator.sweep.run.checks import check_cache
 
     yield Finding(name="cache", text=f"{check_cache(config)} can be written")
 
@@ -93,7 +93,7 @@ def data(config: RunConfig) -> Iterator[Finding]:
     from orchestrator.data import open_shards, survey_source
     from orchestrator.data.foreign import split_pattern
     from orchestrator.data.notes import check_losses
-    from orchestrator.sweep.labels import check_shards, check_survey
+    from orchestrator.sweep.run.labels import check_shards, check_survey
 
     if config.data.source == "scenes":
         images = config.data.scenes_train_images + config.data.scenes_test_images
@@ -130,7 +130,7 @@ def data(config: RunConfig) -> Iterator[Finding]:
 
 def tracking(config: RunConfig) -> Iterator[Finding]:
     """Whether the tracking store answers and takes a run; a sweep asks the same before it starts."""
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
     from orchestrator.tracking import check_place, check_writable, find_place
 
     place = find_place(config.tracking, str(Runs.of(config.storage).local_folder))

@@ -11,7 +11,7 @@ from orchestrator.cli.app import app
 from orchestrator.cli.options import emit, json_option, runs_option
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
 
 _LOAD_WITH = {
     "timm": "timm.create_model({timm_name!r}, pretrained=True)",
@@ -56,7 +56,7 @@ def export(
     from orchestrator.report.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.report.refs import find_run
     from orchestrator.storage import open_store
-    from orchestrator.sweep.space import make_trial
+    from orchestrator.sweep.space.points import make_trial
     from orchestrator.train.best import take_checkpoint
     from orchestrator.train.evaluation import ranked_encoder
 

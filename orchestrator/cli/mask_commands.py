@@ -14,7 +14,7 @@ from orchestrator.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.geometries import SweepAudit
+    from orchestrator.sweep.foresight.geometries import SweepAudit
 
 
 _MAX_MAPS = 16
@@ -85,8 +85,8 @@ def _audited(file: str, overrides: tuple[str, ...]) -> tuple[RunConfig, SweepAud
     from dataclasses import replace
 
     from orchestrator.config import load_config
-    from orchestrator.sweep.geometries import audit_sweep
-    from orchestrator.sweep.space import plan_sweep
+    from orchestrator.sweep.foresight.geometries import audit_sweep
+    from orchestrator.sweep.space.points import plan_sweep
 
     config = load_config(file, overrides)
     plan = plan_sweep(config)

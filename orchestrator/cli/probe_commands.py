@@ -16,7 +16,7 @@ from orchestrator.cli.streams import outlive_reader
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.report.refs import FoundRun
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
     from orchestrator.train.checkpoint import Checkpoint
     from orchestrator.train.features import FeatureModel
     from orchestrator.train.probing import ProbeReport

@@ -16,7 +16,7 @@ from orchestrator.cli.options import emit, json_option, runs_option
 from orchestrator.errors import NotFoundError, TrackingError
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
 
 
 @app.command()
@@ -74,7 +74,7 @@ def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> 
     from orchestrator.config import dump
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
     from orchestrator.report.population import check_one_setting
-    from orchestrator.sweep.population import schedule_text
+    from orchestrator.sweep.core.lineage import schedule_text
 
     config, record, uri = load_sweep(runs, sweep_id)
     choice = recommend(summarize(config, record), pick)
@@ -116,7 +116,7 @@ def reproduce(
     from orchestrator.report.refs import find_run
     from orchestrator.report.reproduce import compare_outcomes
     from orchestrator.report.winner import trial_config
-    from orchestrator.sweep.population import schedule_of
+    from orchestrator.sweep.core.lineage import schedule_of
 
     found = find_run(name, runs)
     trial = found.the_trial()
@@ -163,7 +163,7 @@ def check_port(port: int) -> None:
 def ui(file: str | None, runs: str, port: int) -> None:
     """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
     from orchestrator.config import default_config, load_config
-    from orchestrator.sweep.runs import Runs
+    from orchestrator.sweep.journal.folders import Runs
     from orchestrator.tracking import check_place, find_place, ui_command, ui_environment
 
     config = default_config() if file is None else load_config(file)

@@ -14,9 +14,9 @@ from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.control import Request
-    from orchestrator.sweep.runs import Runs
-    from orchestrator.sweep.status import SweepStatus
+    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal.requests import Request
+    from orchestrator.sweep.watch.status import SweepStatus
 
 _REFRESH_S = 2.0
 
@@ -26,7 +26,7 @@ _REFRESH_S = 2.0
 @json_option
 def list_all(runs: Runs, as_json: bool) -> None:
     """List the sweeps, runs and reproductions of a folder, newest first."""
-    from orchestrator.sweep.status import list_sweeps
+    from orchestrator.sweep.watch.status import list_sweeps
 
     found = list_sweeps(runs.store())
     lines = [] if not found else [f"{'id':<44}  {'kind':<12}  {'state':<12} {'done':<18} hours"]
@@ -80,8 +80,8 @@ def logs(sweep_id: str, runs: Runs, follow: bool, trial: str | None, as_json: bo
     """Print what happened in a sweep, one line an event; with --json one JSON document a line."""
     import json
 
-    from orchestrator.sweep.resume import find_trial
-    from orchestrator.sweep.status import event_line
+    from orchestrator.sweep.journal.resume import find_trial
+    from orchestrator.sweep.watch.status import event_line
     from orchestrator.text import json_able
 
     found = _open(runs, sweep_id)
@@ -208,8 +208,8 @@ def recorded_config(sweep_id: str, overrides: tuple[str, ...], runs: Runs) -> Ru
 
 
 def _ask(runs: Runs, sweep_id: str, request: Request, *, as_json: bool) -> None:
-    from orchestrator.sweep.control import leave_request
-    from orchestrator.sweep.lease import driver_text
+    from orchestrator.sweep.journal.lease import driver_text
+    from orchestrator.sweep.journal.requests import leave_request
 
     found = _open(runs, sweep_id)
     found.refresh()
@@ -227,7 +227,7 @@ def _ask(runs: Runs, sweep_id: str, request: Request, *, as_json: bool) -> None:
 
 
 def _open(runs: Runs, sweep_id: str) -> SweepStatus:
-    from orchestrator.sweep.status import SweepStatus
+    from orchestrator.sweep.watch.status import SweepStatus
 
     return SweepStatus(runs.sweep_store(sweep_id), runs=runs)
 
@@ -248,7 +248,7 @@ def simulate(
     Without FILE, under those of the sweep itself, with what --set changes.
     """
     from orchestrator.config import load_config, parse_config
-    from orchestrator.sweep.replay import replay
+    from orchestrator.sweep.foresight.replay import replay
 
     found = _open(runs, sweep_id)
     found.refresh()

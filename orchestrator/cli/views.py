@@ -17,8 +17,8 @@ from rich.text import Text
 from orchestrator.cli.messages import log_through
 from orchestrator.cli.streams import is_live
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.follower import Observer
-from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.watch.follower import Observer
 from orchestrator.text import counted
 
 _MAX_ROWS = 30

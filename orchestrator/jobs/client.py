@@ -15,11 +15,11 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from orchestrator.cluster.token import Token
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.head import Head
 from orchestrator.jobs.state import JobState
 from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
-from orchestrator.sweep.auth import Token
 from orchestrator.text import command_text
 
 SWEEP_KEY = "orchestrator.sweep"

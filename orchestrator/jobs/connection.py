@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from orchestrator.cluster.token import find_token
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
-from orchestrator.sweep.auth import find_token
 
 if TYPE_CHECKING:
     from orchestrator.jobs.client import JobsClient

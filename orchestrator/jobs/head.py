@@ -16,9 +16,9 @@ import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from orchestrator.cluster.token import Token
 from orchestrator.errors import ClusterError
 from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
-from orchestrator.sweep.auth import Token
 
 DEFAULT_PORT = 8265
 _TIME_LIMIT_S = 10.0

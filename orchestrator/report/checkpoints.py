@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.record import TrialRecord
+from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.text import counted
 from orchestrator.train.best import TakenCheckpoint, first_best_step
 from orchestrator.train.reporting import BestCheckpoint

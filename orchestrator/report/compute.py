@@ -11,8 +11,8 @@ from jepa_core.masks import audit_geometry
 from orchestrator.config import apply_overrides, reads_masks
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError
-from orchestrator.sweep.model_costs import ModelCosts, model_dims
-from orchestrator.sweep.record import TrialRecord
+from orchestrator.sweep.core.record import TrialRecord
+from orchestrator.sweep.foresight.model_costs import ModelCosts, model_dims
 
 
 class FlopsCounter:

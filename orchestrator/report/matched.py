@@ -21,7 +21,7 @@ from orchestrator.report.noise import (
     pool_differences,
 )
 from orchestrator.report.trials import Geometry, TrialSummary
-from orchestrator.sweep.noise import CONFIDENCE, critical_range
+from orchestrator.sweep.core.noise import CONFIDENCE, critical_range
 from orchestrator.text import counted
 
 Budget = Literal["images", "FLOPs", "device hours"]

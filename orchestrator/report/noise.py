@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from orchestrator.report.trials import Geometry, TrialSummary
-from orchestrator.sweep.noise import ASSUMED_SEED_SD_POINTS, CONFIDENCE
+from orchestrator.sweep.core.noise import ASSUMED_SEED_SD_POINTS, CONFIDENCE
 
 _LEAST_PAIRED_FREEDOM = 4
 DEFAULT_TEST_IMAGES = 1000

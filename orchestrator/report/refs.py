@@ -14,8 +14,8 @@ from orchestrator.report.summary import summarize
 from orchestrator.report.trials import Geometry, group_geometries, point_key, trial_summaries
 from orchestrator.report.winner import recommend
 from orchestrator.report.write import load_sweep
-from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.runs import Runs
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.journal.folders import Runs
 from orchestrator.text import align
 from orchestrator.tracking import find_trial
 

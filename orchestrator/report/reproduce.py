@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from orchestrator.report.matched import EQUIVALENT_POINTS
-from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.text import align
 
 _SHOWN = ("probe/", "train/loss")

@@ -25,8 +25,8 @@ from orchestrator.report.trials import (
 )
 from orchestrator.report.verdict import GeometryResult, Verdict, judge
 from orchestrator.report.words import cost_text, verdict_lines
-from orchestrator.sweep.account import account
-from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.text import align, counted, json_able
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from orchestrator.config.models import RunConfig
 from orchestrator.report.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.compute import FlopsCounter
-from orchestrator.sweep.population import Stretch, schedule_of
-from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.space import listed_point
+from orchestrator.sweep.core.lineage import Stretch, schedule_of
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.space.points import listed_point
 
 State = Literal["pending", "running", "finished", "stopped", "failed"]
 Hits = NDArray[np.bool_]

@@ -25,7 +25,7 @@ from orchestrator.report.noise import (
     pool_noise,
 )
 from orchestrator.report.trials import Geometry, TrialSummary, group_geometries
-from orchestrator.sweep.noise import critical_range
+from orchestrator.sweep.core.noise import critical_range
 
 _NOTABLE_SAVING = 0.1
 

@@ -26,14 +26,14 @@ from orchestrator.report.winner import (
     setting_text,
 )
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.record import SweepRecord, fold
-from orchestrator.sweep.runs import Runs
+from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.journal.folders import Runs
+from orchestrator.sweep.journal.log import read_events
 from orchestrator.text import command_text, json_able, setting_words
 from orchestrator.tracking import Links, MetricRow, Tracker, find_tracker
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.runner import SweepStart  # it brings Ray, which a report does not need
+    from orchestrator.sweep.run.driver import SweepStart  # it brings Ray, which a report does not need
     from orchestrator.tracking.mlflow import MlflowTracker
 
 logger = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def _mask_files(start: SweepStart) -> dict[str, bytes]:
     # Here, since these bring samplers and data, which a report does not need.
     from orchestrator.report import masks_sweep
     from orchestrator.report.masks_page import render_audit
-    from orchestrator.sweep.geometries import audit_sweep
+    from orchestrator.sweep.foresight.geometries import audit_sweep
 
     audit = audit_sweep(start.config, start.plan)
     if not audit.geometries:  # no method of the sweep reads the masks

@@ -1,6 +1,6 @@
-"""What the board and a slot tell each other: the trial to run, and how it ended.
+"""What the coordinator and a slot tell each other: the trial to run, and how it ended.
 
-Plain values, which the board reads without the libraries that train.
+Plain values, which the coordinator reads without the libraries that train.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TrialJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the board answers a slot: a trial to run, nothing yet, or nothing any more."""
+    """What the coordinator answers a slot: a trial to run, nothing yet, or nothing any more."""
 
     kind: Literal["run", "wait", "end"] = "wait"
     job: TrialJob | None = None

@@ -1,7 +1,7 @@
 """Ray Train's side of a slot: a TorchTrainer over `train.num_workers` workers, or fewer where they may be fewer.
 
-Checkpoints, metrics and decisions pass through our own doors (`checkpoint`, the board), so Ray Train keeps no state of
-its own that a resume would need: after any failure the workers find the newest verified checkpoint themselves.
+Checkpoints, metrics and decisions pass through our own doors (`checkpoint`, the coordinator), so Ray Train keeps no
+state of its own that a resume would need: after any failure the workers find the newest verified checkpoint themselves.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ class NoRoomError(TrainingError):
     """The cluster has no room for a slot's workers at present, e.g. since their node is gone."""
 
 
-class _TellBoard(UserCallback):  # type: ignore[misc]
+class _TellCoordinator(UserCallback):  # type: ignore[misc]
     """Frees a slot's trial as soon as its workers die; their successors may have to wait for a node."""
 
-    def __init__(self, slot_id: str, board: Any) -> None:
-        self.slot_id, self.board = slot_id, board
+    def __init__(self, slot_id: str, coordinator: Any) -> None:
+        self.slot_id, self.coordinator = slot_id, coordinator
 
     def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
         """Called by Ray Train's controller."""
-        ray.get(self.board.slot_failed.remote(self.slot_id))
+        ray.get(self.coordinator.slot_failed.remote(self.slot_id))
 
 
 def fit_slot(
-    slot_id: str, *, board: Any, resources: TrialResources, scratch_dir: str, max_failures: int
+    slot_id: str, *, coordinator: Any, resources: TrialResources, scratch_dir: str, max_failures: int
 ) -> None:
-    """Run a slot's workers until the board has no more trials, restarting them after failures.
+    """Run a slot's workers until the coordinator has no more trials, restarting them after failures.
 
     `scratch_dir` is where Ray Train writes its own book-keeping, which nothing reads again.
 
@@ -97,7 +97,7 @@ def fit_slot(
     """
     trainer = TorchTrainer(
         slot_worker,
-        train_loop_config={"slot_id": slot_id, "board": board},
+        train_loop_config={"slot_id": slot_id, "coordinator": coordinator},
         scaling_config=ScalingConfig(
             num_workers=resources.num_workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -108,7 +108,7 @@ def fit_slot(
             name=f"{slot_id}-{uuid.uuid4().hex[:8]}",
             storage_path=scratch_dir,
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=0),
-            callbacks=[_TellBoard(slot_id, board)],
+            callbacks=[_TellCoordinator(slot_id, coordinator)],
         ),
     )
     try:

@@ -2,8 +2,8 @@
 
 A cloud's notice reaches Ray as a drain of the node (SIGTERM to `ray start --block`, `infra/ray/spot_watch.sh`, or the
 autoscaler). A sweep that was asked to stop does so at its trials' next reports, which may be long in coming. Rank 0
-asks Ray for draining nodes, and the board, in a thread, and the loop looks at a flag between two steps: nothing is
-exchanged between ranks, since rank 0 alone writes checkpoints and holds the whole state.
+asks Ray for draining nodes, and the coordinator, in a thread, and the loop looks at a flag between two steps: nothing
+is exchanged between ranks, since rank 0 alone writes checkpoints and holds the whole state.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """A slot: one Ray Train worker group that runs trial after trial, so that only the first pays for its start.
 
-The slot's rank 0 asks the sweep's board for a trial, every rank runs it on the process group that is already there,
-and the board hears how it ended. Opened shards and decoded probe images are kept from one trial to the next.
+The slot's rank 0 asks the sweep's coordinator for a trial, every rank runs it on the process group that is already
+there, and the coordinator hears how it ended. Opened shards and decoded probe images are kept from one trial to the
+next.
 
-Called by Ray Train alone, through `launch`. The board is an actor with the methods of `orchestrator.sweep.board.Board`.
+Called by Ray Train alone, through `launch`. The coordinator is an actor (`orchestrator.sweep.run.coordinator`).
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ _PROCESS_IS_SOUND = (OrchestratorError, ValueError, FileNotFoundError, torch.Out
 
 
 @dataclass
-class BoardReporter:
-    """Reports of one attempt through the board."""
+class CoordinatorReporter:
+    """Reports of one attempt through the coordinator."""
 
-    board: Any
+    coordinator: Any
     attempt_id: str
 
     def report(self, report: TrialReport) -> Decision:
         """Deliver a report and wait for the decision."""
-        decision: Decision = ray.get(self.board.report.remote(report, self.attempt_id))
+        decision: Decision = ray.get(self.coordinator.report.remote(report, self.attempt_id))
         return decision
 
 
 @dataclass
 class Slot:
-    """One rank of a slot; `run` returns when the board has no more trials for it."""
+    """One rank of a slot; `run` returns when the coordinator has no more trials for it."""
 
     slot_id: str
-    board: Any
+    coordinator: Any
     rank: Rank
     cache: DataCache = field(default_factory=DataCache)
     notice: PreemptionNotice | None = None
@@ -67,7 +68,7 @@ class Slot:
                 self._run_trial(assignment.job, assignment.attempt_id)
 
     def _next(self) -> Assignment:
-        """The board's answer, the same on every rank.
+        """The coordinator's answer, the same on every rank.
 
         Rank 0 waits for the others' sake no longer than a few seconds at a time: a collective that is waited in for
         long would run into the process group's timeout.
@@ -76,7 +77,7 @@ class Slot:
         if self.rank.index == 0:
             until_s = time.monotonic() + _KEEP_ALIVE_S
             while assignment.kind == "wait" and time.monotonic() < until_s:
-                assignment = ray.get(self.board.next_trial.remote(self.slot_id))
+                assignment = ray.get(self.coordinator.next_trial.remote(self.slot_id))
                 if assignment.kind == "wait":
                     time.sleep(_POLL_S)
         return self.rank.broadcast(assignment)
@@ -86,7 +87,7 @@ class Slot:
         try:
             torch.set_num_threads(threads_per_worker(job.config))
             rank = replace(self.rank, precision=resolve_precision(job.config, self.rank.device))
-            reporter = BoardReporter(self.board, attempt_id)
+            reporter = CoordinatorReporter(self.coordinator, attempt_id)
             Run(job, reporter, rank, self.cache, self.notice, evaluator=_evaluator(job, rank)).train()
         except Exception as err:
             outcome = Outcome(error=error_text(err), permanent=isinstance(err, _FOR_GOOD))
@@ -99,7 +100,7 @@ class Slot:
 
     def _ended(self, job: TrialJob, attempt_id: str, outcome: Outcome) -> None:
         if self.rank.index == 0 or outcome.error:
-            ray.get(self.board.attempt_ended.remote(job.trial_id, attempt_id, outcome))
+            ray.get(self.coordinator.attempt_ended.remote(job.trial_id, attempt_id, outcome))
 
     def _clear(self) -> None:
         """Let go of the trial's tensors before the next one allocates its own."""
@@ -109,7 +110,7 @@ class Slot:
 
 
 def _evaluator(job: TrialJob, rank: Rank) -> RayEvaluator | None:
-    """What evaluates beside training, on rank 0 where the board says that there is room."""
+    """What evaluates beside training, on rank 0 where the coordinator says that there is room."""
     beside = job.config.probe.beside
     if beside is None or not job.evaluates_beside or rank.index != 0:
         return None
@@ -119,7 +120,7 @@ def _evaluator(job: TrialJob, rank: Rank) -> RayEvaluator | None:
 def slot_worker(arguments: dict[str, Any]) -> None:
     """Run one rank of a slot: the `train_loop_per_worker` of Ray Train.
 
-    `arguments` holds `slot_id` and `board` (actor handle).
+    `arguments` holds `slot_id` and `coordinator` (actor handle).
     """
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
@@ -128,13 +129,15 @@ def slot_worker(arguments: dict[str, Any]) -> None:
     if rank.index == 0:
         group = ray.util.get_current_placement_group()
         group_id = group.id.hex() if group is not None else None
-        board = arguments["board"]
-        ray.get(board.slot_started.remote(arguments["slot_id"], group_id))
-        notice = notice_of_this_group(lambda: bool(ray.get(board.is_stopping.remote())))
+        coordinator = arguments["coordinator"]
+        ray.get(coordinator.slot_started.remote(arguments["slot_id"], group_id))
+        notice = notice_of_this_group(lambda: bool(ray.get(coordinator.is_stopping.remote())))
     if notice is not None:
         notice.start()
     try:
-        Slot(slot_id=arguments["slot_id"], board=arguments["board"], rank=rank, notice=notice).run()
+        Slot(
+            slot_id=arguments["slot_id"], coordinator=arguments["coordinator"], rank=rank, notice=notice
+        ).run()
     finally:
         if notice is not None:
             notice.end()

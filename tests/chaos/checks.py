@@ -16,8 +16,8 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.data.order import GlobalOrder
 from orchestrator.storage import open_store
-from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.journal.log import read_events
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob

@@ -34,8 +34,8 @@ from two_nodes import wait_for  # noqa: E402
 
 from orchestrator.config import dump  # noqa: E402
 from orchestrator.storage import open_store  # noqa: E402
-from orchestrator.sweep.control import leave_request  # noqa: E402
-from orchestrator.sweep.journal import read_events  # noqa: E402
+from orchestrator.sweep.journal.log import read_events  # noqa: E402
+from orchestrator.sweep.journal.requests import leave_request  # noqa: E402
 
 LIMIT_S = 400.0
 AWAY_S = 10.0

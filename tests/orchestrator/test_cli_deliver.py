@@ -16,8 +16,8 @@ from sweep_records import sweep_config, sweep_events, write_journal
 from orchestrator.cli.commands import conclude
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import TrackingConfig
-from orchestrator.sweep.follower import Follower
-from orchestrator.sweep.record import fold
+from orchestrator.sweep.core.record import fold
+from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import (
     MemoryTracker,
     MetricRow,

@@ -15,12 +15,13 @@ from orchestrator.cli.commands import conclude
 from orchestrator.cli.options import emit
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
-from orchestrator.sweep.record import SweepRecord
+from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.train.slot import error_text
 
 
 def _from_another_process(error: Exception) -> Exception:
-    carried = RayTaskError("Board.report", f"Traceback\n  a line\n{error!r}", error, "board", 1, "127.0.0.1")
+    trace = f"Traceback\n  a line\n{error!r}"
+    carried = RayTaskError("Coordinator.report", trace, error, "coordinator", 1, "127.0.0.1")
     found: Exception = carried.as_instanceof_cause()
     return found
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.cli.messages import OnceHandler, log_through, show_log
 from orchestrator.cli.views import watching
 from orchestrator.config import default_config
-from orchestrator.sweep.follower import OutageObserver
+from orchestrator.sweep.watch.follower import OutageObserver
 
 OURS = logging.getLogger("orchestrator.tracking.spool")
 

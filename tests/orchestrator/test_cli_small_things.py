@@ -15,8 +15,8 @@ from orchestrator.config import dump
 from orchestrator.report.matched import MatchedResult, grouped_sentences
 from orchestrator.report.summary import summarize
 from orchestrator.report.winner import trial_config
-from orchestrator.sweep.record import fold
-from orchestrator.sweep.status import event_line
+from orchestrator.sweep.core.record import fold
+from orchestrator.sweep.watch.status import event_line
 from orchestrator.text import counted
 
 HOUR_MS = 3_600_000

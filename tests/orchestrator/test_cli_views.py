@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cli.views import PlainView, news
 from orchestrator.config import default_config
-from orchestrator.sweep.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 
 TRIALS = {
     "t0": TrialRecord(trial_id="t0", index=0, point={}, seed=0, name="one", state="finished"),

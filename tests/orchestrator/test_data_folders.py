@@ -16,8 +16,8 @@ from orchestrator.data.class_notes import class_notes
 from orchestrator.data.folder_layout import part_of
 from orchestrator.data.sources import ImageFolderSource
 from orchestrator.errors import DataError, StorageError
-from orchestrator.sweep.planning import describe_plan
-from orchestrator.sweep.runner import SweepRequest, run_sweep
+from orchestrator.sweep.foresight.plan import describe_plan
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 
 PIXELS = image_bytes(0)
 SPACE = {"masks.num_target_blocks": {"choices": [1, 2]}}

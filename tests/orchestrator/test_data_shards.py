@@ -23,7 +23,7 @@ from orchestrator.data.labels import LabelCount
 from orchestrator.data.manifest import LabelInfo
 from orchestrator.errors import DataError
 from orchestrator.storage import open_store
-from orchestrator.sweep.labels import check_labels
+from orchestrator.sweep.run.labels import check_labels
 
 Members = list[tuple[str, bytes]]
 IMAGE = image_bytes(0)

@@ -6,10 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from open_files import no_open_files_left
 
+from orchestrator.cluster.token import Token
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.client import JobsClient
 from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
-from orchestrator.sweep.auth import Token
 
 TOKEN = Token(value="t" * 32, source="a test")
 

@@ -10,7 +10,7 @@ from orchestrator.config import default_config
 from orchestrator.report import load_sweep, recommend, summarize
 from orchestrator.report.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.page import PageContent, render_page
-from orchestrator.sweep.record import Takeover, TrialRecord, fold
+from orchestrator.sweep.core.record import Takeover, TrialRecord, fold
 from orchestrator.train.reporting import BestCheckpoint
 
 METRIC = "probe/linear/mean"

@@ -11,8 +11,8 @@ from sweep_records import sweep_config, sweep_events, write_journal
 from orchestrator.config import parse_config
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report.reproduce import compare_outcomes
-from orchestrator.sweep.follower import Follower
-from orchestrator.sweep.record import fold
+from orchestrator.sweep.core.record import fold
+from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import find_place
 from orchestrator.tracking.mlflow import MlflowTracker, open_client
 

@@ -15,7 +15,7 @@ from orchestrator.report.realised import (
     realised_figures,
 )
 from orchestrator.report.trials import Geometry, TrialSummary, group_geometries, trial_summaries
-from orchestrator.sweep.record import fold
+from orchestrator.sweep.core.record import fold
 
 CONFIG = sweep_config()
 

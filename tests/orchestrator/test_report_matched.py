@@ -8,7 +8,7 @@ from orchestrator.report.matched import compare
 from orchestrator.report.noise import pool_differences, pool_noise
 from orchestrator.report.summary import summarize
 from orchestrator.report.trials import TrialSummary, group_geometries, trial_summaries
-from orchestrator.sweep.record import fold
+from orchestrator.sweep.core.record import fold
 
 METRIC = "probe/linear/mean"
 

@@ -23,7 +23,7 @@ from orchestrator.report.plots import figures
 from orchestrator.report.subject import MASKS, METHODS, SETTINGS, subject_of
 from orchestrator.report.summary import Summary
 from orchestrator.report.trials import TrialSummary, group_geometries
-from orchestrator.sweep.follower import Follower
+from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import MemoryTracker
 
 CONFIG = load_config(Path(__file__).parents[2] / "sweeps" / "methods.yaml")

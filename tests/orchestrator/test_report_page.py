@@ -14,7 +14,7 @@ from orchestrator.report.plots import figures
 from orchestrator.report.summary import Summary, summarize
 from orchestrator.report.trials import point_text
 from orchestrator.report.words import verdict_lines
-from orchestrator.sweep.record import Attempt, Slot, SweepRecord, TrialRecord
+from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, TrialRecord
 from orchestrator.tracking import Links
 
 SCALES = ((0.05, 0.1), (0.15, 0.2), (0.25, 0.3))

@@ -10,7 +10,7 @@ from orchestrator.report.noise import bounded, bounded_difference, difference_er
 from orchestrator.report.trials import TrialSummary, group_geometries
 from orchestrator.report.verdict import judge
 from orchestrator.report.words import answers, cost_text, verdict_lines
-from orchestrator.sweep.noise import critical_range
+from orchestrator.sweep.core.noise import critical_range
 
 METRIC = "probe/linear/mean"
 

@@ -12,7 +12,7 @@ from orchestrator.report import load_sweep, recommend, summarize, trial_config
 from orchestrator.report.winner import model_files, recommended_checkpoint, setting_text
 from orchestrator.report.write import log_report
 from orchestrator.storage import open_store
-from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.core.record import SweepRecord, fold
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.best import BestKeeper
 from orchestrator.train.checkpoint import save_checkpoint

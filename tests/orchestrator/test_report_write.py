@@ -11,9 +11,9 @@ from orchestrator.data import prepare_data
 from orchestrator.errors import NotFoundError
 from orchestrator.report import load_sweep, log_preview, log_report, summarize, write_report
 from orchestrator.storage import open_store
-from orchestrator.sweep.journal import Journal
-from orchestrator.sweep.runner import SweepStart
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.journal.log import Journal
+from orchestrator.sweep.run.driver import SweepStart
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.tracking import MemoryTracker
 
 

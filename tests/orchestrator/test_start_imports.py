@@ -79,16 +79,16 @@ def test_a_refusal_loads_no_heavy_library(tmp_path: Path) -> None:
     assert [code for code, _ in failed.values()] == [2, 7]
 
 
-def test_the_board_loads_no_heavy_library() -> None:
-    assert _enter("orchestrator.sweep.board", heavy=HEAVY) == ({}, {})
+def test_the_coordinator_loads_no_heavy_library() -> None:
+    assert _enter("orchestrator.sweep.run.coordinator", heavy=HEAVY) == ({}, {})
 
 
 @pytest.mark.parametrize(
     ("entry", "heavy"),
     [
-        ("orchestrator.sweep.trial", (*TRAINING, *REPORTING, "boto3", "PIL")),
+        ("orchestrator.sweep.search.tune_trial", (*TRAINING, *REPORTING, "boto3", "PIL")),
         ("orchestrator.train.slot", (*REPORTING, "timm", "triton", "boto3")),
-        ("orchestrator.sweep.runner", (*REPORTING, "timm", "triton", "boto3")),
+        ("orchestrator.sweep.run.driver", (*REPORTING, "timm", "triton", "boto3")),
     ],
 )
 def test_a_process_of_a_sweep_loads_what_it_needs(entry: str, heavy: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage import check_store, exclusive, local, open_store
-from orchestrator.sweep.journal import Journal, read_events
+from orchestrator.sweep.journal.log import Journal, read_events
 
 
 def refuse(*_: object) -> None:

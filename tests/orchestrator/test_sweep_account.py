@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from orchestrator.config.models import BudgetConfig
-from orchestrator.sweep.account import account
-from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.record import SweepRecord, fold
 
 PLANNED = {"index": 0, "point": {}, "seed": 0, "name": "a", "total_images": 100}
 

@@ -2,8 +2,8 @@ import stat
 
 import pytest
 
+from orchestrator.cluster.token import ensure_private_token, find_token
 from orchestrator.errors import ClusterError
-from orchestrator.sweep.auth import ensure_private_token, find_token
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 

@@ -8,8 +8,7 @@ import pytest
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import BudgetConfig, RunConfig
 from orchestrator.storage import MemoryStore
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.budget import (
+from orchestrator.sweep.core.budget import (
     Standing,
     can_pay_images,
     can_pay_next_report,
@@ -19,9 +18,10 @@ from orchestrator.sweep.budget import (
     standing,
     uncapped,
 )
-from orchestrator.sweep.record import Attempt, Slot, SweepRecord, TrialRecord
-from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import TrialPlan, plan_sweep
+from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, TrialRecord
+from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.space.points import TrialPlan, plan_sweep
 from orchestrator.train.reporting import Row, TrialReport
 
 
@@ -193,14 +193,14 @@ def test_what_a_start_takes_is_no_price_of_images() -> None:
 
 def test_a_start_is_told_from_a_first_report_that_brings_images() -> None:
     def attempt(images: int) -> Attempt:
-        board = Board("memory", config, store=MemoryStore(), clock=lambda: now_s[0])
-        board.slot_opened("s", 1.0, 1.0)
-        board.submit("t", 0, {}, 0, "t")
-        started = board.next_trial("s").attempt_id
+        coordinator = Coordinator("memory", config, store=MemoryStore(), clock=lambda: now_s[0])
+        coordinator.slot_opened("s", 1.0, 1.0)
+        coordinator.submit("t", 0, {}, 0, "t")
+        started = coordinator.next_trial("s").attempt_id
         now_s[0] += 7.0
         row = Row(images=images, timestamp_ms=0, metrics={})
-        board.report(TrialReport(trial_id="t", images=images, rows=(row,)), started)
-        return board.record().trials["t"].attempts[started]
+        coordinator.report(TrialReport(trial_id="t", images=images, rows=(row,)), started)
+        return coordinator.record().trials["t"].attempts[started]
 
     config, now_s = default_config(), [0.0]
     assert attempt(0).start_s == 7.0

@@ -6,7 +6,8 @@ import pytest
 from tiny_sweeps import tiny_config
 
 from orchestrator.config import apply_overrides, default_config
-from orchestrator.sweep.calibrate import (
+from orchestrator.sweep.foresight.plan import describe_plan
+from orchestrator.sweep.foresight.quote import (
     Measured,
     Quote,
     Stopwatch,
@@ -15,8 +16,7 @@ from orchestrator.sweep.calibrate import (
     trial_seconds,
     uncertainty,
 )
-from orchestrator.sweep.planning import describe_plan
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.plan import plan_run
 from orchestrator.train.reporting import Row, TrialReport
 

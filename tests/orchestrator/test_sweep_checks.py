@@ -9,11 +9,11 @@ import pytest
 from command_line import run_command
 
 from orchestrator.cli.doctor import examine
+from orchestrator.cluster.local import find_ray_folder, ray_folder
+from orchestrator.cluster.token import find_token, private_token
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.errors import ClusterError, OrchestratorError
-from orchestrator.sweep.auth import find_token, private_token
-from orchestrator.sweep.checks import check_ray, check_start
-from orchestrator.sweep.local_ray import find_ray_folder, ray_folder
+from orchestrator.sweep.run.checks import check_ray, check_start
 
 LONG = "/tmp/a_scratch_folder_such_as_batch_systems_make_them/jobdir_0000000"
 UNWRITABLE = "/proc/nowhere"

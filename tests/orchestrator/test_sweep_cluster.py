@@ -2,9 +2,9 @@
 
 import pytest
 
+from orchestrator.cluster.connect import DRIVER_RESOURCE, Cluster, plan_room, trial_resources
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.errors import ClusterError
-from orchestrator.sweep.cluster import DRIVER_RESOURCE, Cluster, plan_room, trial_resources
 
 
 def cluster(cpus, gpus=None, *, driver=True):

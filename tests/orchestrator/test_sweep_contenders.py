@@ -11,11 +11,11 @@ from orchestrator.config import apply_overrides, default_config, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.storage import MemoryStore
-from orchestrator.sweep.contenders import fit_effects, next_seeds
-from orchestrator.sweep.planning import most_trials, num_trials
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import TrialPlan, plan_sweep
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.core.seeds import fit_effects, next_seeds
+from orchestrator.sweep.foresight.plan import most_trials, num_trials
+from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.space.points import TrialPlan, plan_sweep
 
 HEIGHTS = (40.0, 60.0, 59.5, 41.0, 42.0, 59.8)
 

@@ -12,8 +12,8 @@ from tiny_sweeps import tiny_config
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.data import LabelInfo, Survey, pack_dataset, survey_source
 from orchestrator.errors import ConfigError
-from orchestrator.sweep.defaults import default_notes
-from orchestrator.sweep.planning import describe_plan
+from orchestrator.sweep.foresight.defaults import default_notes
+from orchestrator.sweep.foresight.plan import describe_plan
 
 
 def notes_of(survey: Survey | None = None, **overrides: Any) -> str:

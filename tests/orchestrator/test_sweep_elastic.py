@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.sweep.elastic import choose_size, count_workers, wait_for_size
+from orchestrator.sweep.run.elastic import choose_size, count_workers, wait_for_size
 from orchestrator.train.launch import TrialResources
 
 

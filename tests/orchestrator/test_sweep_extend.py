@@ -12,13 +12,13 @@ from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.report import load_sweep
 from orchestrator.storage import open_store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.follower import Follower
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.resume import check_same_sweep, earlier_configs
-from orchestrator.sweep.space import plan_sweep
-from orchestrator.sweep.status import SweepStatus
-from orchestrator.sweep.warm import take_over
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.journal.resume import check_same_sweep, earlier_configs
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.search.warm_start import take_over
+from orchestrator.sweep.space.points import plan_sweep
+from orchestrator.sweep.watch.follower import Follower
+from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
@@ -35,22 +35,22 @@ def _config(folder: Path, images: int) -> RunConfig:
     )
 
 
-def _drive(config: RunConfig, folder: Path) -> Board:
+def _drive(config: RunConfig, folder: Path) -> Coordinator:
     """Begin a sweep, or go on with it, and run it to its end in this process."""
-    board = Board(str(folder / "s"), config, prepare_data(config).uri)
-    if board.record().sweep_id:
-        board.go_on({})
+    coordinator = Coordinator(str(folder / "s"), config, prepare_data(config).uri)
+    if coordinator.record().sweep_id:
+        coordinator.go_on({})
     else:
         facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
-        board.append("sweep_started", sweep_id="s", config=dump(config), **facts)
-    board.slot_opened("slot-0", 0.0, 1.0)
+        coordinator.append("sweep_started", sweep_id="s", config=dump(config), **facts)
+    coordinator.slot_opened("slot-0", 0.0, 1.0)
     for trial in plan_sweep(config).trials:
-        board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
-    while (assignment := board.next_trial("slot-0")).job is not None:
-        Run(assignment.job, InProcess(board, assignment.attempt_id), Rank()).train()
-        board.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
-    board.append("sweep_ended", state="finished")
-    return board
+        coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+    while (assignment := coordinator.next_trial("slot-0")).job is not None:
+        Run(assignment.job, InProcess(coordinator, assignment.attempt_id), Rank()).train()
+        coordinator.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
+    coordinator.append("sweep_ended", state="finished")
+    return coordinator
 
 
 def test_an_extended_sweep_is_told_under_its_newest_configuration(tmp_path: Path) -> None:
@@ -91,14 +91,14 @@ def _states(record: SweepRecord) -> list[tuple[str, int, int]]:
 def test_finished_trials_go_on_from_their_last_checkpoint_and_stopped_ones_stay(tmp_path: Path) -> None:
     short = _states(_drive(_config(tmp_path, 320), tmp_path).record())
     assert short[0] == ("finished", 320, 1)
-    board = _drive(_config(tmp_path, 640), tmp_path)
-    trial = board.record().in_order()[0]
+    coordinator = _drive(_config(tmp_path, 640), tmp_path)
+    trial = coordinator.record().in_order()[0]
     assert (trial.state, trial.images, trial.total_images, len(trial.attempts)) == ("finished", 640, 640, 2)
-    firsts = {next(iter(trial.attempts)) for trial in board.record().in_order()}
-    early = [event for event in board.events() if event["kind"] == "report" and event["images"] < 320]
+    firsts = {next(iter(trial.attempts)) for trial in coordinator.record().in_order()}
+    early = [event for event in coordinator.events() if event["kind"] == "report" and event["images"] < 320]
     assert {event["attempt_id"] for event in early} == firsts
-    assert board.record().lengths == [320, 640]
-    for before, after in zip(short[1:], _states(board.record())[1:], strict=True):
+    assert coordinator.record().lengths == [320, 640]
+    for before, after in zip(short[1:], _states(coordinator.record())[1:], strict=True):
         assert after == (before if before[0] == "stopped" else ("finished", 640, 2))
 
 
@@ -137,10 +137,10 @@ def test_a_checkpoint_of_another_length_is_refused_unless_the_trial_was_extended
 def test_the_tracker_has_the_run_open_again_and_closed_at_its_new_end(tmp_path: Path) -> None:
     _drive(_config(tmp_path, 320), tmp_path)
     config = _config(tmp_path, 640)
-    board, tracker = _drive(config, tmp_path), MemoryTracker()
+    coordinator, tracker = _drive(config, tmp_path), MemoryTracker()
     tracker.start_sweep("s", "s", {}, {})
-    Follower(config, tracker, Remembering()).follow(board.events())
-    trial = board.record().in_order()[0]
+    Follower(config, tracker, Remembering()).follow(coordinator.events())
+    trial = coordinator.record().in_order()[0]
     run = tracker.runs[trial.trial_id]
     assert run.tags["orchestrator.state"] == "finished"
     assert max(run.metrics["train/loss"]) == 640

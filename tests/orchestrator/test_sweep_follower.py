@@ -8,7 +8,7 @@ import pytest
 from sweep_records import sweep_config
 from tiny_sweeps import Remembering
 
-from orchestrator.sweep.follower import Follower
+from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import MemoryTracker, RunStatus
 
 POINT = {"masks.target_scale": [0.1, 0.2], "masks.target_aspect_ratio": [0.75, 1.5]}

@@ -7,9 +7,9 @@ import pytest
 from jepa_core.flops import ModelDims
 from jepa_core.objectives import build_objective
 from orchestrator.config import apply_overrides, default_config
-from orchestrator.sweep.geometries import audit_sweep
-from orchestrator.sweep.model_costs import model_dims
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.foresight.geometries import audit_sweep
+from orchestrator.sweep.foresight.model_costs import model_dims
+from orchestrator.sweep.space.points import plan_sweep
 
 SCALES = [[0.1, 0.2], [0.15, 0.2], [0.2, 0.25]]
 

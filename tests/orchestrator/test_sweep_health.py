@@ -1,4 +1,4 @@
-"""The rules that stop a run that no longer learns, as tables, and what the board makes of them."""
+"""The rules that stop a run that no longer learns, as tables, and what the coordinator makes of them."""
 
 import math
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator.config.models import HealthConfig, RunConfig, TrainConfig
 from orchestrator.errors import ConfigError
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.health import judge
-from orchestrator.sweep.resume import find_trial
+from orchestrator.sweep.core.health import judge
+from orchestrator.sweep.journal.resume import find_trial
+from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.reporting import Decision, Row, TrialReport
 
 SETTINGS = HealthConfig(patience_reports=2, grace_fraction=0.2)
@@ -73,18 +73,18 @@ def test_missing_metrics_judge_nothing() -> None:
     assert _judge({"train/loss": 0.1}, {"train/loss": 0.1}) is None
 
 
-def _report(board: Board, images: int, loss: float, attempt: str) -> Decision:
+def _report(coordinator: Coordinator, images: int, loss: float, attempt: str) -> Decision:
     row = Row(images=images, timestamp_ms=1, metrics={"train/loss": loss})
-    return board.report(TrialReport(trial_id="a", images=images, rows=(row,)), attempt)
+    return coordinator.report(TrialReport(trial_id="a", images=images, rows=(row,)), attempt)
 
 
 def test_a_stop_is_journaled_with_its_reason_and_can_be_undone(tmp_path: Path) -> None:
     config = RunConfig(train=TrainConfig(images=1000, batch_size=10))
-    board = Board(str(tmp_path), config)
-    board.submit("a", 0, {}, 0, "a")
-    attempt = board.next_trial("slot-0").attempt_id
-    assert _report(board, 100, math.nan, attempt).action == "stop"
-    again = Board(str(tmp_path), config)
+    coordinator = Coordinator(str(tmp_path), config)
+    coordinator.submit("a", 0, {}, 0, "a")
+    attempt = coordinator.next_trial("slot-0").attempt_id
+    assert _report(coordinator, 100, math.nan, attempt).action == "stop"
+    again = Coordinator(str(tmp_path), config)
     assert again.record().trials["a"].state == "stopped"
     assert "not finite" in again.record().trials["a"].reason
     again.revive("a")
@@ -96,16 +96,16 @@ def test_a_stop_is_journaled_with_its_reason_and_can_be_undone(tmp_path: Path) -
 @pytest.mark.parametrize(("method", "action"), [("ijepa", "stop"), ("vicreg", "continue")])
 def test_a_trial_is_judged_by_the_loss_of_its_own_method(tmp_path: Path, method: str, action: str) -> None:
     """The sweep's own method is I-JEPA, that of its points is another."""
-    board = Board(str(tmp_path), RunConfig(train=TrainConfig(images=1000, batch_size=10)))
-    board.submit("a", 0, {"objective.name": method}, 0, "a")
-    attempt = board.next_trial("slot-0").attempt_id
-    assert _report(board, 200, 25.0, attempt).action == "continue"
-    assert _report(board, 300, 24.0, attempt).action == action
+    coordinator = Coordinator(str(tmp_path), RunConfig(train=TrainConfig(images=1000, batch_size=10)))
+    coordinator.submit("a", 0, {"objective.name": method}, 0, "a")
+    attempt = coordinator.next_trial("slot-0").attempt_id
+    assert _report(coordinator, 200, 25.0, attempt).action == "continue"
+    assert _report(coordinator, 300, 24.0, attempt).action == action
 
 
 def test_a_trial_is_found_by_id_and_by_number(tmp_path: Path) -> None:
-    board = Board(str(tmp_path), RunConfig())
-    board.plan_trial("tabc", 7, {}, 0, "a")
-    assert find_trial(board.record(), "tabc") == find_trial(board.record(), "007") == "tabc"
+    coordinator = Coordinator(str(tmp_path), RunConfig())
+    coordinator.plan_trial("tabc", 7, {}, 0, "a")
+    assert find_trial(coordinator.record(), "tabc") == find_trial(coordinator.record(), "007") == "tabc"
     with pytest.raises(ConfigError, match="there are 007"):
-        find_trial(board.record(), "8")
+        find_trial(coordinator.record(), "8")

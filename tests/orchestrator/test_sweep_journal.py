@@ -2,7 +2,7 @@ from pathlib import Path
 
 from orchestrator.config.models import StorageConfig
 from orchestrator.storage import open_store
-from orchestrator.sweep.journal import Journal, read_events
+from orchestrator.sweep.journal.log import Journal, read_events
 
 
 def test_the_axes_of_a_point_keep_the_order_of_the_file(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.record import SweepRecord, fold
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.journal.log import read_events
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run
 from orchestrator.train.slot import Outcome
@@ -138,14 +138,14 @@ def _assert_tracked_once(driver: Driver, record: SweepRecord) -> None:
 def _undisturbed(config: RunConfig, folder: Path) -> SweepRecord:
     """The same sweep in this process, one trial after the other, without Ray."""
     torch.set_num_threads(1)
-    board = Board(str(folder / "undisturbed"), config, prepare_data(config).uri)
-    board.slot_opened("slot-0", 0.0, 1.0)
+    coordinator = Coordinator(str(folder / "undisturbed"), config, prepare_data(config).uri)
+    coordinator.slot_opened("slot-0", 0.0, 1.0)
     for trial in plan_sweep(config).trials:
-        board.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
-    while (assignment := board.next_trial("slot-0")).job is not None:
-        Run(assignment.job, InProcess(board, assignment.attempt_id), Rank()).train()
-        board.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
-    return board.record()
+        coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+    while (assignment := coordinator.next_trial("slot-0")).job is not None:
+        Run(assignment.job, InProcess(coordinator, assignment.attempt_id), Rank()).train()
+        coordinator.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
+    return coordinator.record()
 
 
 def _check(config: RunConfig, folder: Path, *, num_kills: int, rng: random.Random) -> SweepRecord:

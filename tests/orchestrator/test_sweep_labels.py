@@ -11,9 +11,9 @@ from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.data import LabelInfo
 from orchestrator.errors import DataError
-from orchestrator.sweep.labels import check_labels
-from orchestrator.sweep.planning import describe_plan
-from orchestrator.sweep.runner import SweepRequest, run_sweep
+from orchestrator.sweep.foresight.plan import describe_plan
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
+from orchestrator.sweep.run.labels import check_labels
 
 SPACE = {"masks.num_target_blocks": {"choices": [1, 2]}}
 

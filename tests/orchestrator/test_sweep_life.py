@@ -18,7 +18,7 @@ from orchestrator.cli import app_with_commands
 from orchestrator.config import apply_overrides, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.storage import open_store
-from orchestrator.sweep.lease import driver_text
+from orchestrator.sweep.journal.lease import driver_text
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.ray
 
 _ADD_ON_A_WORKER = """
 import ray
-from orchestrator.sweep.cluster import ray_cluster
+from orchestrator.cluster.connect import ray_cluster
 with ray_cluster(num_cpus=1) as cluster:
     print("cpus", cluster.resources["CPU"], "sum", ray.get(ray.remote(lambda: 5).options(num_cpus=1).remote()))
 """

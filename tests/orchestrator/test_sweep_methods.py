@@ -8,8 +8,8 @@ import pytest
 
 from jepa_core.objectives import build_objective
 from orchestrator.config import load_config
-from orchestrator.sweep.geometries import audit_sweep
-from orchestrator.sweep.space import listed_point, plan_sweep
+from orchestrator.sweep.foresight.geometries import audit_sweep
+from orchestrator.sweep.space.points import listed_point, plan_sweep
 
 FILE = Path(__file__).parents[2] / "sweeps" / "methods.yaml"
 

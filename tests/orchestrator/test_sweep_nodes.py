@@ -15,9 +15,9 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config import dump
 from orchestrator.storage import open_store
-from orchestrator.sweep.control import leave_request
-from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.record import fold
+from orchestrator.sweep.core.record import fold
+from orchestrator.sweep.journal.log import read_events
+from orchestrator.sweep.journal.requests import leave_request
 from orchestrator.train.checkpoint import list_checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -9,8 +9,8 @@ import pytest
 from mlflow_server import Server
 from tiny_sweeps import Remembering, tiny_config
 
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.runner import SweepRequest, SweepStart, run_sweep
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.run.driver import SweepRequest, SweepStart, run_sweep
 from orchestrator.tracking import Tracker, find_place, open_tracker
 from orchestrator.tracking.mlflow import open_client
 

@@ -10,8 +10,8 @@ from jepa_core.step import create_state
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.errors import DataError
 from orchestrator.storage import LocalStore
-from orchestrator.sweep.model_costs import checkpoint_bytes
-from orchestrator.sweep.planning import describe_plan, differences
+from orchestrator.sweep.foresight.model_costs import checkpoint_bytes
+from orchestrator.sweep.foresight.plan import describe_plan, differences
 from orchestrator.train.checkpoint import checkpoint_name, save_checkpoint
 
 TINY = {

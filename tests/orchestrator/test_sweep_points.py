@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config, dump, load_config, parse_config
 from orchestrator.report import summarize
-from orchestrator.sweep.geometries import audit_sweep
-from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.space import listed_point, plan_sweep
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.foresight.geometries import audit_sweep
+from orchestrator.sweep.space.points import listed_point, plan_sweep
 
 ABLATIONS = Path(__file__).resolve().parents[2] / "sweeps" / "ablations.yaml"
 SCALES = [

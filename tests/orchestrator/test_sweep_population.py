@@ -22,18 +22,18 @@ from orchestrator.report.compute import FlopsCounter
 from orchestrator.report.trials import trial_summaries
 from orchestrator.report.winner import setting_text
 from orchestrator.storage import open_store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.calibrate import Measured, trial_seconds
-from orchestrator.sweep.follower import Follower
-from orchestrator.sweep.generations import changed, decide_generation, explore
-from orchestrator.sweep.planning import _compared
-from orchestrator.sweep.population import schedule_of, schedule_text
-from orchestrator.sweep.record import SweepRecord, Takeover, TrialRecord
-from orchestrator.sweep.replay import replay
-from orchestrator.sweep.resume import check_same_sweep
-from orchestrator.sweep.scheduler import generation_ends, trial_rungs
-from orchestrator.sweep.space import make_trial, plan_sweep
-from orchestrator.sweep.status import SweepStatus
+from orchestrator.sweep.core.generations import changed, decide_generation, explore
+from orchestrator.sweep.core.lineage import schedule_of, schedule_text
+from orchestrator.sweep.core.record import SweepRecord, Takeover, TrialRecord
+from orchestrator.sweep.core.rungs import generation_ends, trial_rungs
+from orchestrator.sweep.foresight.plan import _compared
+from orchestrator.sweep.foresight.quote import Measured, trial_seconds
+from orchestrator.sweep.foresight.replay import replay
+from orchestrator.sweep.journal.resume import check_same_sweep
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.space.points import make_trial, plan_sweep
+from orchestrator.sweep.watch.follower import Follower
+from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.checkpoint import load_checkpoint
 from orchestrator.train.distributed import Rank
@@ -174,7 +174,7 @@ def test_settings_that_are_not_valid_together_leave_the_donors() -> None:
     assert explore(broken, donor, np.random.default_rng(1)) == donor
 
 
-# Through the board
+# Through the coordinator
 
 
 def _told(record: SweepRecord) -> Any:
@@ -259,7 +259,7 @@ def test_a_stopped_member_that_is_revived_goes_through_decided_generations_and_j
     lost = plan_sweep(_config()).trials[5].trial_id
     cluster = Cluster(_config(), report=report)
     cluster.drive()
-    Board("memory", _config(), store=cluster.store).revive(lost)
+    Coordinator("memory", _config(), store=cluster.store).revive(lost)
     revived.append(lost)
     record = cluster.drive()
     assert (record.trials[lost].state, record.trials[lost].images) == ("finished", 1000)
@@ -281,10 +281,10 @@ def test_the_schedule_follows_the_weights() -> None:
 def test_the_tracker_and_the_status_tell_whose_weights_a_member_has() -> None:
     cluster = Cluster(_config())
     cluster.drive()
-    board, tracker = Board("memory", cluster.config, store=cluster.store), MemoryTracker()
+    coordinator, tracker = Coordinator("memory", cluster.config, store=cluster.store), MemoryTracker()
     tracker.start_sweep("s", "s", {}, {})
-    Follower(cluster.config, tracker, Remembering()).follow(list(board.events()))
-    trial = next(trial for trial in board.record().in_order() if trial.takeovers)
+    Follower(cluster.config, tracker, Remembering()).follow(list(coordinator.events()))
+    trial = next(trial for trial in coordinator.record().in_order() if trial.takeovers)
     tag = tracker.runs[trial.trial_id].tags["orchestrator.schedule"]
     assert f", {trial.index:03d} from {trial.takeovers[-1].images:,} images (learning rate" in tag
     status = SweepStatus(cluster.store)
@@ -414,31 +414,31 @@ def _tiny(folder: Path, **overrides: Any) -> RunConfig:
     )
 
 
-def _drive(config: RunConfig, folder: Path, *, stop_after: int | None = None) -> Board:
+def _drive(config: RunConfig, folder: Path, *, stop_after: int | None = None) -> Coordinator:
     """Begin or go on with a sweep in this process; `stop_after` so many reports the driver is gone."""
-    board = Board(str(folder / "s"), config, prepare_data(config).uri)
-    if not board.record().sweep_id:
+    coordinator = Coordinator(str(folder / "s"), config, prepare_data(config).uri)
+    if not coordinator.record().sweep_id:
         facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
-        board.append("sweep_started", sweep_id="s", config=dump(config), **facts)
-    board.slot_opened("slot-0", 0.0, 1.0)
+        coordinator.append("sweep_started", sweep_id="s", config=dump(config), **facts)
+    coordinator.slot_opened("slot-0", 0.0, 1.0)
     plans = plan_sweep(config).trials
-    for act in (board.plan_trial, board.submit):
+    for act in (coordinator.plan_trial, coordinator.submit):
         for plan in plans:
             act(plan.trial_id, plan.index, plan.point, plan.seed, plan.name)
-    board.expect(0)
-    reporter = Dying(board, "", left=stop_after)
-    while (assignment := board.next_trial("slot-0")).job is not None:
+    coordinator.expect(0)
+    reporter = Dying(coordinator, "", left=stop_after)
+    while (assignment := coordinator.next_trial("slot-0")).job is not None:
         reporter.attempt_id = assignment.attempt_id
         Run(assignment.job, reporter, Rank()).train()
-        board.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
-    return board
+        coordinator.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
+    return coordinator
 
 
 class Dying(InProcess):
-    """Reports to a board in this process, and dies after some reports."""
+    """Reports to a coordinator in this process, and dies after some reports."""
 
-    def __init__(self, board: Board, attempt_id: str, *, left: int | None) -> None:
-        super().__init__(board, attempt_id)
+    def __init__(self, coordinator: Coordinator, attempt_id: str, *, left: int | None) -> None:
+        super().__init__(coordinator, attempt_id)
         self.left = left
 
     def report(self, report: TrialReport) -> Decision:

@@ -18,13 +18,13 @@ from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.storage import open_store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.promotion import verdicts
-from orchestrator.sweep.record import SweepRecord, TrialRecord
-from orchestrator.sweep.scheduler import promotes
-from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import TrialPlan, plan_sweep
-from orchestrator.sweep.status import SweepStatus
+from orchestrator.sweep.core.promotion import verdicts
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core.rungs import promotes
+from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.space.points import TrialPlan, plan_sweep
+from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.train.evaluation import MISSING
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.slot import Outcome
@@ -80,7 +80,7 @@ def test_on_one_slot_every_trial_comes_to_a_rung_before_the_best_go_on() -> None
         RATES[8]: 900,
     }
     assert [trial.state for trial in record.in_order()] == ["stopped"] * 8 + ["finished"]
-    events = Board("memory", cluster.config, store=cluster.store).events()
+    events = Coordinator("memory", cluster.config, store=cluster.store).events()
     kinds = [event["kind"] for event in events if event["kind"] in ("attempt_started", "rung_decided")]
     assert kinds[:10] == ["attempt_started"] * 9 + ["rung_decided"]
     assert record.trials[next(iter(record.trials))].reason == ("1.10 at 100 images, is below the best 3 of 9")
@@ -142,8 +142,8 @@ def test_a_driver_that_dies_at_any_event_changes_no_decision() -> None:
 
 def test_a_trial_that_waits_is_not_run_when_the_sweep_goes_on_before_its_rung_is_decided() -> None:
     cluster = _cluster(_rising).killed_at(35)
-    board = Board("memory", cluster.config, store=cluster.store)
-    waiting = [trial.trial_id for trial in board.record().in_order() if trial.shown_state == "waiting"]
+    coordinator = Coordinator("memory", cluster.config, store=cluster.store)
+    waiting = [trial.trial_id for trial in coordinator.record().in_order() if trial.shown_state == "waiting"]
     assert len(waiting) >= 2
     record = cluster.drive()
     dropped = [record.trials[name] for name in waiting if record.trials[name].images == 100]
@@ -185,18 +185,18 @@ def test_one_whose_evaluation_is_missing_goes_on_and_the_others_are_decided() ->
 def test_a_stop_that_is_undone_runs_to_the_end() -> None:
     cluster = _cluster(_rising)
     worst = cluster.drive().in_order()[0].trial_id
-    Board("memory", cluster.config, store=cluster.store).revive(worst)
+    Coordinator("memory", cluster.config, store=cluster.store).revive(worst)
     record = cluster.drive()
     assert (record.trials[worst].state, record.trials[worst].images) == ("finished", 900)
 
 
 def test_one_that_was_cancelled_while_it_waited_runs_to_the_end_when_it_is_revived() -> None:
     cluster = _cluster(_rising).killed_at(35)
-    board = Board("memory", cluster.config, store=cluster.store)
-    worst = board.record().in_order()[0]
+    coordinator = Coordinator("memory", cluster.config, store=cluster.store)
+    worst = coordinator.record().in_order()[0]
     assert worst.shown_state == "waiting"
-    board.cancel_rest()
-    board.revive(worst.trial_id)
+    coordinator.cancel_rest()
+    coordinator.revive(worst.trial_id)
     revived = cluster.drive().trials[worst.trial_id]
     assert (revived.state, revived.images) == ("finished", 900)
 

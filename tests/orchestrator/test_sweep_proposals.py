@@ -13,13 +13,13 @@ from orchestrator.errors import ConfigError
 from orchestrator.report.pareto import pareto_lines
 from orchestrator.report.summary import summarize
 from orchestrator.report.winner import recommend
-from orchestrator.sweep.places import place_of
-from orchestrator.sweep.proposals import Proposals
-from orchestrator.sweep.record import SweepRecord, fold
-from orchestrator.sweep.search import known_trials
-from orchestrator.sweep.space import make_trial, plan_sweep, point_from_units
-from orchestrator.sweep.trial import HOURS, METRIC
-from orchestrator.sweep.warm import heard_from_journal, take_over, warm_start
+from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.search.optuna import Proposals
+from orchestrator.sweep.search.rounds import known_trials
+from orchestrator.sweep.search.tune_trial import HOURS, METRIC
+from orchestrator.sweep.search.warm_start import heard_from_journal, take_over, warm_start
+from orchestrator.sweep.space.places import place_of
+from orchestrator.sweep.space.points import make_trial, plan_sweep, point_from_units
 
 SPACE = {
     "objective.name": {"choices": ["ijepa", "mae"]},

@@ -13,14 +13,14 @@ import torch
 from command_line import run_command
 from tiny_sweeps import Remembering, tiny_config
 
+from orchestrator.cluster.processes import descendants
 from orchestrator.config import apply_overrides
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
-from orchestrator.sweep.control import leave_request
-from orchestrator.sweep.processes import descendants
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.runner import SweepRequest, run_sweep
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.journal.requests import leave_request
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob

@@ -15,16 +15,16 @@ from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.control import leave_request, take_request
-from orchestrator.sweep.journal import Journal
-from orchestrator.sweep.lease import driver_lease, driver_text
-from orchestrator.sweep.record import SweepRecord, TrialRecord, TrialState
-from orchestrator.sweep.resume import check_same_sweep, check_something_left, find_stopped, read_sweep
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord, TrialState
+from orchestrator.sweep.journal.lease import driver_lease, driver_text
+from orchestrator.sweep.journal.log import Journal
+from orchestrator.sweep.journal.requests import leave_request, take_request
+from orchestrator.sweep.journal.resume import check_same_sweep, check_something_left, find_stopped, read_sweep
 
 HOLD = """
 import sys, time
 from orchestrator.storage import open_store
-from orchestrator.sweep.lease import driver_lease
+from orchestrator.sweep.journal.lease import driver_lease
 with driver_lease(open_store(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

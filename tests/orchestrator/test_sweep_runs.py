@@ -22,11 +22,11 @@ from orchestrator.config.models import StorageConfig
 from orchestrator.errors import ConfigError
 from orchestrator.report import load_sweep
 from orchestrator.storage import open_store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.control import take_request
-from orchestrator.sweep.lease import driver_lease
-from orchestrator.sweep.resume import check_same_sweep, check_something_left
-from orchestrator.sweep.runs import Runs
+from orchestrator.sweep.journal.folders import Runs
+from orchestrator.sweep.journal.lease import driver_lease
+from orchestrator.sweep.journal.requests import take_request
+from orchestrator.sweep.journal.resume import check_same_sweep, check_something_left
+from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.text import command_text, setting_words
 from orchestrator.tracking import find_place, find_tracker
 from orchestrator.tracking.mlflow import MlflowTracker, open_client
@@ -49,8 +49,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_sweep_goes_on_where_it_was_found(copied: str) -> None:
     before = contents(Path("runs"))
     config = recorded_config(copied, ("train.images=80000",), Runs(uri="my copy"))
-    board = Board(Runs.of(config.storage).sweep_uri(copied), config, "", store=None)
-    board.go_on({}, str(Path.cwd()))
+    coordinator = Coordinator(Runs.of(config.storage).sweep_uri(copied), config, "", store=None)
+    coordinator.go_on({}, str(Path.cwd()))
     assert load_sweep("my copy", copied)[1].lengths == [40000, 80000]
     assert contents(Path("runs")) == before
 

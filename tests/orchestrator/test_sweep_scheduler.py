@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.models import AshaConfig
-from orchestrator.sweep.scheduler import bracket_of, decide_at_rung, rungs_images
+from orchestrator.sweep.core.rungs import bracket_of, decide_at_rung, rungs_images
 
 ASHA = AshaConfig(first_rung_images=1000, reduction_factor=3)
 

@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.proposals import Proposals
-from orchestrator.sweep.space import plan_sweep
-from orchestrator.sweep.trial import METRIC
+from orchestrator.sweep.search.optuna import Proposals
+from orchestrator.sweep.search.tune_trial import METRIC
+from orchestrator.sweep.space.points import plan_sweep
 
 
 def _config(search: str, num_trials: int) -> RunConfig:

@@ -13,14 +13,14 @@ from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.storage import open_store
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.control import take_request
-from orchestrator.sweep.lease import driver_lease
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.replay import replay
-from orchestrator.sweep.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.space import TrialPlan, plan_sweep
-from orchestrator.sweep.status import SweepStatus, list_sweeps
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.foresight.replay import replay
+from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
+from orchestrator.sweep.journal.lease import driver_lease
+from orchestrator.sweep.journal.requests import take_request
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.space.points import TrialPlan, plan_sweep
+from orchestrator.sweep.watch.status import SweepStatus, list_sweeps
 
 
 class Heights:
@@ -125,7 +125,7 @@ def test_a_sweep_whose_budget_is_spent_is_exhausted_until_it_goes_on(tmp_path: P
     told = json.loads(_call("status", "poor", "--runs", str(tmp_path), "--json"))
     assert told["state"] == "exhausted"
     assert "exhausted" in _call("ls", "--runs", str(tmp_path))
-    Board("memory", config, store=store).go_on({})
+    Coordinator("memory", config, store=store).go_on({})
     with driver_lease(store):
         told = json.loads(_call("status", "poor", "--runs", str(tmp_path), "--json"))
     assert told["state"] == "running"

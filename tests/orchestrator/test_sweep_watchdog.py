@@ -14,23 +14,23 @@ import psutil
 import pytest
 from open_files import no_open_files_left
 
+from orchestrator.cluster.watchdog import Silence, Watched, answers, watch
 from orchestrator.errors import ClusterError
-from orchestrator.sweep.watchdog import Silence, Watched, answers, watch
 
 DRIVER = """
 import ray, sys, time
 from orchestrator.cli.lost import end_at_once
-from orchestrator.sweep.cluster import ray_cluster
+from orchestrator.cluster.connect import ray_cluster
 
 @ray.remote(num_cpus=0)
-class Board:
+class Coordinator:
     def events(self):
         return 1
 
 with ray_cluster(num_cpus=1, on_lost=end_at_once):
-    board = Board.remote()
+    coordinator = Coordinator.remote()
     while True:
-        ray.get(board.events.remote())
+        ray.get(coordinator.events.remote())
         print("ready", flush=True)
         time.sleep(0.2)
 """

@@ -10,9 +10,9 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config.models import BudgetConfig
 from orchestrator.data import prepare_data
-from orchestrator.sweep.account import account
-from orchestrator.sweep.follower import cost_row
-from orchestrator.sweep.record import SweepRecord, fold
+from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.watch.follower import cost_row
 from orchestrator.tracking import MetricRow
 from orchestrator.train.distributed import Rank
 from orchestrator.train.energy import ENERGY, EnergyMeter, energy_meter, summed_j

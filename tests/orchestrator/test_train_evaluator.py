@@ -10,8 +10,8 @@ from ray.exceptions import RayError
 from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.config import default_config
-from orchestrator.sweep.record import SweepRecord
-from orchestrator.sweep.runner import SweepRequest, run_sweep
+from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.train.beside import Evaluations, NoPlaceError, Snapshot
 from orchestrator.train.evaluation import MISSING, Evaluation
 from orchestrator.train.evaluator import RayEvaluator

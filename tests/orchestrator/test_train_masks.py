@@ -9,8 +9,8 @@ import pytest
 from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data
-from orchestrator.sweep.geometries import audit_sweep
-from orchestrator.sweep.space import plan_sweep
+from orchestrator.sweep.foresight.geometries import audit_sweep
+from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop import Run, TrialJob
 from orchestrator.train.reporting import ListReporter

@@ -20,21 +20,26 @@ from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.report import recommend, summarize
 from orchestrator.report import summary as summary_module
 from orchestrator.storage import MemoryStore, ObjectInfo
-from orchestrator.sweep import board as board_module
-from orchestrator.sweep import journal as journal_module
-from orchestrator.sweep import status as status_module
-from orchestrator.sweep.board import Board
-from orchestrator.sweep.contenders import next_seeds, unfinished_round
-from orchestrator.sweep.follower import Follower
-from orchestrator.sweep.journal import read_events
-from orchestrator.sweep.proposals import Proposals
-from orchestrator.sweep.record import SweepRecord, TrialRecord, fold
-from orchestrator.sweep.resume import check_same_sweep, check_something_left, earlier_configs, find_stopped
-from orchestrator.sweep.search import Search, known_trials
-from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial, plan_sweep
-from orchestrator.sweep.status import SweepStatus
-from orchestrator.sweep.trial import HOURS, METRIC, _plan
-from orchestrator.sweep.warm import take_over
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord, fold
+from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
+from orchestrator.sweep.journal import log as journal_module
+from orchestrator.sweep.journal.log import read_events
+from orchestrator.sweep.journal.resume import (
+    check_same_sweep,
+    check_something_left,
+    earlier_configs,
+    find_stopped,
+)
+from orchestrator.sweep.run import coordinator as coordinator_module
+from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.sweep.search.optuna import Proposals
+from orchestrator.sweep.search.rounds import Search, known_trials
+from orchestrator.sweep.search.tune_trial import HOURS, METRIC, _plan
+from orchestrator.sweep.search.warm_start import take_over
+from orchestrator.sweep.space.points import SweepPlan, TrialPlan, make_trial, plan_sweep
+from orchestrator.sweep.watch import status as status_module
+from orchestrator.sweep.watch.follower import Follower
+from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import Dataset, MemoryTracker, MetricRow, RunStatus
 from orchestrator.train.loop import TrialJob
 from orchestrator.train.plan import plan_run
@@ -109,9 +114,9 @@ class Sweeps:
         self.stores: dict[str, FaultyStore] = {}
         self.name = ""
         self._now_s = 0.0
-        self._boards: dict[str, Board] = {}
+        self._coordinators: dict[str, Coordinator] = {}
         """By the name of the driver's: an earlier driver may still be there."""
-        self._board: Board
+        self._coordinator: Coordinator
         self._config: RunConfig
         self._searcher: Proposals
         self._num_read: dict[str, int] = {}
@@ -140,7 +145,7 @@ class Sweeps:
         self.name, self._config = sweep, self.configs[config]
         store = self.stores.setdefault(sweep, FaultyStore())
         with patch.object(journal_module.secrets, "token_hex", lambda size: driver):
-            self._board = Board(
+            self._coordinator = Coordinator(
                 "memory",
                 self._config,
                 "shards",
@@ -148,8 +153,8 @@ class Sweeps:
                 store=store,
                 clock=lambda: self._now_s,
             )
-        self._boards[driver] = self._board
-        return {"goes on": self._board.record().sweep_id}
+        self._coordinators[driver] = self._coordinator
+        return {"goes on": self._coordinator.record().sweep_id}
 
     def load(self, sweep: str, events: Sequence[Json]) -> None:
         """Put a journal there that was written before."""
@@ -160,7 +165,7 @@ class Sweeps:
 
     def switch(self, driver: str) -> None:
         """Speak to another driver that is still there."""
-        self._board = self._boards[driver]
+        self._coordinator = self._coordinators[driver]
 
     def plan(self, config: str, *, resumed: bool = False) -> Json:
         earlier = earlier_configs(self._journalled()) if resumed else ()
@@ -168,7 +173,7 @@ class Sweeps:
         return {"trials": [_plan_json(trial) for trial in plan.trials], "notes": list(plan.notes)}
 
     def begin(self, notes: Sequence[str] = (), origin: str = "") -> None:
-        self._board.append(
+        self._coordinator.append(
             "sweep_started",
             sweep_id=self.name,
             name=self._config.name,
@@ -181,7 +186,7 @@ class Sweeps:
         )
 
     def go_on(self) -> None:
-        self._board.go_on({"python": "3.12"}, "/there")
+        self._coordinator.go_on({"python": "3.12"}, "/there")
 
     def check_resume(self, config: str, revive: Sequence[str] = ()) -> Json:
         record = self._journalled()
@@ -192,35 +197,35 @@ class Sweeps:
 
     def warm_start(self, source: str) -> Json:
         found = take_over(self._config, fold(read_events(self.stores[source]))).to_json()
-        self._board.append("warm_started", **found)
+        self._coordinator.append("warm_started", **found)
         return found
 
     def journal(self, kind: str, **fields: Any) -> None:
-        self._board.append(kind, **fields)
+        self._coordinator.append(kind, **fields)
 
     def plan_trial(self, **trial: Any) -> None:
-        self._board.plan_trial(**trial)
+        self._coordinator.plan_trial(**trial)
 
     def submit(self, **trial: Any) -> None:
-        self._board.submit(**trial)
+        self._coordinator.submit(**trial)
 
     def next_seeds(self) -> Json:
         """What the driver does about seeds once every trial has ended; what it decides is journalled."""
-        record = self._board.record()
+        record = self._coordinator.record()
         asked = unfinished_round(record)
         reason = "unfinished"
         if not asked:
             decision = next_seeds(self._config, record)
             asked, reason = list(decision.trials), decision.reason
             if asked:
-                self._board.append("seeds_added", **decision.to_json())
+                self._coordinator.append("seeds_added", **decision.to_json())
             elif reason not in record.notes:
-                self._board.append("seeds_settled", reason=reason)
+                self._coordinator.append("seeds_settled", reason=reason)
         return {"trials": [{"point": point, "seed": seed} for point, seed in asked], "reason": reason}
 
     def make_trials(self, trials: Sequence[Json]) -> list[Json]:
         """The trials of points and seeds that were decided on."""
-        first = len(self._board.record().trials)
+        first = len(self._coordinator.record().trials)
         return [
             _plan_json(make_trial(self._config, each["point"], each["seed"], first + place))
             for place, each in enumerate(trials)
@@ -231,15 +236,15 @@ class Sweeps:
         search = Search(
             config=self._config,
             plan=SweepPlan(trials=()),
-            board=None,
+            coordinator=None,
             concurrency=1,
             driver_share={},
             scratch_dir="",
         )
-        return [_plan_json(trial) for trial in search._repeats(self._board.record())]
+        return [_plan_json(trial) for trial in search._repeats(self._coordinator.record())]
 
     def start_search(self) -> Json:
-        known = known_trials(self._config, self._board.record())
+        known = known_trials(self._config, self._coordinator.record())
         self._searcher = Proposals(self._config, known)
         return {
             "heard": [asdict(each) for each in known.heard],
@@ -261,16 +266,16 @@ class Sweeps:
     def next_trial(self, slot_id: str, attempt_id: str) -> Json:
         """What a slot does next, under this id if it is a trial."""
         uuid4 = lambda: SimpleNamespace(hex=attempt_id)  # noqa: E731
-        with patch.object(board_module.uuid, "uuid4", uuid4):
-            assignment = self._board.next_trial(slot_id)
+        with patch.object(coordinator_module.uuid, "uuid4", uuid4):
+            assignment = self._coordinator.next_trial(slot_id)
         job = None if assignment.job is None else self._job_json(assignment.job)
         return {"kind": assignment.kind, **({"job": job} if job else {})}
 
     def attempt_ended(self, trial_id: str, attempt_id: str, **outcome: Any) -> None:
-        self._board.attempt_ended(trial_id, attempt_id, Outcome(**outcome))
+        self._coordinator.attempt_ended(trial_id, attempt_id, Outcome(**outcome))
 
     def report(self, attempt_id: str, **report: Any) -> Json:
-        return asdict(self._board.report(TrialReport.from_json(report), attempt_id))
+        return asdict(self._coordinator.report(TrialReport.from_json(report), attempt_id))
 
     def store(self, **faults: str) -> None:
         """What the store does wrong at the next event of a kind: `loses` its answer, or `refuses` it."""
@@ -306,10 +311,10 @@ class Sweeps:
 
 
 def _plain(method: str) -> Callable[..., Any]:
-    """A message that is a call of the board."""
+    """A message that is a call of the coordinator."""
 
     def call(sweeps: Sweeps, **fields: Any) -> Any:
-        return getattr(sweeps._board, method)(**fields)
+        return getattr(sweeps._coordinator, method)(**fields)
 
     return call
 

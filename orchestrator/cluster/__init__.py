@@ -1,0 +1,5 @@
+"""Ray as a sweep needs it: joined or started on this machine, on loopback, with a token, and watched.
+
+`connect` is what others use: a `with` block that has a cluster. `local`, `loopback` and `token` make a Ray of this
+machine alone; `watchdog` and `processes` end what is left when it dies.
+"""

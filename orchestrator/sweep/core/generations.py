@@ -1,0 +1,187 @@
+"""Population based training: who goes on from whose weights, and under which settings. Pure, read off the record.
+
+A generation ends when every living member has reached its images. The lowest then take over the checkpoint of a random
+one of as many highest (exploit), with settings of its own that lie near the donor's (explore); all others go on as they
+were. Draws are a function of (search seed, generation, member) and ranks of recorded values, so a generation that is
+decided again comes out the same. Called by the coordinator, which journals what comes out before anybody goes on.
+
+Source: Jaderberg et al., "Population Based Training of Neural Networks" (arXiv 1711.09846), section 3, with truncation
+selection.
+Deviates: generations are synchronous, so that a decision does not depend on how fast a member was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.config import axis_value
+from orchestrator.config.models import (
+    Axis,
+    Centered,
+    CenteredRatio,
+    Choice,
+    IntUniform,
+    LogUniform,
+    RunConfig,
+    Uniform,
+)
+from orchestrator.config.space import SIGNIFICANT_DIGITS
+from orchestrator.errors import ConfigError
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core.rungs import generation_ends
+from orchestrator.sweep.space.points import make_trial, point_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What is decided at the end of a generation, which counts from 1: `takeovers` as `TrialRecord` keeps them."""
+
+    number: int
+    images: int
+    ranking: tuple[tuple[str, float], ...]
+    takeovers: tuple[dict[str, Any], ...]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As the fields of a journal's event."""
+        return {
+            "generation": self.number,
+            "images": self.images,
+            "ranking": [list(pair) for pair in self.ranking],
+            "takeovers": list(self.takeovers),
+            "reason": self.reason,
+        }
+
+
+def waits(config: RunConfig, record: SweepRecord, trial: TrialRecord) -> bool:
+    """Whether a member has reached the end of a generation that is not decided yet."""
+    return not trial.done and _current_end(config, record) in trial.rungs
+
+
+def is_decided(record: SweepRecord, images: int) -> bool:
+    """Whether the generation that ends at these images is decided."""
+    return any(each["images"] == images for each in record.generations)
+
+
+def next_generation(config: RunConfig, record: SweepRecord) -> Generation | None:
+    """The decision that is due; None while some living member is still on its way, and when there is none."""
+    end = _current_end(config, record)
+    living = [trial for trial in record.in_order() if not trial.done]
+    if end is None or not living or any(end not in trial.rungs for trial in living):
+        return None
+    return decide_generation(config, living, number=len(record.generations) + 1, images=end)
+
+
+def decide_generation(
+    config: RunConfig, living: Sequence[TrialRecord], *, number: int, images: int
+) -> Generation:
+    """Rank the living members at the end of a generation and pair the lowest with the highest.
+
+    Of equal values the member that was planned first ranks higher. One whose value is missing neither takes over nor is
+    taken from, and nobody takes over from one that is no better.
+    """
+    assert config.sweep.pbt is not None
+    values = {trial.trial_id: trial.rungs[images] for trial in living}
+    ranked = sorted(
+        (trial for trial in living if math.isfinite(values[trial.trial_id])),
+        key=lambda trial: (-values[trial.trial_id], trial.index),
+    )
+    count = min(max(1, int(config.sweep.pbt.replaced_fraction * len(ranked))), len(ranked) // 2)
+    takeovers = []
+    for member in ranked[len(ranked) - count :]:
+        generator = np.random.default_rng([config.sweep.search_seed, number, member.index])
+        donor = ranked[int(generator.integers(count))]
+        if values[donor.trial_id] > values[member.trial_id]:
+            settings = explore(config, donor.settings, generator)
+            takeovers.append({"trial_id": member.trial_id, "parent": donor.trial_id, "settings": settings})
+    return Generation(
+        number=number,
+        images=images,
+        ranking=tuple((trial.trial_id, values[trial.trial_id]) for trial in ranked),
+        takeovers=tuple(takeovers),
+        reason=_reason(config, living, takeovers, number=number, images=images),
+    )
+
+
+def explore(config: RunConfig, settings: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+    """Settings near a donor's; the donor's own where those would not be valid together."""
+    pbt = config.sweep.pbt
+    assert pbt is not None
+    found: dict[str, Any] = {}
+    for key, axis in config.sweep.space.items():
+        is_new, fractions = generator.random() < pbt.resample_probability, generator.random(2).tolist()
+        factor = pbt.factors[int(generator.integers(len(pbt.factors)))]
+        found[key] = (
+            axis_value(axis, *fractions) if is_new else changed(axis, settings[key], factor, fractions[0])
+        )
+    try:
+        return make_trial(config, found, 0, 0).point
+    except ConfigError:
+        return dict(settings)
+
+
+def changed(axis: Axis, value: Any, factor: float, fraction: float) -> Any:
+    """A value times a factor within its axis' bounds; of a pair its centre, at the same width or spread.
+
+    One of `choices` moves to a neighbour, the one before where `fraction`, from 0 to 1, is below a half.
+    """
+    if isinstance(axis, Choice):
+        return _neighbour(axis, value, -1 if fraction < 0.5 else 1)
+    if isinstance(axis, Centered):
+        half = (value[1] - value[0]) / 2
+        center = _clamped((value[0] + half) * factor, axis.center)
+        return _rounded(center - half), _rounded(center + half)
+    if isinstance(axis, CenteredRatio):
+        spread = math.sqrt(value[1] / value[0])
+        center = _clamped(math.sqrt(value[0] * value[1]) * factor, axis.center_ratio)
+        return _rounded(center / spread), _rounded(center * spread)
+    if isinstance(axis, IntUniform):
+        step = math.copysign(max(1, abs(round(value * factor) - value)), factor - 1)
+        return int(_clamped(value + step, axis.int_uniform))
+    assert isinstance(axis, (Uniform, LogUniform))
+    return _clamped(_rounded(value * factor), axis.uniform if isinstance(axis, Uniform) else axis.log_uniform)
+
+
+def _neighbour(axis: Choice, value: Any, step: int) -> Any:
+    """The choice beside a value; the one on the other side at an end of the list."""
+    place = [json.dumps(choice) for choice in axis.choices].index(json.dumps(value))
+    if not 0 <= place + step < len(axis.choices):
+        step = -step
+    return axis.choices[min(max(place + step, 0), len(axis.choices) - 1)]
+
+
+def _clamped(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _current_end(config: RunConfig, record: SweepRecord) -> int | None:
+    """Where the generation that is not decided yet ends; None when the rest is training to the end."""
+    ends = generation_ends(config.sweep.pbt, config.train.images)
+    return next((end for end in ends if not is_decided(record, end)), None)
+
+
+def _reason(
+    config: RunConfig,
+    living: Sequence[TrialRecord],
+    takeovers: Sequence[Mapping[str, Any]],
+    *,
+    number: int,
+    images: int,
+) -> str:
+    indices = {trial.trial_id: trial.index for trial in living}
+    parts = [
+        f"{indices[each['trial_id']]:03d} goes on from {indices[each['parent']]:03d} "
+        f"({point_name(config, each['settings'])})"
+        for each in takeovers
+    ]
+    return f"generation {number} at {images:,} images: {'; '.join(parts) or 'every member goes on as it was'}"

@@ -1,0 +1,178 @@
+"""The driver's ear: carries the journal's events to the tracker and to whoever watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from orchestrator.config import flatten
+from orchestrator.config.models import RunConfig
+from orchestrator.sweep.core.lineage import schedule_of, schedule_text
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.space.points import TrialPlan, listed_point, make_trial
+from orchestrator.tracking import DEVICE_HOURS, Dataset, MetricRow, RunStatus, Tracker
+
+POINT_PARAM = "sweep.point"
+"""The MLflow parameter that holds a listed point's name."""
+_STATUS: dict[str, RunStatus] = {
+    "finished": RunStatus.FINISHED,
+    "stopped": RunStatus.KILLED,
+    "failed": RunStatus.FAILED,
+}
+
+
+class Observer(Protocol):
+    """Watches a sweep; called in the driver, one event at a time."""
+
+    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+        """An event was journaled; `record` already holds it."""
+        ...
+
+    def on_message(self, text: str) -> None:
+        """Something happens that no event tells: data being packed, Ray starting, a stop asked for."""
+        ...
+
+
+@runtime_checkable
+class OutageObserver(Observer, Protocol):
+    """One that also shows, as long as it lasts, that calls wait for MLflow."""
+
+    def on_waiting(self, text: str) -> None:
+        """Calls wait, and why; empty once they are delivered."""
+        ...
+
+
+class Follower:
+    """Folds events into a record of its own and passes them on."""
+
+    def __init__(self, config: RunConfig, tracker: Tracker, observer: Observer) -> None:
+        self.config, self.tracker, self.observer = config, tracker, observer
+        self.record = SweepRecord()
+        self.num_seen = 0
+        self._waiting = ""
+        self._left: set[str] = set()
+        """Trials whose runs were closed with a sweep that was left before they ended."""
+
+    def follow(self, events: list[Mapping[str, Any]]) -> None:
+        """Take the next events, in order."""
+        for event in events:
+            self.record.apply(event)
+            self.num_seen += 1
+            handler = getattr(self, f"_on_{event['kind']}", None)
+            if handler is not None:
+                handler(event)
+            self.observer.on_event(event, self.record)
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        links = self.tracker.links()
+        calls = "1 call waits" if links.pending == 1 else f"{links.pending} calls wait"
+        text = f"{calls} for MLflow: {links.problem}" if links.problem and links.pending else ""
+        if text != self._waiting and isinstance(self.observer, OutageObserver):
+            self.observer.on_waiting(text)
+        self._waiting = text
+
+    def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
+        self.tracker.log_dataset(None, self._dataset())
+
+    def _dataset(self) -> Dataset:
+        data = self.record.data
+        profile = {key: value for key, value in data.items() if key not in ("uri", "digest")}
+        return Dataset(
+            name=self.config.data.source, uri=data["uri"], digest=data.get("digest", ""), profile=profile
+        )
+
+    def _on_attempt_started(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        if len(trial.attempts) == 1:  # the first; MLflow's start of a run cannot be moved afterwards
+            self._open(trial, event["time_ms"])
+        elif trial.trial_id in self._left:
+            self._restart(trial, event["time_ms"])
+
+    def _open(self, trial: TrialRecord, time_ms: int) -> None:
+        """Make a trial's run, which starts at `time_ms`: when it got its workers, not when it was planned."""
+        plan = make_trial(self.config, trial.point, trial.seed, trial.index)
+        self._start(trial, plan, time_ms)
+        self.tracker.log_dataset(trial.trial_id, self._dataset())
+        settings = json.dumps(flatten(plan.config), indent=2).encode()
+        self.tracker.log_artifact(trial.trial_id, "config.json", settings)
+
+    def _on_trial_extended(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        if trial.attempts and trial.state == "pending":
+            self._restart(trial, event["time_ms"])
+            self.tracker.set_tags(
+                trial.trial_id, {"orchestrator.state": "extended", "orchestrator.reason": ""}
+            )
+
+    def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        self._restart(trial, event["time_ms"])
+        self.tracker.set_tags(trial.trial_id, {"orchestrator.state": "revived", "orchestrator.reason": ""})
+
+    def _restart(self, trial: TrialRecord, time_ms: int) -> None:
+        self._left.discard(trial.trial_id)
+        self._start(trial, make_trial(self.config, trial.point, trial.seed, trial.index), time_ms)
+
+    def _start(self, trial: TrialRecord, plan: TrialPlan, time_ms: int) -> None:
+        self.tracker.start_trial(
+            trial.trial_id,
+            name=f"{trial.index:03d} {trial.name}",
+            # What was varied and nothing else: MLflow's contour plot starts with the first two numeric parameters.
+            params={**self._varied(trial, plan), "train.seed": trial.seed},
+            tags={
+                "orchestrator.point": ", ".join(f"{key}={value}" for key, value in trial.point.items()),
+                "orchestrator.seed": str(trial.seed),
+            },
+            time_ms=time_ms,
+        )
+
+    def _varied(self, trial: TrialRecord, plan: TrialPlan) -> Mapping[str, Any]:
+        """What tells a trial from the others: its point, a listed one's name first; else the whole configuration."""
+        listed = listed_point(self.config, trial.point)
+        if listed is not None:
+            return {POINT_PARAM: listed.name, **trial.point}
+        return trial.point or flatten(plan.config)
+
+    def _on_report(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        rows = [
+            MetricRow(step=row["images"], timestamp_ms=row["timestamp_ms"], metrics=row["metrics"])
+            for row in event["rows"]
+        ]
+        rows.append(cost_row(trial, event["images"], event["time_ms"]))
+        self.tracker.log_rows(trial.trial_id, rows)
+
+    def _on_generation_decided(self, event: Mapping[str, Any]) -> None:
+        for each in event["takeovers"]:
+            text = schedule_text(self.config, schedule_of(self.record, each["trial_id"]))
+            self.tracker.set_tags(each["trial_id"], {"orchestrator.schedule": text})
+
+    def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
+        trial = self.record.trials[event["trial_id"]]
+        if not trial.attempts:  # ended before it began, as by a cancelled sweep
+            self._open(trial, event["time_ms"])
+        self.tracker.set_tags(
+            trial.trial_id, {"orchestrator.state": trial.state, "orchestrator.reason": trial.reason}
+        )
+        self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state], time_ms=event["time_ms"])
+
+    def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
+        """Close the runs that nothing works on any more; a resumed sweep opens them again."""
+        for trial in self.record.in_order():
+            if trial.attempts and not trial.done:
+                self._left.add(trial.trial_id)
+                self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=event["time_ms"])
+
+
+def cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
+    """What a trial has cost up to a report, as metrics."""
+    metrics = {
+        "cost/gpu_hours": trial.gpu_hours,
+        "cost/cpu_core_hours": trial.cpu_core_hours,
+        DEVICE_HOURS: trial.gpu_hours or trial.cpu_core_hours,
+    }
+    if trial.energy_kwh is not None:
+        metrics["cost/energy_kwh"] = trial.energy_kwh
+    return MetricRow(step=images, timestamp_ms=time_ms, metrics=metrics)

@@ -25,10 +25,10 @@ from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluator import RayEvaluator
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.evaluator import RayEvaluator
+from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import Decision, ListReporter, TrialReport
-from orchestrator.train.reuse import DataCache
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3

@@ -22,7 +22,7 @@ from jepa_core.predictor import PredictorSettings
 from jepa_core.step import TrainState, create_state
 from orchestrator.config.models import StorageConfig
 from orchestrator.storage import open_store
-from orchestrator.train.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.train.loop.checkpoint import load_checkpoint, save_checkpoint
 
 MODEL = "vit_tiny_patch16_224"
 

@@ -19,9 +19,9 @@ from data_common import check_limit, cpu_s_in_rounds, save
 
 from orchestrator.config.models import DataConfig, StorageConfig
 from orchestrator.data import Manifest, ShardInfo, open_shards
-from orchestrator.data.order import GlobalOrder
-from orchestrator.data.pack import secure_webdataset, tar_bytes
-from orchestrator.data.shardset import SampleReader, ShardSet
+from orchestrator.data.format.shardset import SampleReader, ShardSet
+from orchestrator.data.pack.write import secure_webdataset, tar_bytes
+from orchestrator.data.read.order import GlobalOrder
 from orchestrator.storage import LocalStore, hash_file
 
 NUM_SHARDS, SHARD_SAMPLES, SAMPLE_BYTES, ROUNDS = 8, 250, 110_000, 11

@@ -22,8 +22,8 @@ import torchvision.transforms.functional as TF
 from data_common import VIT_B_IMAGES_PER_S, check_limit, cpu_s_in_rounds, photo, save
 from PIL import Image
 
-from orchestrator.data.decode import decode_into, random_box
-from orchestrator.data.jpeg import Box
+from orchestrator.data.format.jpeg import Box
+from orchestrator.data.read.decode import decode_into, random_box
 
 SIDE_PX, NUM_IMAGES, ROUNDS = 224, 48, 9
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

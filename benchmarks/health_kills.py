@@ -27,10 +27,10 @@ from orchestrator.storage import MemoryStore
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.ray.slot import Outcome
 from orchestrator.train.reporting import Decision, TrialReport
-from orchestrator.train.reuse import DataCache
-from orchestrator.train.slot import Outcome
 
 RESULTS = Path(__file__).parent / "results"
 SWEEP = Path(__file__).parents[1] / "sweeps" / "masks.yaml"

@@ -22,10 +22,10 @@ from data_common import save
 from sweep_records import sweep_events, write_journal
 
 from orchestrator.report import load_sweep, summarize, write_report
-from orchestrator.report.matched import compare
-from orchestrator.report.noise import pool_noise
-from orchestrator.report.surface import fit_surface
-from orchestrator.report.trials import TrialSummary, group_geometries
+from orchestrator.report.statistics.matched import compare
+from orchestrator.report.statistics.noise import pool_noise
+from orchestrator.report.statistics.surface import fit_surface
+from orchestrator.report.statistics.trials import TrialSummary, group_geometries
 
 LIMIT_S, ROUNDS = 30.0, 3
 NUM_SURFACES, NUM_RESAMPLINGS = 40, 400

@@ -33,9 +33,9 @@ from s3_server import run_s3_server
 
 from orchestrator.config.models import DataConfig, StorageConfig
 from orchestrator.data import Manifest, ShardInfo, open_shards
-from orchestrator.data.pack import tar_bytes
-from orchestrator.data.readahead import ReadAhead
-from orchestrator.data.shardset import SampleReader, ShardSet
+from orchestrator.data.format.shardset import SampleReader, ShardSet
+from orchestrator.data.pack.write import tar_bytes
+from orchestrator.data.read.readahead import ReadAhead
 from orchestrator.storage import hash_file, open_store
 from orchestrator.storage.s3 import PART_BYTES, PARTS_IN_FLIGHT
 

@@ -1,6 +1,6 @@
 """What a trial costs beyond its training: a sweep on Ray against the bare loop in one process.
 
-The same trials run twice on the same data: one after the other through `train/loop` in this process, and as a sweep
+The same trials run twice on the same data: one after the other through `train/loop/run` in this process, and as a sweep
 with one slot. The first trial of the sweep pays for starting its worker group; the later ones are compared with the
 bare loop's later ones, from the end of a trial to the end of the next. Stock Ray Train inside Ray Tune, a worker group
 for every trial, was measured at 15 s a trial on two idle cores with a health interval of 0.1 s. Writes
@@ -27,9 +27,9 @@ from orchestrator.data import prepare_data
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
-from orchestrator.train.reuse import DataCache
 
 RESULTS = Path(__file__).parent / "results"
 NUM_TRIALS = 6

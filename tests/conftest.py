@@ -99,7 +99,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def processes(s3_server: S3Server) -> multiprocessing.context.ForkServerContext:
     """Processes that start quickly, since torch is imported once for all; they reach the S3 server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "orchestrator.data.stream", "orchestrator.data.prepare"])
+    context.set_forkserver_preload(
+        ["torch", "orchestrator.data.read.stream", "orchestrator.data.pack.prepare"]
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)

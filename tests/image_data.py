@@ -17,9 +17,9 @@ from PIL import Image
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import BatchStream, PackSettings, ShardInfo, ShardSet, prepare_data
-from orchestrator.data.cache import Cache, hash_descriptor
-from orchestrator.data.pack import PackSample, pack
-from orchestrator.data.sources import ImageFile, ImageFolderSource
+from orchestrator.data.format.cache import Cache, hash_descriptor
+from orchestrator.data.pack.sources import ImageFile, ImageFolderSource
+from orchestrator.data.pack.write import PackSample, pack
 from orchestrator.storage import LocalStore, open_store
 
 

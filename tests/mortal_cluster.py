@@ -14,10 +14,10 @@ from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import plan_sweep
-from orchestrator.train.loop import TrialJob
-from orchestrator.train.plan import plan_run
+from orchestrator.train.loop.plan import plan_run
+from orchestrator.train.loop.run import TrialJob
+from orchestrator.train.ray.slot import Outcome
 from orchestrator.train.reporting import Decision, Row, TrialReport
-from orchestrator.train.slot import Outcome
 
 METRIC = "probe/linear/mean"
 BEST_RATE = 0.01

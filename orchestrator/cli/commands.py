@@ -106,7 +106,7 @@ def train(
     say first what changes with scale. The new run is kept beside that sweep, or in --set storage.uri=... .
     """
     from orchestrator.config import load_config
-    from orchestrator.report.winner import trial_config
+    from orchestrator.report.words.winner import trial_config
 
     if (file is None) == (from_best is None):
         raise click.UsageError("give either FILE or --from-best SWEEP")
@@ -130,8 +130,8 @@ def _scaled_up(sweep_id: str, runs: Runs, overrides: tuple[str, ...]) -> RunConf
     """The configuration of a sweep's recommended geometry with overrides; says on stderr what they change."""
     from orchestrator.config import dump, parse_config
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
-    from orchestrator.report.population import check_one_setting
-    from orchestrator.report.scale import plan_scale
+    from orchestrator.report.statistics.population import check_one_setting
+    from orchestrator.report.words.scale import plan_scale
 
     config, record, _ = load_sweep(runs, sweep_id)
     choice = recommend(summarize(config, record))

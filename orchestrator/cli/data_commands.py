@@ -177,7 +177,7 @@ def quarantine(
         return
     from orchestrator.cli.progress import telling
     from orchestrator.data import verify_shards
-    from orchestrator.data.quarantine import bearable
+    from orchestrator.data.read.quarantine import bearable
 
     config = _config(uri, overrides, allow_loss=True)  # what is lost is looked at here, not spent on
     with telling() as tell:

@@ -91,8 +91,8 @@ def cache(config: RunConfig) -> Iterator[Finding]:
 def data(config: RunConfig) -> Iterator[Finding]:
     """The shards: labels, digest, and whether there are enough of them for the workers."""
     from orchestrator.data import open_shards, survey_source
-    from orchestrator.data.foreign import split_pattern
-    from orchestrator.data.notes import check_losses
+    from orchestrator.data.format.notes import check_losses
+    from orchestrator.data.pack.foreign import split_pattern
     from orchestrator.sweep.run.labels import check_shards, check_survey
 
     if config.data.source == "scenes":

@@ -53,12 +53,12 @@ def export(
     from orchestrator.cli.views import best_so_far
     from orchestrator.errors import NotFoundError
     from orchestrator.export import ExportedEncoder, encoder_of, export_encoder
-    from orchestrator.report.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.report.refs import find_run
+    from orchestrator.report.statistics.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.storage import open_store
     from orchestrator.sweep.space.points import make_trial
-    from orchestrator.train.best import take_checkpoint
-    from orchestrator.train.evaluation import ranked_encoder
+    from orchestrator.train.evaluate.evaluation import ranked_encoder
+    from orchestrator.train.loop.best import take_checkpoint
 
     source = find_run(run, runs)
     sweep_id, metric = source.record.sweep_id, source.config.sweep.metric

@@ -73,7 +73,7 @@ def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> 
     """Name the geometry that SWEEP recommends, with its settings, accuracy and cost."""
     from orchestrator.config import dump
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
-    from orchestrator.report.population import check_one_setting
+    from orchestrator.report.statistics.population import check_one_setting
     from orchestrator.sweep.core.lineage import schedule_text
 
     config, record, uri = load_sweep(runs, sweep_id)
@@ -112,10 +112,10 @@ def reproduce(
     from orchestrator.cli.commands import execute
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.config import dump
-    from orchestrator.report.population import check_one_setting
     from orchestrator.report.refs import find_run
     from orchestrator.report.reproduce import compare_outcomes
-    from orchestrator.report.winner import trial_config
+    from orchestrator.report.statistics.population import check_one_setting
+    from orchestrator.report.words.winner import trial_config
     from orchestrator.sweep.core.lineage import schedule_of
 
     found = find_run(name, runs)

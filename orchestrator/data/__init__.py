@@ -4,9 +4,8 @@
     with BatchStream(shards, ...) as stream:
         for batch in stream: ...
 
-Read in this order: `notes`, `manifest`, `tar`, `index`, `labels`, `order`, `shardset`, `jpeg`, `decode`, `stream`,
-`labelled`; then `cache`, `readahead`, `quarantine`; then what fills a shard set: `sources`, `pack`, `foreign`,
-`prepare`. The only door to webdataset, which writes the tar files.
+Rooms, from the lowest: `format` (what a shard set is on disk), `read` (which image is read when, and how), `scenes`
+(the embedded images), `pack` (what fills a shard set). The only door to webdataset, which writes the tar files.
 """
 
 from __future__ import annotations
@@ -15,12 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.data.labelled import LabelledImages, load_images
-    from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo
-    from orchestrator.data.notes import Note
-    from orchestrator.data.pack import PackSettings, Progress
-    from orchestrator.data.prepare import open_shards, pack_dataset, prepare_data
-    from orchestrator.data.quarantine import (
+    from orchestrator.data.format.manifest import LabelInfo, Manifest, ShardInfo
+    from orchestrator.data.format.notes import Note
+    from orchestrator.data.format.shardset import ShardSet
+    from orchestrator.data.pack.prepare import open_shards, pack_dataset, prepare_data
+    from orchestrator.data.pack.reencode import Reencode
+    from orchestrator.data.pack.survey import Survey, survey_source
+    from orchestrator.data.pack.verify import ShardFault, Verification, verify_shards, verify_source
+    from orchestrator.data.pack.write import PackSettings, Progress
+    from orchestrator.data.read.labelled import LabelledImages, load_images
+    from orchestrator.data.read.quarantine import (
         BadSample,
         check_borne,
         count_samples,
@@ -28,11 +31,7 @@ if TYPE_CHECKING:
         read_ledger,
         read_sweep_ledger,
     )
-    from orchestrator.data.reencode import Reencode
-    from orchestrator.data.shardset import ShardSet
-    from orchestrator.data.stream import Batch, BatchStream
-    from orchestrator.data.survey import Survey, survey_source
-    from orchestrator.data.verify import ShardFault, Verification, verify_shards, verify_source
+    from orchestrator.data.read.stream import Batch, BatchStream
 
 __all__ = [
     "BadSample",
@@ -65,33 +64,33 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BadSample": "quarantine",
-    "Batch": "stream",
-    "BatchStream": "stream",
-    "LabelInfo": "manifest",
-    "LabelledImages": "labelled",
-    "Manifest": "manifest",
-    "Note": "notes",
-    "PackSettings": "pack",
-    "Progress": "pack",
-    "Reencode": "reencode",
-    "ShardFault": "verify",
-    "ShardInfo": "manifest",
-    "ShardSet": "shardset",
-    "Survey": "survey",
-    "Verification": "verify",
-    "check_borne": "quarantine",
-    "count_samples": "quarantine",
-    "keep_trial_ledger": "quarantine",
-    "load_images": "labelled",
-    "open_shards": "prepare",
-    "pack_dataset": "prepare",
-    "prepare_data": "prepare",
-    "read_ledger": "quarantine",
-    "read_sweep_ledger": "quarantine",
-    "survey_source": "survey",
-    "verify_shards": "verify",
-    "verify_source": "verify",
+    "BadSample": "read.quarantine",
+    "Batch": "read.stream",
+    "BatchStream": "read.stream",
+    "LabelInfo": "format.manifest",
+    "LabelledImages": "read.labelled",
+    "Manifest": "format.manifest",
+    "Note": "format.notes",
+    "PackSettings": "pack.write",
+    "Progress": "pack.write",
+    "Reencode": "pack.reencode",
+    "ShardFault": "pack.verify",
+    "ShardInfo": "format.manifest",
+    "ShardSet": "format.shardset",
+    "Survey": "pack.survey",
+    "Verification": "pack.verify",
+    "check_borne": "read.quarantine",
+    "count_samples": "read.quarantine",
+    "keep_trial_ledger": "read.quarantine",
+    "load_images": "read.labelled",
+    "open_shards": "pack.prepare",
+    "pack_dataset": "pack.prepare",
+    "prepare_data": "pack.prepare",
+    "read_ledger": "read.quarantine",
+    "read_sweep_ledger": "read.quarantine",
+    "survey_source": "pack.survey",
+    "verify_shards": "pack.verify",
+    "verify_source": "pack.verify",
 }
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from orchestrator.config.models import RunConfig, TrackingConfig
 from orchestrator.errors import ConfigError, NotFoundError
-from orchestrator.report.matched import MatchedResult, compare, grouped_sentences
-from orchestrator.report.summary import summarize
-from orchestrator.report.trials import Geometry, group_geometries, point_key, trial_summaries
-from orchestrator.report.winner import recommend
+from orchestrator.report.statistics.matched import MatchedResult, compare, grouped_sentences
+from orchestrator.report.statistics.trials import Geometry, group_geometries, point_key, trial_summaries
+from orchestrator.report.words.summary import summarize
+from orchestrator.report.words.winner import recommend
 from orchestrator.report.write import load_sweep
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.folders import Runs

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from orchestrator.report.matched import EQUIVALENT_POINTS
+from orchestrator.report.statistics.matched import EQUIVALENT_POINTS
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.text import align
 

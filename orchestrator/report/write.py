@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError, TrackingError
-from orchestrator.report.checkpoints import taken_text
-from orchestrator.report.page import PageContent, render_page
-from orchestrator.report.plots import figures
-from orchestrator.report.subject import MASKS
-from orchestrator.report.summary import Summary, summarize
-from orchestrator.report.winner import (
+from orchestrator.report.page.document import PageContent, render_page
+from orchestrator.report.page.plots import figures
+from orchestrator.report.statistics.checkpoints import taken_text
+from orchestrator.report.words.subject import MASKS
+from orchestrator.report.words.summary import Summary, summarize
+from orchestrator.report.words.winner import (
     MODEL_FOLDER,
     model_files,
     recommend,
@@ -232,23 +232,23 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
 def _mask_files(start: SweepStart) -> dict[str, bytes]:
     """The audit as page and JSON, a picture of each of the first geometries, and which trial has which picture."""
     # Here, since these bring samplers and data, which a report does not need.
-    from orchestrator.report import masks_sweep
-    from orchestrator.report.masks_page import render_audit
+    from orchestrator.report.page import mask_sweep
+    from orchestrator.report.page.masks import render_audit
     from orchestrator.sweep.foresight.geometries import audit_sweep
 
     audit = audit_sweep(start.config, start.plan)
     if not audit.geometries:  # no method of the sweep reads the masks
         return {}
-    images = masks_sweep.images_from(start.config, start.shards, _PREVIEW_IMAGES)
-    pictures = masks_sweep.previews(audit, images, most=_MAX_PREVIEWS)
+    images = mask_sweep.images_from(start.config, start.shards, _PREVIEW_IMAGES)
+    pictures = mask_sweep.previews(audit, images, most=_MAX_PREVIEWS)
     names = {
-        trial_id: masks_sweep.picture_name(index, geometry)
+        trial_id: mask_sweep.picture_name(index, geometry)
         for index, geometry in enumerate(audit.geometries)
         for trial_id in geometry.trial_ids
     }
     return {
         "audit.html": render_audit(start.config.name, audit).encode(),
-        "coverage.png": masks_sweep.coverage_picture(audit, most=_MAX_PREVIEWS),
+        "coverage.png": mask_sweep.coverage_picture(audit, most=_MAX_PREVIEWS),
         "audit.json": json.dumps(json_able(audit.to_json()), indent=1).encode(),
         _PICTURES_OF_TRIALS: json.dumps(names, indent=1).encode(),
         **{f"{name}.png": data for name, data in pictures.items()},

@@ -14,13 +14,13 @@ import torch
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
-from orchestrator.data.order import GlobalOrder
+from orchestrator.data.read.order import GlobalOrder
 from orchestrator.storage import open_store
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.sweep.space.points import plan_sweep
-from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.loop.checkpoint import load_latest
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 

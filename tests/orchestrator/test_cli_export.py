@@ -18,11 +18,11 @@ from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
-from orchestrator.train.best import BestKeeper
-from orchestrator.train.checkpoint import load_checkpoint, load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import ranked_encoder
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.evaluation import ranked_encoder
+from orchestrator.train.loop.best import BestKeeper
+from orchestrator.train.loop.checkpoint import load_checkpoint, load_latest
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 SWEEP = "tiny-20260101-120000-ab12"

@@ -22,12 +22,18 @@ from orchestrator.data import open_shards, prepare_data
 from orchestrator.tracking import find_place, find_tracker
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_weights, pooled_features
 from orchestrator.tracking.mlflow import MlflowTracker, open_client
-from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import load_probe_data
-from orchestrator.train.features import FeatureCache, OwnModel, extract_sets, open_timm, weights_digest
-from orchestrator.train.loop import Run, TrialJob
-from orchestrator.train.probing import run_evaluations
+from orchestrator.train.evaluate.evaluation import load_probe_data
+from orchestrator.train.evaluate.features import (
+    FeatureCache,
+    OwnModel,
+    extract_sets,
+    open_timm,
+    weights_digest,
+)
+from orchestrator.train.evaluate.probing import run_evaluations
+from orchestrator.train.loop.checkpoint import load_latest
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 SWEEP = "tiny-20260101-120000-ab12"

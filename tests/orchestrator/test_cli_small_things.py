@@ -12,9 +12,9 @@ from sweep_records import sweep_config, sweep_events, write_journal
 
 from orchestrator.cli.views import seconds_left
 from orchestrator.config import dump
-from orchestrator.report.matched import MatchedResult, grouped_sentences
-from orchestrator.report.summary import summarize
-from orchestrator.report.winner import trial_config
+from orchestrator.report.statistics.matched import MatchedResult, grouped_sentences
+from orchestrator.report.words.summary import summarize
+from orchestrator.report.words.winner import trial_config
 from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.watch.status import event_line
 from orchestrator.text import counted

@@ -18,7 +18,7 @@ from image_data import (
 )
 
 from orchestrator.data import PackSettings, ShardInfo, pack_dataset, prepare_data, verify_shards
-from orchestrator.data.cache import Cache, file_lock
+from orchestrator.data.format.cache import Cache, file_lock
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import open_store
 

@@ -14,7 +14,7 @@ import torch
 from image_data import data_config, image_bytes, open_stream, write_tar
 
 from orchestrator.data import Manifest, ShardInfo, load_images, pack_dataset, prepare_data, verify_shards
-from orchestrator.data.pack import secure_webdataset
+from orchestrator.data.pack.write import secure_webdataset
 from orchestrator.errors import OrchestratorError
 from orchestrator.storage import LocalStore
 
@@ -90,7 +90,7 @@ def test_a_source_that_names_a_command_is_refused(source: str, tmp_path: Path) -
 def test_webdataset_without_its_switches_is_refused() -> None:
     code = (
         "import os; os.environ['WDS_SECURE'] = '0'; import webdataset\n"
-        "from orchestrator.data.pack import secure_webdataset; secure_webdataset()"
+        "from orchestrator.data.pack.write import secure_webdataset; secure_webdataset()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "WDS_SECURE=1" in done.stderr

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from image_data import image_bytes
 from PIL import Image, ImageOps
 
-from orchestrator.data.decode import UndecodableError, central_box, decode_into, decode_rgb, random_box
-from orchestrator.data.jpeg import reduction_for
+from orchestrator.data.format.jpeg import reduction_for
+from orchestrator.data.read.decode import UndecodableError, central_box, decode_into, decode_rgb, random_box
 
 
 def decode(data: bytes, side: int = 24) -> np.ndarray:

@@ -23,7 +23,7 @@ from test_data_pack import foreign_shards
 
 from orchestrator.config.models import RunConfig, StorageConfig
 from orchestrator.data import PackSettings, ShardSet, load_images, pack_dataset, prepare_data, read_ledger
-from orchestrator.data.sources import is_held_out
+from orchestrator.data.pack.sources import is_held_out
 from orchestrator.errors import DataError
 from orchestrator.storage import open_store, s3
 
@@ -91,7 +91,7 @@ def test_an_epoch_survives_a_bad_network_a_truncated_shard_and_broken_images(
 
 def keys_by_shard(shards: ShardSet, config: RunConfig) -> dict[str, set[str]]:
     """The keys of each shard of the training split."""
-    from orchestrator.data.shardset import open_shard
+    from orchestrator.data.format.shardset import open_shard
 
     return {info.name: set(open_shard(shards, info).index.keys) for info in shards.splits["train"]}
 

@@ -12,9 +12,9 @@ from image_data import data_config, image_bytes, image_folder, write_tar
 from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.data import pack_dataset, survey_source
-from orchestrator.data.class_notes import class_notes
-from orchestrator.data.folder_layout import part_of
-from orchestrator.data.sources import ImageFolderSource
+from orchestrator.data.pack.class_notes import class_notes
+from orchestrator.data.pack.folder_layout import part_of
+from orchestrator.data.pack.sources import ImageFolderSource
 from orchestrator.errors import DataError, StorageError
 from orchestrator.sweep.foresight.plan import describe_plan
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from image_data import image_bytes, write_tar
 
-from orchestrator.data.index import ShardIndex, build_index, parse_index, walk_tar
+from orchestrator.data.format.index import ShardIndex, build_index, parse_index, walk_tar
 from orchestrator.errors import DataError
 
 

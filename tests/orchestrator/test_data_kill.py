@@ -16,8 +16,8 @@ import pytest
 from image_data import data_config, global_stream, image_folder, pack_slowly, stream_for_ever
 
 from orchestrator.data import Manifest, PackSettings, pack_dataset, prepare_data, verify_shards
-from orchestrator.data.pack import pack
-from orchestrator.data.sources import ImageFolderSource
+from orchestrator.data.pack.sources import ImageFolderSource
+from orchestrator.data.pack.write import pack
 from orchestrator.storage import hash_file, open_store
 
 NUM_KILLS, NUM_MIXED_KILLS = 25, 120

@@ -6,7 +6,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.order import ORDER_VERSION, GlobalOrder, hash_each, hash_of, uniform, uniforms
+from orchestrator.data.read.order import ORDER_VERSION, GlobalOrder, hash_each, hash_of, uniform, uniforms
 
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda values: sum(values) > 0)
 seeds = st.integers(0, 2**63 - 1)

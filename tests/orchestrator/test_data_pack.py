@@ -22,9 +22,9 @@ from orchestrator.data import (
     prepare_data,
     verify_shards,
 )
-from orchestrator.data.foreign import assign_splits, expand_braces, split_pattern
-from orchestrator.data.pack import pack
-from orchestrator.data.sources import ImageFolderSource
+from orchestrator.data.pack.foreign import assign_splits, expand_braces, split_pattern
+from orchestrator.data.pack.sources import ImageFolderSource
+from orchestrator.data.pack.write import pack
 from orchestrator.errors import DataError, StorageError
 from orchestrator.storage import LocalStore
 
@@ -327,7 +327,7 @@ def test_packing_that_was_killed_after_the_manifest_is_ended_by_the_next_start(
 ) -> None:
     source = ImageFolderSource(image_folder(tmp_path / "images", images=10))
     store = LocalStore(str(tmp_path / "out"))
-    monkeypatch.setattr("orchestrator.data.pack._Finished.forget", lambda self: None)
+    monkeypatch.setattr("orchestrator.data.pack.write._Finished.forget", lambda self: None)
     manifest = pack(source, store)
     monkeypatch.undo()
     assert store.list("packing/")
@@ -343,7 +343,7 @@ def test_a_source_whose_packing_was_killed_before_the_rename_is_taken_as_it_is(
 ) -> None:
     config = data_config(image_folder(tmp_path / "images", images=10), tmp_path / "cache")
     if are_notes_left:
-        monkeypatch.setattr("orchestrator.data.pack._Finished.forget", lambda self: None)
+        monkeypatch.setattr("orchestrator.data.pack.write._Finished.forget", lambda self: None)
     shards = prepare_data(config)
     monkeypatch.undo()
     folder = Path(shards.uri)

@@ -19,8 +19,8 @@ from orchestrator.data import (
     prepare_data,
     verify_shards,
 )
-from orchestrator.data.manifest import LabelInfo, Manifest, ShardInfo, parse_manifest
-from orchestrator.data.pack import secure_webdataset
+from orchestrator.data.format.manifest import LabelInfo, Manifest, ShardInfo, parse_manifest
+from orchestrator.data.pack.write import secure_webdataset
 from orchestrator.errors import DataError, StorageError
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from orchestrator.config.models import DataConfig
-from orchestrator.data.raycast import Camera, Ground, Scene, Solid, render, solid_at_pixels
-from orchestrator.data.scenes import (
+from orchestrator.data.pack.sources import ScenesSource
+from orchestrator.data.scenes.raycast import Camera, Ground, Scene, Solid, render, solid_at_pixels
+from orchestrator.data.scenes.scenes import (
     CLASS_NAMES,
     COLORS,
     MAX_OBJECTS,
@@ -19,8 +20,7 @@ from orchestrator.data.scenes import (
     labels_of,
     render_scene,
 )
-from orchestrator.data.sources import ScenesSource
-from orchestrator.data.textures import noise, share_of_second_color
+from orchestrator.data.scenes.textures import noise, share_of_second_color
 
 NUM_SCENES = 600
 

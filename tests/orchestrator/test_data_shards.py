@@ -17,10 +17,10 @@ from image_data import data_config, image_bytes, image_folder, write_tar
 from test_data_index import index_of
 
 from orchestrator.data import Note, load_images, open_shards, pack_dataset, prepare_data
-from orchestrator.data.foreign import find_tars, split_pattern
-from orchestrator.data.index import ShardIndex
-from orchestrator.data.labels import LabelCount
-from orchestrator.data.manifest import LabelInfo
+from orchestrator.data.format.index import ShardIndex
+from orchestrator.data.format.labels import LabelCount
+from orchestrator.data.format.manifest import LabelInfo
+from orchestrator.data.pack.foreign import find_tars, split_pattern
 from orchestrator.errors import DataError
 from orchestrator.storage import open_store
 from orchestrator.sweep.run.labels import check_labels

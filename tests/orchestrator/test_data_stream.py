@@ -28,18 +28,11 @@ from image_data import (
 from open_files import no_open_files_left
 
 from orchestrator.config.models import RunConfig, StorageConfig
-from orchestrator.data import (
-    PackSettings,
-    ShardSet,
-    load_images,
-    open_shards,
-    pack_dataset,
-    prepare_data,
-    shardset,
-)
-from orchestrator.data.manifest import DamagedShardError
-from orchestrator.data.quarantine import GoodSamples, Quarantine
-from orchestrator.data.shardset import SampleReader
+from orchestrator.data import PackSettings, ShardSet, load_images, open_shards, pack_dataset, prepare_data
+from orchestrator.data.format import shardset
+from orchestrator.data.format.manifest import DamagedShardError
+from orchestrator.data.format.shardset import SampleReader
+from orchestrator.data.read.quarantine import GoodSamples, Quarantine
 from orchestrator.errors import DataError, StorageError
 from orchestrator.storage import LocalStore
 

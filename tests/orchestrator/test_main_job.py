@@ -18,7 +18,7 @@ from orchestrator.data import pack_dataset
 from orchestrator.storage import open_store
 from orchestrator.tracking import find_place
 from orchestrator.tracking.mlflow import open_client
-from orchestrator.train.checkpoint import list_checkpoints
+from orchestrator.train.loop.checkpoint import list_checkpoints
 
 pytestmark = pytest.mark.ray
 

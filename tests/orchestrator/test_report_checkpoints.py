@@ -8,8 +8,8 @@ from sweep_records import sweep_events, write_journal
 
 from orchestrator.config import default_config
 from orchestrator.report import load_sweep, recommend, summarize
-from orchestrator.report.checkpoints import ProbeCurve, probe_curve
-from orchestrator.report.page import PageContent, render_page
+from orchestrator.report.page.document import PageContent, render_page
+from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
 from orchestrator.sweep.core.record import Takeover, TrialRecord, fold
 from orchestrator.train.reporting import BestCheckpoint
 

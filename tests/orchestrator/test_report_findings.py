@@ -3,9 +3,9 @@ import pytest
 from sweep_records import BEST, SCALES, sweep_config, sweep_events
 
 from orchestrator.config import apply_overrides
-from orchestrator.report.findings import explore
-from orchestrator.report.noise import estimate_noise
-from orchestrator.report.realised import (
+from orchestrator.report.statistics.findings import explore
+from orchestrator.report.statistics.noise import estimate_noise
+from orchestrator.report.statistics.realised import (
     ASPECT,
     CONTEXT,
     TARGET,
@@ -14,7 +14,7 @@ from orchestrator.report.realised import (
     geometry_figures,
     realised_figures,
 )
-from orchestrator.report.trials import Geometry, TrialSummary, group_geometries, trial_summaries
+from orchestrator.report.statistics.trials import Geometry, TrialSummary, group_geometries, trial_summaries
 from orchestrator.sweep.core.record import fold
 
 CONFIG = sweep_config()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jepa_core.masks import MaskSettings, PatchGrid
-from orchestrator.report.masks_picture import contact_sheet, coverage_sheet, dim, patch_flags, preview
+from orchestrator.report.page.mask_picture import contact_sheet, coverage_sheet, dim, patch_flags, preview
 
 GRID = PatchGrid(rows=6, columns=8)
 

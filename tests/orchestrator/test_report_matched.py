@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sweep_records import sweep_config, sweep_events
 
-from orchestrator.report.matched import compare
-from orchestrator.report.noise import pool_differences, pool_noise
-from orchestrator.report.summary import summarize
-from orchestrator.report.trials import TrialSummary, group_geometries, trial_summaries
+from orchestrator.report.statistics.matched import compare
+from orchestrator.report.statistics.noise import pool_differences, pool_noise
+from orchestrator.report.statistics.trials import TrialSummary, group_geometries, trial_summaries
+from orchestrator.report.words.summary import summarize
 from orchestrator.sweep.core.record import fold
 
 METRIC = "probe/linear/mean"

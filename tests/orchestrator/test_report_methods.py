@@ -15,14 +15,14 @@ from tiny_sweeps import Remembering
 
 from orchestrator.config import apply_overrides, dump, load_config
 from orchestrator.report import load_sweep, summarize
-from orchestrator.report.compute import training_flops_per_image
-from orchestrator.report.gains import method_gains
-from orchestrator.report.matched import compare
-from orchestrator.report.page import PageContent, render_page
-from orchestrator.report.plots import figures
-from orchestrator.report.subject import MASKS, METHODS, SETTINGS, subject_of
-from orchestrator.report.summary import Summary
-from orchestrator.report.trials import TrialSummary, group_geometries
+from orchestrator.report.page.document import PageContent, render_page
+from orchestrator.report.page.plots import figures
+from orchestrator.report.statistics.compute import training_flops_per_image
+from orchestrator.report.statistics.gains import method_gains
+from orchestrator.report.statistics.matched import compare
+from orchestrator.report.statistics.trials import TrialSummary, group_geometries
+from orchestrator.report.words.subject import MASKS, METHODS, SETTINGS, subject_of
+from orchestrator.report.words.summary import Summary
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import MemoryTracker
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import default_config, dump
-from orchestrator.report.page import PageContent, render_page
-from orchestrator.report.plots import figures
-from orchestrator.report.summary import Summary, summarize
-from orchestrator.report.trials import point_text
-from orchestrator.report.words import verdict_lines
+from orchestrator.report.page.document import PageContent, render_page
+from orchestrator.report.page.plots import figures
+from orchestrator.report.statistics.trials import point_text
+from orchestrator.report.words.sentences import verdict_lines
+from orchestrator.report.words.summary import Summary, summarize
 from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, TrialRecord
 from orchestrator.tracking import Links
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.report.findings import rank_axes
-from orchestrator.report.noise import pool_noise
-from orchestrator.report.realised import SurfaceAxis
-from orchestrator.report.surface import fit_surface
+from orchestrator.report.statistics.findings import rank_axes
+from orchestrator.report.statistics.noise import pool_noise
+from orchestrator.report.statistics.realised import SurfaceAxis
+from orchestrator.report.statistics.surface import fit_surface
 
 GRID = np.array([(x, y) for x in np.linspace(0, 1, 5) for y in np.linspace(0, 1, 4)])
 OPTIMUM = np.array([0.5, 1 / 3])

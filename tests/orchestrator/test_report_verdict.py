@@ -6,10 +6,10 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.report.noise import bounded, bounded_difference, difference_error, pool_noise
-from orchestrator.report.trials import TrialSummary, group_geometries
-from orchestrator.report.verdict import judge
-from orchestrator.report.words import answers, cost_text, verdict_lines
+from orchestrator.report.statistics.noise import bounded, bounded_difference, difference_error, pool_noise
+from orchestrator.report.statistics.trials import TrialSummary, group_geometries
+from orchestrator.report.words.sentences import answers, cost_text, verdict_lines
+from orchestrator.report.words.verdict import judge
 from orchestrator.sweep.core.noise import critical_range
 
 METRIC = "probe/linear/mean"

@@ -9,13 +9,13 @@ from sweep_records import sweep_config, sweep_events, write_journal
 from jepa_core.encoder import build_encoder
 from orchestrator.errors import NotFoundError
 from orchestrator.report import load_sweep, recommend, summarize, trial_config
-from orchestrator.report.winner import model_files, recommended_checkpoint, setting_text
+from orchestrator.report.words.winner import model_files, recommended_checkpoint, setting_text
 from orchestrator.report.write import log_report
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord, fold
 from orchestrator.tracking import MemoryTracker
-from orchestrator.train.best import BestKeeper
-from orchestrator.train.checkpoint import save_checkpoint
+from orchestrator.train.loop.best import BestKeeper
+from orchestrator.train.loop.checkpoint import save_checkpoint
 
 CONFIG = sweep_config()
 

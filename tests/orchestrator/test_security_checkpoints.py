@@ -13,7 +13,7 @@ import torch
 
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
-from orchestrator.train.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from orchestrator.train.loop.checkpoint import load_checkpoint, load_latest, save_checkpoint
 
 NUM_MUTATIONS = 1000
 WATCHED = {"pickle.find_class", "exec", "os.system", "subprocess.Popen", "marshal.loads"}

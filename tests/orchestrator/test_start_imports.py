@@ -87,7 +87,7 @@ def test_the_coordinator_loads_no_heavy_library() -> None:
     ("entry", "heavy"),
     [
         ("orchestrator.sweep.search.tune_trial", (*TRAINING, *REPORTING, "boto3", "PIL")),
-        ("orchestrator.train.slot", (*REPORTING, "timm", "triton", "boto3")),
+        ("orchestrator.train.ray.slot", (*REPORTING, "timm", "triton", "boto3")),
         ("orchestrator.sweep.run.driver", (*REPORTING, "timm", "triton", "boto3")),
     ],
 )

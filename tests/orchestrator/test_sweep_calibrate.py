@@ -17,7 +17,7 @@ from orchestrator.sweep.foresight.quote import (
     uncertainty,
 )
 from orchestrator.sweep.space.points import plan_sweep
-from orchestrator.train.plan import plan_run
+from orchestrator.train.loop.plan import plan_run
 from orchestrator.train.reporting import Row, TrialReport
 
 CHEAP = Measured(image_s=0.01, report_s=1.0, probe_s=5.0, checkpoint_s=2.0, start_s=7.0, spread=0.1)

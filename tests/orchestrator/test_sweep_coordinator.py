@@ -11,8 +11,8 @@ from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.journal.log import Journal, read_events
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.run.coordinator import Coordinator
+from orchestrator.train.ray.slot import Outcome
 from orchestrator.train.reporting import Row, TrialReport
-from orchestrator.train.slot import Outcome
 
 METRIC = "probe/linear/mean"
 CONFIG = RunConfig(

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.sweep.run.elastic import choose_size, count_workers, wait_for_size
-from orchestrator.train.launch import TrialResources
+from orchestrator.train.ray.launch import TrialResources
 
 
 def _need(num_workers: int, min_workers: int | None = None, **more: object) -> TrialResources:

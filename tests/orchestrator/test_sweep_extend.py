@@ -21,9 +21,9 @@ from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.ray.slot import Outcome
 from orchestrator.train.reporting import ListReporter
-from orchestrator.train.slot import Outcome
 
 
 def _config(folder: Path, images: int) -> RunConfig:

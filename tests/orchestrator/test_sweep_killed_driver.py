@@ -23,8 +23,8 @@ from orchestrator.sweep.journal.log import read_events
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run
-from orchestrator.train.slot import Outcome
+from orchestrator.train.loop.run import Run
+from orchestrator.train.ray.slot import Outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]
 

@@ -18,7 +18,7 @@ from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.sweep.journal.requests import leave_request
-from orchestrator.train.checkpoint import list_checkpoints
+from orchestrator.train.loop.checkpoint import list_checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 

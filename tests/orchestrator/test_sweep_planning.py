@@ -12,7 +12,7 @@ from orchestrator.errors import DataError
 from orchestrator.storage import LocalStore
 from orchestrator.sweep.foresight.model_costs import checkpoint_bytes
 from orchestrator.sweep.foresight.plan import describe_plan, differences
-from orchestrator.train.checkpoint import checkpoint_name, save_checkpoint
+from orchestrator.train.loop.checkpoint import checkpoint_name, save_checkpoint
 
 TINY = {
     "encoder.name": "vit_tiny_patch16_224",

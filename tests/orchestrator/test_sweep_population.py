@@ -18,9 +18,9 @@ from orchestrator.config.models import AXIS_KINDS, Axis, RunConfig, SweepConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.report import load_sweep, summarize
-from orchestrator.report.compute import FlopsCounter
-from orchestrator.report.trials import trial_summaries
-from orchestrator.report.winner import setting_text
+from orchestrator.report.statistics.compute import FlopsCounter
+from orchestrator.report.statistics.trials import trial_summaries
+from orchestrator.report.words.winner import setting_text
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.generations import changed, decide_generation, explore
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
@@ -35,12 +35,12 @@ from orchestrator.sweep.space.points import make_trial, plan_sweep
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
-from orchestrator.train.checkpoint import load_checkpoint
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import MISSING
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.evaluation import MISSING
+from orchestrator.train.loop.checkpoint import load_checkpoint
+from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.ray.slot import Outcome
 from orchestrator.train.reporting import Decision, TrialReport
-from orchestrator.train.slot import Outcome
 
 RATE = "optimizer.learning_rate"
 

@@ -25,9 +25,9 @@ from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import TrialPlan, plan_sweep
 from orchestrator.sweep.watch.status import SweepStatus
-from orchestrator.train.evaluation import MISSING
-from orchestrator.train.loop import TrialJob
-from orchestrator.train.slot import Outcome
+from orchestrator.train.evaluate.evaluation import MISSING
+from orchestrator.train.loop.run import TrialJob
+from orchestrator.train.ray.slot import Outcome
 
 RATE = "optimizer.learning_rate"
 RATES = tuple(round(1e-3 * number, 6) for number in range(1, 10))

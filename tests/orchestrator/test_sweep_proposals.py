@@ -10,9 +10,9 @@ from sweep_records import sweep_config, sweep_events, write_journal
 from orchestrator.config import apply_overrides, default_config, grid_points, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
-from orchestrator.report.pareto import pareto_lines
-from orchestrator.report.summary import summarize
-from orchestrator.report.winner import recommend
+from orchestrator.report.words.pareto import pareto_lines
+from orchestrator.report.words.summary import summarize
+from orchestrator.report.words.winner import recommend
 from orchestrator.sweep.core.record import SweepRecord, fold
 from orchestrator.sweep.search.optuna import Proposals
 from orchestrator.sweep.search.rounds import known_trials

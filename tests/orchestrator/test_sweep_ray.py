@@ -21,9 +21,9 @@ from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.requests import leave_request
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.sweep.space.points import plan_sweep
-from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.loop.checkpoint import load_latest
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]

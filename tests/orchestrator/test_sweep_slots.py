@@ -1,7 +1,7 @@
 """The threads that keep slots up never leave a sweep waiting for one that has died."""
 
 from orchestrator.sweep.run.slots import Slots
-from orchestrator.train.launch import TrialResources
+from orchestrator.train.ray.launch import TrialResources
 
 
 def test_a_slot_whose_coordinator_cannot_be_reached_is_given_up_with_the_reason() -> None:

@@ -14,13 +14,13 @@ from orchestrator.config.models import StorageConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, NotFoundError
 from orchestrator.storage import Store, open_store
-from orchestrator.train.beside import Snapshot
-from orchestrator.train.best import BestKeeper, find_best, first_best_step, take_checkpoint
-from orchestrator.train.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import Evaluation
-from orchestrator.train.lineage import Inheritance
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.beside import Snapshot
+from orchestrator.train.evaluate.evaluation import Evaluation
+from orchestrator.train.loop.best import BestKeeper, find_best, first_best_step, take_checkpoint
+from orchestrator.train.loop.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from orchestrator.train.loop.lineage import Inheritance
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import BestCheckpoint, ListReporter, TrialReport
 
 METRIC = "probe/linear/mean"

@@ -8,7 +8,7 @@ import torch
 from orchestrator.config.models import StorageConfig
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import Store, open_store
-from orchestrator.train.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from orchestrator.train.loop.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from orchestrator.sweep.core.record import SweepRecord, fold
 from orchestrator.sweep.watch.follower import cost_row
 from orchestrator.tracking import MetricRow
 from orchestrator.train.distributed import Rank
-from orchestrator.train.energy import ENERGY, EnergyMeter, energy_meter, summed_j
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.loop.energy import ENERGY, EnergyMeter, energy_meter, summed_j
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 

@@ -12,9 +12,9 @@ from tiny_sweeps import Remembering, tiny_config
 from orchestrator.config import default_config
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
-from orchestrator.train.beside import Evaluations, NoPlaceError, Snapshot
-from orchestrator.train.evaluation import MISSING, Evaluation
-from orchestrator.train.evaluator import RayEvaluator
+from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapshot
+from orchestrator.train.evaluate.evaluation import MISSING, Evaluation
+from orchestrator.train.evaluate.evaluator import RayEvaluator
 
 pytestmark = pytest.mark.ray
 SNAPSHOT = Snapshot(config=default_config(), shards_uri="", images=64, timestamp_ms=1, weights={})

@@ -10,9 +10,9 @@ from tiny_sweeps import tiny_config
 from orchestrator.config import apply_overrides
 from orchestrator.data import prepare_data
 from orchestrator.errors import StorageError
-from orchestrator.train.checkpoint import list_checkpoints, load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.loop.checkpoint import list_checkpoints, load_latest
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 

@@ -10,16 +10,16 @@ from image_data import image_folder
 from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data, read_sweep_ledger
-from orchestrator.data.cache import file_lock
-from orchestrator.data.sources import is_held_out
+from orchestrator.data.format.cache import file_lock
+from orchestrator.data.pack.sources import is_held_out
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
-from orchestrator.train.checkpoint import load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluation import _pixels_key, _untrained_key, baselines
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.evaluate.evaluation import _pixels_key, _untrained_key, baselines
+from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.loop.checkpoint import load_latest
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
-from orchestrator.train.reuse import DataCache
 
 
 @pytest.fixture(scope="module")

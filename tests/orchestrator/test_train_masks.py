@@ -12,7 +12,7 @@ from orchestrator.data import prepare_data
 from orchestrator.sweep.foresight.geometries import audit_sweep
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 SETTINGS: list[dict[str, Any]] = [

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.models import ProbeConfig, RunConfig, TrainConfig
-from orchestrator.train.plan import plan_run
+from orchestrator.train.loop.plan import plan_run
 
 
 def _config(

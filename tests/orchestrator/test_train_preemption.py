@@ -8,10 +8,10 @@ import torch
 from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data
-from orchestrator.train.checkpoint import list_checkpoints, load_latest
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop import Run, TrialJob
-from orchestrator.train.preemption import PreemptionNotice
+from orchestrator.train.loop.checkpoint import list_checkpoints, load_latest
+from orchestrator.train.loop.preemption import PreemptionNotice
+from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
 

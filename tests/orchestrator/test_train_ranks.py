@@ -9,9 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from orchestrator.storage import open_store
-from orchestrator.train.checkpoint import save_checkpoint
 from orchestrator.train.distributed import Rank
-from orchestrator.train.lineage import find_checkpoint
+from orchestrator.train.loop.checkpoint import save_checkpoint
+from orchestrator.train.loop.lineage import find_checkpoint
 
 
 def _find(index: int, folder: str) -> None:

@@ -18,7 +18,7 @@ from orchestrator.config import flatten as flat_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.report import recommend, summarize
-from orchestrator.report import summary as summary_module
+from orchestrator.report.words import summary as summary_module
 from orchestrator.storage import MemoryStore, ObjectInfo
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord, fold
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
@@ -41,10 +41,10 @@ from orchestrator.sweep.watch import status as status_module
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import Dataset, MemoryTracker, MetricRow, RunStatus
-from orchestrator.train.loop import TrialJob
-from orchestrator.train.plan import plan_run
+from orchestrator.train.loop.plan import plan_run
+from orchestrator.train.loop.run import TrialJob
+from orchestrator.train.ray.slot import Outcome
 from orchestrator.train.reporting import TrialReport
-from orchestrator.train.slot import Outcome
 
 from .form import canonical
 

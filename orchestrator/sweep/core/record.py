@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.errors import StorageError
-from orchestrator.train.energy import ENERGY
+from orchestrator.train.loop.energy import ENERGY
 from orchestrator.train.reporting import BestCheckpoint
 
 _MISSING = "evaluation/missing"

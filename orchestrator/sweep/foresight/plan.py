@@ -34,7 +34,7 @@ from orchestrator.sweep.space.points import (
     point_name,
 )
 from orchestrator.text import align, counted, with_prefix
-from orchestrator.train.plan import plan_run
+from orchestrator.train.loop.plan import plan_run
 
 if TYPE_CHECKING:
     from orchestrator.sweep.foresight.quote import Quote

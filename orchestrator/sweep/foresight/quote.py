@@ -24,11 +24,11 @@ from orchestrator.sweep.core.rungs import promotes, trial_rungs
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.space.points import TrialPlan
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.job import TrialJob
-from orchestrator.train.loop import Run
-from orchestrator.train.plan import RunPlan, plan_run
+from orchestrator.train.loop.plan import RunPlan, plan_run
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import Decision, TrialReport
-from orchestrator.train.reuse import DataCache
 from orchestrator.train.worker import resolve_precision, threads_per_worker
 
 _MAX_CALIBRATIONS = 8

@@ -21,7 +21,7 @@ from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import TrialPlan, make_trial
 from orchestrator.text import counted
 from orchestrator.train.job import Outcome
-from orchestrator.train.plan import RunPlan, plan_run
+from orchestrator.train.loop.plan import RunPlan, plan_run
 from orchestrator.train.reporting import Row, TrialReport
 
 _WAIT_S = 1.0

@@ -8,8 +8,8 @@ from orchestrator.cluster.connect import local_cluster, plan_room
 from orchestrator.cluster.local import ignored_address, ray_folder_warnings
 from orchestrator.cluster.token import find_token
 from orchestrator.config.models import RunConfig
-from orchestrator.data.cache import file_lock
-from orchestrator.data.prepare import open_cache
+from orchestrator.data.format.cache import file_lock
+from orchestrator.data.pack.prepare import open_cache
 from orchestrator.errors import ConfigError, Fault
 from orchestrator.storage import check_store, open_store
 from orchestrator.sweep.journal.folders import Runs

@@ -31,7 +31,7 @@ from orchestrator.sweep.journal.log import Journal
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.space.points import make_trial
 from orchestrator.train.job import Assignment, Inheritance, Outcome, TrialJob
-from orchestrator.train.plan import plan_run
+from orchestrator.train.loop.plan import plan_run
 from orchestrator.train.reporting import MISSING, Decision, TrialReport
 
 

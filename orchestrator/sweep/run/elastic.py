@@ -17,8 +17,8 @@ from typing import Any
 
 import ray
 
-from orchestrator.train.launch import ACCELERATOR_PREFIX, TrialResources
-from orchestrator.train.preemption import draining_nodes
+from orchestrator.train.loop.preemption import draining_nodes
+from orchestrator.train.ray.launch import ACCELERATOR_PREFIX, TrialResources
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0

@@ -1,0 +1,1 @@
+"""The embedded scenes: what is in one (`scenes`), its patterns (`textures`), its pixels (`raycast`, `render`)."""

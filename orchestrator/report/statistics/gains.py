@@ -1,0 +1,118 @@
+"""What each method of a sweep gained over the encoder that it started from, by label, with its cost. Pure.
+
+A gain is a trial's probe less that of the untrained encoder of its own seed, so what a seed's initial weights are worth
+drops out. Its interval is Student's over the method's own seeds: gains of other methods do not narrow it, since
+methods differ in how much a seed changes them. Intervals are for one method and label each, uncorrected.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.report.statistics.noise import bounded_difference, interval_factor
+from orchestrator.report.statistics.trials import Geometry, TrialSummary
+
+Probe = Literal["linear", "knn"]
+PROBES: tuple[Probe, ...] = ("linear", "knn")
+_MEAN = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGain:
+    """One label's gain in points, mean of the seeds, with a 95 % interval; it is infinite with one seed.
+
+    `accuracy` and `untrained` are the means of the two in per cent.
+    """
+
+    accuracy: float
+    untrained: float
+    points: float
+    low: float
+    high: float
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.low > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodGain:
+    """The gains of one method by probe and label, and what a trial of it cost.
+
+    `mean` is a label too where there are several. Hours are GPU hours, or CPU core hours where no GPU was used.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    trial_ids: tuple[str, ...]
+    images: int
+    gains: Mapping[Probe, Mapping[str, LabelGain]]
+    flops_per_image: float
+    device_hours: float
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Labels on which a gain is shown, by either probe; their mean is none."""
+        names = (
+            label
+            for probe in PROBES
+            for label, gain in self.gains[probe].items()
+            if label != _MEAN and gain.is_shown
+        )
+        return tuple(dict.fromkeys(names))
+
+
+def method_gains(geometries: Sequence[Geometry]) -> list[MethodGain]:
+    """The gains of every method whose trials ended, in the order given."""
+    return [
+        MethodGain(
+            name=each.name,
+            seeds=tuple(trial.seed for trial in each.trials),
+            trial_ids=tuple(trial.trial_id for trial in each.trials),
+            images=max(trial.images for trial in each.trials),
+            gains={probe: _gains(each.trials, probe) for probe in PROBES},
+            flops_per_image=statistics.fmean(trial.flops_per_image for trial in each.trials),
+            device_hours=each.device_hours,
+        )
+        for each in geometries
+    ]
+
+
+def _gains(trials: Sequence[TrialSummary], probe: Probe) -> dict[str, LabelGain]:
+    """The gain on each label that every seed measured before and after."""
+    prefix, baseline = f"probe/{probe}/", f"baseline/untrained/{probe}/"
+    labels = [key.removeprefix(prefix) for key in sorted(trials[0].metrics) if key.startswith(prefix)]
+    measured = [
+        label
+        for label in labels
+        if all(prefix + label in trial.metrics and baseline + label in trial.metrics for trial in trials)
+    ]
+    if len(measured) == 2 and _MEAN in measured:  # of one label, which it repeats
+        measured.remove(_MEAN)
+    return {
+        label: _gain(
+            [trial.metrics[prefix + label] for trial in trials],
+            [trial.metrics[baseline + label] for trial in trials],
+        )
+        for label in measured
+    }
+
+
+def _gain(accuracies: Sequence[float], untrained: Sequence[float]) -> LabelGain:
+    gains = [after - before for after, before in zip(accuracies, untrained, strict=True)]
+    points, half = statistics.fmean(gains), math.inf
+    if len(gains) > 1:
+        half = interval_factor(len(gains) - 1) * statistics.stdev(gains) / math.sqrt(len(gains))
+    low, high = bounded_difference(points - half, points + half)
+    return LabelGain(
+        accuracy=statistics.fmean(accuracies),
+        untrained=statistics.fmean(untrained),
+        points=points,
+        low=low,
+        high=high,
+    )

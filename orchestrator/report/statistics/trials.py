@@ -1,0 +1,232 @@
+"""What the report knows of a trial and of a geometry: plain values, cut out of the sweep's record."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.config.models import RunConfig
+from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
+from orchestrator.report.statistics.compute import FlopsCounter
+from orchestrator.sweep.core.lineage import Stretch, schedule_of
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.space.points import listed_point
+
+State = Literal["pending", "running", "finished", "stopped", "failed"]
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrialSummary:
+    """One trial; accuracies are in per cent, `value` is the ranking metric (NaN when it was never measured).
+
+    `hits` tells for each label which test images the linear probe got right; it may be empty. `untrained`
+    and `pixels` are the baselines by label, `untrained_value` the ranking metric of the untrained encoder.
+    `curve` is the ranking metric over images seen, `hours` the device hours spent until then (GPU hours, or CPU core
+    hours without a GPU), retries included; `health` holds the label-free metrics by images. Hours count from a
+    trial's first step on: starting and measuring the shared baselines fall to whichever trial comes first, so they
+    say nothing about a geometry.
+    """
+
+    trial_id: str
+    name: str
+    point: Mapping[str, Any]
+    seed: int
+    state: State
+    value: float
+    images: int
+    total_images: int
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    hits: Mapping[str, Hits] = field(default_factory=dict)
+    untrained: Mapping[str, float] = field(default_factory=dict)
+    pixels: Mapping[str, float] = field(default_factory=dict)
+    untrained_value: float = math.nan
+    gpu_hours: float = 0.0
+    cpu_core_hours: float = 0.0
+    reason: str = ""
+    curve: Mapping[int, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    hours: Mapping[int, float] = field(default_factory=dict)
+    health: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    flops_per_image: float = math.nan
+    flops: Mapping[int, float] = field(default_factory=dict)
+    """Of a member of a population, which changes what an image costs: FLOPs spent by images seen."""
+    num_attempts: int = 1
+    label: str = ""
+    published: float = math.nan
+    probed: ProbeCurve = field(default_factory=ProbeCurve)
+    """The probes since warm-up, and the best checkpoint, which is picked from them."""
+    schedule: tuple[Stretch, ...] = ()
+    """Of a member of a population: whose weights it has, and under which settings they were trained."""
+
+    @property
+    def title(self) -> str:
+        """What the trial's point is called: its listed name, or its values."""
+        return self.label or point_text(self.point)
+
+    @property
+    def device_hours(self) -> float:
+        """GPU hours, or CPU core hours where no GPU was used."""
+        return self.gpu_hours or self.cpu_core_hours
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the trial ran to its end and was measured."""
+        return self.state == "finished" and math.isfinite(self.value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """The finished trials of one point of the search space, one for each seed."""
+
+    name: str
+    point: Mapping[str, Any]
+    trials: tuple[TrialSummary, ...]
+
+    @property
+    def mean(self) -> float:
+        """The ranking metric, averaged over the seeds."""
+        return sum(trial.value for trial in self.trials) / len(self.trials)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU hours a trial."""
+        return sum(trial.gpu_hours for trial in self.trials) / len(self.trials)
+
+    @property
+    def cpu_core_hours(self) -> float:
+        """CPU core hours a trial."""
+        return sum(trial.cpu_core_hours for trial in self.trials) / len(self.trials)
+
+    @property
+    def device_hours(self) -> float:
+        """GPU hours a trial, or CPU core hours where no GPU was used."""
+        return self.gpu_hours or self.cpu_core_hours
+
+    def label_mean(self, source: Literal["accuracies", "untrained", "pixels"], label: str) -> float:
+        """One label's accuracy over the seeds that measured it; NaN when none did."""
+        values = [getattr(trial, source)[label] for trial in self.trials if label in getattr(trial, source)]
+        return sum(values) / len(values) if values else math.nan
+
+
+def group_geometries(trials: Sequence[TrialSummary]) -> list[Geometry]:
+    """The geometries of the comparable trials, best mean first."""
+    groups: dict[str, list[TrialSummary]] = {}
+    for trial in trials:
+        if trial.comparable:
+            groups.setdefault(point_key(trial.point), []).append(trial)
+    geometries = [
+        Geometry(name=group[0].title, point=group[0].point, trials=tuple(group)) for group in groups.values()
+    ]
+    return sorted(geometries, key=lambda geometry: -geometry.mean)
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point in a reader's words: the last part of every key and its value, pairs as `0.15-0.2`."""
+    parts = [
+        f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {value_text(value)}" for key, value in point.items()
+    ]
+    return ", ".join(parts) or "base configuration"
+
+
+def value_text(value: Any) -> str:
+    """A value of a point, with at most four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ("-" if len(value) == 2 else ", ").join(value_text(item) for item in value)
+    return str(value)
+
+
+def point_key(point: Mapping[str, Any]) -> str:
+    """A point as text, the same whatever the order of its axes."""
+    return json.dumps(point, sort_keys=True, default=str)
+
+
+def trial_summaries(config: RunConfig, record: SweepRecord) -> list[TrialSummary]:
+    """The trials of a sweep in the order they were planned."""
+    flops = FlopsCounter(config)
+    return [_summary(config, record, trial, flops) for trial in record.in_order()]
+
+
+def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: FlopsCounter) -> TrialSummary:
+    metric = config.sweep.metric
+    curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
+    baseline = metric.removeprefix("probe/")
+    listed = listed_point(config, trial.point)
+    hours = {images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()}
+    start_hours = hours.get(0, 0.0)
+    device_hours = trial.gpu_hours or trial.cpu_core_hours
+    spent = flops.spent(trial) if trial.takeovers else {}
+    per_image = spent[max(spent)] / max(spent) if spent else flops.per_image(trial.point, trial.metrics)
+    own_share = 1 - start_hours / device_hours if device_hours > 0 else 1.0
+    return TrialSummary(
+        trial_id=trial.trial_id,
+        name=trial.name or trial.trial_id,
+        point=trial.point,
+        seed=trial.seed,
+        state=trial.state,
+        value=trial.metrics.get(metric, math.nan),
+        images=trial.images,
+        total_images=trial.total_images,
+        accuracies=_labels(trial.metrics, "probe/linear/"),
+        hits={label: _hits(text, config.probe.test_images) for label, text in trial.correct.items()},
+        untrained=_labels(trial.metrics, "baseline/untrained/linear/"),
+        pixels=_labels(trial.metrics, "baseline/pixels/linear/"),
+        untrained_value=trial.metrics.get(f"baseline/untrained/{baseline}", math.nan),
+        gpu_hours=trial.gpu_hours * own_share,
+        cpu_core_hours=trial.cpu_core_hours * own_share,
+        reason=trial.reason,
+        curve=curve,
+        metrics=dict(trial.metrics),
+        hours={images: spent - start_hours for images, spent in hours.items()},
+        health={
+            images: {key: value for key, value in row.items() if key.startswith("health/")}
+            for images, row in sorted(trial.history.items())
+            if any(key.startswith("health/") for key in row)
+        },
+        flops_per_image=per_image,
+        flops=spent,
+        num_attempts=len(trial.attempts),
+        label=_label(config, trial),
+        published=math.nan if listed is None or listed.published is None else listed.published,
+        probed=probe_curve(config, trial),
+        schedule=schedule_of(record, trial.trial_id) if config.sweep.pbt is not None else (),
+    )
+
+
+def _label(config: RunConfig, trial: TrialRecord) -> str:
+    """What a trial is called where its point does not say it."""
+    if config.sweep.pbt is not None:
+        return f"member {trial.index:03d}, begun with {point_text(trial.point)}"
+    listed = listed_point(config, trial.point)
+    return "" if listed is None else listed.name
+
+
+def _hours_at(trial: TrialRecord, time_s: float) -> float:
+    """Device hours that a trial had held until a moment: every attempt counts, lost or not."""
+    attempts = trial.attempts.values()
+    uses_gpus = any(attempt.num_gpus > 0 for attempt in attempts)
+    held = 0.0
+    for attempt in attempts:
+        devices = attempt.num_gpus if uses_gpus else attempt.num_cpus
+        ended = attempt.ended if attempt.ended is not None else attempt.last_seen
+        held += devices * max(0.0, min(ended, time_s) - attempt.started)
+    return held / 3600
+
+
+def _labels(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    names = {key: key.removeprefix(prefix) for key in metrics if key.startswith(prefix)}
+    return {label: metrics[key] for key, label in names.items() if label != "mean"}
+
+
+def _hits(text: str, num_images: int) -> Hits:
+    """Unpack bits in hexadecimal; fewer test images than asked for leave at most seven padding zeros."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
+    return bits[:num_images].astype(np.bool_)

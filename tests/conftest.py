@@ -44,6 +44,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduler(config, log)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure when it happens: a run that is cut short prints no summary."""
+    if report.outcome in ("failed", "rerun") and "PYTEST_XDIST_WORKER" not in os.environ:
+        said = report.longreprtext.splitlines() or [""]
+        print(f"\n{report.outcome}: {report.nodeid}: {said[-1]}", flush=True)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With workers the longest groups begin. A single process keeps the usual order."""
     if hasattr(config, "workerinput"):

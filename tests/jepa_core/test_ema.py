@@ -59,6 +59,18 @@ def test_a_window_is_the_same_share_of_every_run(total_steps: int) -> None:
     assert rising.momentum_at(total_steps, total_steps) == pytest.approx(1 - 1 / (0.05 * total_steps))
 
 
+def test_a_step_moves_the_target_encoder_towards_the_weights_that_the_optimizer_has_just_written() -> None:
+    state = tiny_state(ema=EmaSettings(start_momentum=0.6, final_momentum=0.9), total_steps=10)
+    train_step(state, tiny_images(), tiny_masks())
+    target, context = state.objective.target_encoder, state.objective.context_encoder
+    before = [weight.clone() for weight in target.parameters()]
+    momentum = rates_at(state, 1)["train/momentum"]
+    train_step(state, tiny_images(), tiny_masks())
+    for old, found, source in zip(before, target.parameters(), context.parameters(), strict=True):
+        torch.testing.assert_close(found, momentum * old + (1 - momentum) * source)
+    assert 0.6 < momentum < 0.9
+
+
 def test_a_window_of_less_than_a_step_follows_at_once() -> None:
     state = tiny_state(ema=EmaSettings(window=0.05), total_steps=10)
     assert rates_at(state, 0)["train/momentum"] == 0

@@ -24,7 +24,7 @@ from mlflow_page import mlflow_page, track_sweep
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report import load_sweep, write_report
 from orchestrator.tracking import find_place
-from orchestrator.tracking.mlflow import open_client
+from orchestrator.tracking.client import open_client
 
 IMAGES = Path(__file__).parent / "images"
 _SETTLE_S = 12

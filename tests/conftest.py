@@ -90,7 +90,7 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated MLflow database, made once: migration takes seconds. Copy it before use."""
     from orchestrator.config.models import TrackingConfig
     from orchestrator.tracking import find_place
-    from orchestrator.tracking.mlflow import open_client
+    from orchestrator.tracking.client import open_client
 
     folder = tmp_path_factory.mktemp("template")
     open_client(find_place(TrackingConfig(), str(folder))).search_experiments()

@@ -16,6 +16,7 @@ from orchestrator.tracking.base import (
     UnavailableError,
 )
 from orchestrator.tracking.checks import check_place
+from orchestrator.tracking.client import check_reachable
 from orchestrator.tracking.memory import MemoryTracker
 from orchestrator.tracking.places import (
     TrackingPlace,
@@ -110,17 +111,6 @@ def find_trial(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str,
     from orchestrator.tracking import mlflow
 
     return mlflow.find_trial(find_place(config, runs_uri), run_id)
-
-
-def check_reachable(place: TrackingPlace) -> None:
-    """Whether a tracking store answers.
-
-    Raises:
-        TrackingError: It refuses; `UnavailableError`, one of its kinds, when it does not answer.
-    """
-    from orchestrator.tracking import mlflow  # it takes seconds to import
-
-    mlflow.check_reachable(place)
 
 
 def check_writable(place: TrackingPlace) -> None:

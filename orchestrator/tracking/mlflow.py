@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,11 +27,9 @@ from orchestrator.tracking.base import (
     RunStatus,
     expand_params,
 )
-from orchestrator.tracking.checks import check_database, check_readable
-from orchestrator.tracking.faults import as_ours
+from orchestrator.tracking.client import door, open_client
 from orchestrator.tracking.mlflow_entities import log_dataset, register_encoder
-from orchestrator.tracking.moved import follow_folder
-from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, opened_uri, ui_command, ui_url
+from orchestrator.tracking.places import TrackingPlace, ui_command, ui_url
 from orchestrator.tracking.views import shared_view, shared_view_tag
 
 logger = logging.getLogger(__name__)
@@ -47,7 +43,6 @@ _PARENT_TAG = "mlflow.parentRunId"
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 _TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 6000
 _REFUSED_CHARACTERS = re.compile(r"[^\w./\- :]")
-_LIBRARIES = ("mlflow", "alembic", "sqlalchemy")
 EXPERIMENT_NOTE = """Mask sweeps of I-JEPA: one parent run a sweep, one child a trial (a geometry under one
 seed).
 
@@ -85,7 +80,7 @@ class MlflowTracker:
         if place.database is not None and not place.database.exists():
             return None
         tracker = cls(place, experiment)
-        with _door(place.uri):
+        with door(place.uri):
             client = open_client(place)
             found = client.get_experiment_by_name(experiment)
             if found is None or found.lifecycle_stage == "deleted":
@@ -96,7 +91,7 @@ class MlflowTracker:
 
     def select_sweep(self, sweep_id: str) -> None:
         """Go on with a sweep that was started before, without touching it."""
-        with _door(self._place.uri):
+        with door(self._place.uri):
             self._open()
             if sweep_id != self._sweep_id:
                 self._sweep_id = sweep_id
@@ -113,7 +108,7 @@ class MlflowTracker:
     ) -> None:
         """Open the sweep's run, or find it."""
         self.select_sweep(sweep_id)
-        with _door(self._place.uri):
+        with door(self._place.uri):
             self._start(None, name, params, {KIND_TAG: "sweep", **tags}, time_ms)
 
     def start_trial(
@@ -127,7 +122,7 @@ class MlflowTracker:
     ) -> None:
         """Open a trial's run under the sweep's, or find it."""
         own = {KIND_TAG: "trial", TRIAL_TAG: trial_id, _PARENT_TAG: self._run_id(None)}
-        with _door(self._place.uri):
+        with door(self._place.uri):
             self._start(trial_id, name, params, {**own, **tags}, time_ms)
 
     def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
@@ -138,7 +133,7 @@ class MlflowTracker:
         every plot: infinity is sent as NaN and named in a tag.
         """
         run_id = self._run_id(trial_id)
-        with _door(self._place.uri):
+        with door(self._place.uri):
             metrics = self._fresh_metrics(trial_id, rows)
             for start in range(0, len(metrics), _METRICS_PER_BATCH):
                 batch = metrics[start : start + _METRICS_PER_BATCH]
@@ -153,7 +148,7 @@ class MlflowTracker:
         if place.is_absolute() or ".." in place.parts or not place.name:
             raise TrackingError(f"artifact path {path!r} must be relative, without `..`")
         folder = None if place.parent == PurePosixPath(".") else str(place.parent)
-        with tempfile.TemporaryDirectory() as directory, _door(self._place.uri):
+        with tempfile.TemporaryDirectory() as directory, door(self._place.uri):
             local = Path(directory) / place.name
             local.write_bytes(data)
             self._client.log_artifact(run_id, str(local), folder)
@@ -164,7 +159,7 @@ class MlflowTracker:
 
         run_id = self._run_id(trial_id)
         entities = [RunTag(key, _cut(value, _TAG_CHARACTERS)) for key, value in tags.items()]
-        with _door(self._place.uri):
+        with door(self._place.uri):
             for start in range(0, len(entities), _PARAMS_PER_BATCH):
                 batch = entities[start : start + _PARAMS_PER_BATCH]
                 self._client.log_batch(run_id, tags=batch, synchronous=True)
@@ -172,25 +167,25 @@ class MlflowTracker:
     def log_dataset(self, trial_id: str | None, dataset: Dataset) -> None:
         """Record the images as an MLflow data set, which is found by name and digest."""
         run_id = self._run_id(trial_id)
-        with _door(self._place.uri):
+        with door(self._place.uri):
             log_dataset(self._client, run_id, dataset)
 
     def register_model(self, trial_id: str, name: str, folder: str, tags: Mapping[str, str]) -> None:
         """Register the encoder logged under a folder of a trial's run as a version of a model, once."""
         run_id = self._run_id(trial_id)
-        with _door(self._place.uri):
+        with door(self._place.uri):
             register_encoder(self._client, run_id, name, folder, tags)
 
     def finish_trial(self, trial_id: str, status: RunStatus, *, time_ms: int | None = None) -> None:
         """Close a trial's run."""
         run_id = self._run_id(trial_id)
-        with _door(self._place.uri):
+        with door(self._place.uri):
             self._client.set_terminated(run_id, str(status), time_ms or _now_ms())
 
     def finish_sweep(self, status: RunStatus, *, time_ms: int | None = None) -> None:
         """Close the sweep's run."""
         run_id = self._run_id(None)
-        with _door(self._place.uri):
+        with door(self._place.uri):
             self._client.set_terminated(run_id, str(status), time_ms or _now_ms())
 
     def links(self) -> Links:
@@ -217,7 +212,7 @@ class MlflowTracker:
     def reachable(self) -> bool:
         """Whether the store answers at all."""
         try:
-            with _door(self._place.uri):
+            with door(self._place.uri):
                 self._open()
                 self._client.get_experiment(self._experiment_id)
         except TrackingError:
@@ -344,35 +339,6 @@ class MlflowTracker:
         return self._run_ids[trial_id]
 
 
-def open_client(place: TrackingPlace) -> Any:
-    """An `MlflowClient` of a store, quiet and without telemetry; makes the folder of an SQLite file.
-
-    Raises:
-        TrackingError: Its database cannot be opened, which MLflow itself would try for minutes.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    check_database(place)
-    from mlflow import MlflowClient
-
-    _quiet()
-    if place.database is not None:
-        place.database.parent.mkdir(parents=True, exist_ok=True)
-        follow_folder(place)
-    return MlflowClient(tracking_uri=opened_uri(place.uri))
-
-
-def _quiet() -> None:
-    """Keep the libraries' own accounts, tracebacks among them, to those who asked for our log.
-
-    What they tell reaches the user as one line of ours. MLflow gives its logger a level and a handler when it is
-    imported, so this comes after.
-    """
-    is_verbose = logging.getLogger("orchestrator").isEnabledFor(logging.INFO)
-    for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING if is_verbose else logging.CRITICAL)
-
-
 def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | None:
     """The sweep and the trial (None for the sweep itself) behind an MLflow run; None when it is not one of ours.
 
@@ -383,7 +349,7 @@ def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | No
         return None  # opening it would make it
     from mlflow.exceptions import MlflowException
 
-    with _door(place.uri):
+    with door(place.uri):
         try:
             tags = open_client(place).get_run(run_id).data.tags
         except MlflowException as error:
@@ -393,47 +359,13 @@ def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | No
     return (tags[SWEEP_TAG], tags.get(TRIAL_TAG)) if SWEEP_TAG in tags else None
 
 
-def check_reachable(place: TrackingPlace) -> None:
-    """Ask a store for one experiment.
-
-    Raises:
-        TrackingError: It refuses; `UnavailableError`, one of its kinds, when it does not answer.
-    """
-    with _door(place.uri):
-        open_client(place).search_experiments(max_results=1)
-
-
-def ask_server(place: TrackingPlace, method: str, path: str, *, timeout_s: float, **options: Any) -> Any:
-    """One HTTP request with MLflow's own credentials and certificates, whatever the status of its answer.
-
-    Raises:
-        TrackingError: No answer came.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with _door(place.uri):
-        from mlflow.utils.credentials import get_default_host_creds
-        from mlflow.utils.rest_utils import http_request
-
-        _quiet()
-        return http_request(
-            get_default_host_creds(place.uri),
-            path,
-            method,
-            max_retries=0,
-            timeout=timeout_s,
-            raise_on_status=False,
-            **options,
-        )
-
-
 def check_writable(place: TrackingPlace) -> None:
     """Make a run with one metric and delete it.
 
     Raises:
         TrackingError: The store refuses it.
     """
-    with _door(place.uri):
+    with door(place.uri):
         client = open_client(place)
         run = client.create_run(_find_experiment(client, "orchestrator-doctor", place))
         client.log_metric(run.info.run_id, "doctor", 1.0)
@@ -456,20 +388,6 @@ def _find_experiment(client: Any, name: str, place: TrackingPlace) -> str:
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
-
-
-@contextmanager
-def _door(uri: str) -> Iterator[None]:
-    """Turn the errors of MLflow and of what is below it into ours."""
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as error:
-        if type(error).__name__ == "RestException" and getattr(error, "error_code", "") == "INTERNAL_ERROR":
-            # Somebody's JSON, a proxy's for one; MLflow has dropped the status that came with it.
-            check_readable(TrackingPlace(uri=uri, artifact_root=None))
-        raise as_ours(uri, error) from error
 
 
 def _metric_name(key: str) -> str:

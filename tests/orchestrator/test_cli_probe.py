@@ -20,8 +20,9 @@ from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import open_shards, prepare_data
 from orchestrator.tracking import find_place, find_tracker
+from orchestrator.tracking.client import open_client
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_weights, pooled_features
-from orchestrator.tracking.mlflow import MlflowTracker, open_client
+from orchestrator.tracking.mlflow import MlflowTracker
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluation import load_probe_data
 from orchestrator.train.evaluate.features import (

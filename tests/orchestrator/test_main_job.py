@@ -17,7 +17,7 @@ from orchestrator.config.models import StorageConfig, TrackingConfig
 from orchestrator.data import pack_dataset
 from orchestrator.storage import open_store
 from orchestrator.tracking import find_place
-from orchestrator.tracking.mlflow import open_client
+from orchestrator.tracking.client import open_client
 from orchestrator.train.loop.checkpoint import list_checkpoints
 
 pytestmark = pytest.mark.ray

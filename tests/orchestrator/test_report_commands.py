@@ -14,7 +14,8 @@ from orchestrator.report.reproduce import compare_outcomes
 from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import find_place
-from orchestrator.tracking.mlflow import MlflowTracker, open_client
+from orchestrator.tracking.client import open_client
+from orchestrator.tracking.mlflow import MlflowTracker
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tiny_sweeps import Remembering, tiny_config
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.driver import SweepRequest, SweepStart, run_sweep
 from orchestrator.tracking import Tracker, find_place, open_tracker
-from orchestrator.tracking.mlflow import open_client
+from orchestrator.tracking.client import open_client
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -29,7 +29,8 @@ from orchestrator.sweep.journal.resume import check_same_sweep, check_something_
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.text import command_text, setting_words
 from orchestrator.tracking import find_place, find_tracker
-from orchestrator.tracking.mlflow import MlflowTracker, open_client
+from orchestrator.tracking.client import open_client
+from orchestrator.tracking.mlflow import MlflowTracker
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -42,6 +42,15 @@ def test_a_server_that_will_never_take_a_run_is_an_error(answer, said, tmp_path)
         check(uri, tmp_path)
 
 
+def test_the_time_that_mlflow_takes_to_load_is_not_a_store_that_does_not_answer(tmp_path, monkeypatch):
+    def load_slowly() -> None:
+        time.sleep(1.0)
+
+    monkeypatch.setattr("orchestrator.tracking.checks._LIMIT_S", 0.5)
+    monkeypatch.setattr("orchestrator.tracking.checks.load_mlflow", load_slowly)
+    assert "Connection refused" in check("http://127.0.0.1:9", tmp_path)
+
+
 def test_a_server_that_lets_read_but_not_write_is_an_error(tmp_path):
     with answering(200, "{}", writes=403) as uri, pytest.raises(UnusableError, match="refuses writing"):
         check(uri, tmp_path)
@@ -68,7 +77,7 @@ def test_a_server_that_is_down_may_come_back(tmp_path):
 
 
 def test_a_server_that_accepts_and_says_nothing_may_come_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.tracking.checks._ANSWER_S", 0.2)
+    monkeypatch.setattr("orchestrator.tracking.client._ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "no answer in time" in check(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
 
@@ -135,7 +144,7 @@ def test_a_database_of_another_version_is_an_error(template_database, tmp_path):
 
 
 def test_a_locked_database_may_come_back(template_database, tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.tracking.checks._LOCK_S", 0.1)
+    monkeypatch.setattr("orchestrator.tracking.database._LOCK_S", 0.1)
     shutil.copy(template_database, tmp_path / "mlflow.db")
     other = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

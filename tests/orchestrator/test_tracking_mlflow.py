@@ -8,7 +8,8 @@ import pytest
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import TrackingError
 from orchestrator.tracking import MetricRow, RunStatus, find_place, open_tracker
-from orchestrator.tracking.mlflow import NOT_FINITE_TAG, MlflowTracker, open_client
+from orchestrator.tracking.client import open_client
+from orchestrator.tracking.mlflow import NOT_FINITE_TAG, MlflowTracker
 from orchestrator.tracking.places import TrackingPlace
 
 PAIR = {"masks.target_scale": (0.15, 0.2), "train.seed": 0}

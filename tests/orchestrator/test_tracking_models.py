@@ -12,6 +12,7 @@ from jepa_core.encoder import EncoderSettings, build_encoder
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import CheckpointError
 from orchestrator.tracking import Dataset, find_place, find_tracker, find_trial
+from orchestrator.tracking.client import open_client
 from orchestrator.tracking.encoder_model import (
     CARD,
     WEIGHTS,
@@ -20,7 +21,7 @@ from orchestrator.tracking.encoder_model import (
     load_encoder,
     pooled_features,
 )
-from orchestrator.tracking.mlflow import MlflowTracker, open_client
+from orchestrator.tracking.mlflow import MlflowTracker
 
 ENCODER = EncoderSettings(
     name="vit_tiny_patch16_224", image_size_px=16, patch_size_px=4, width=32, depth=2, num_heads=2

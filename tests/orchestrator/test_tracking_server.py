@@ -7,7 +7,7 @@ from mlflow_server import Server
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.tracking import MetricRow, RunStatus, check_place, find_place, open_tracker
-from orchestrator.tracking.mlflow import open_client
+from orchestrator.tracking.client import open_client
 
 
 @pytest.fixture

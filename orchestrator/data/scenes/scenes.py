@@ -17,8 +17,10 @@ IEEE 754 rounds exactly (no sine, power or matrix product). Rendering itself is 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,7 @@ _GROUNDS: tuple[Pattern, ...] = ("striped", "checked", "rough")
 _ROLL_HALF_TANGENT = 0.2553  # 29 degrees to each side
 _SHADE = 0.12
 _DRAWN_BEFORE_OBJECTS, _DRAWN_AN_OBJECT = 30, 11
+_DRAWN_LOOKS = 7
 _PLACEMENTS = 60
 _ATTEMPTS = 200
 _BIN_M = (NEAREST_M[1] - NEAREST_M[0]) / NUM_DISTANCES
@@ -86,6 +89,15 @@ class _Answers:
     object_class: int
     nearest_m: float
     surface: Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an object would stand, and how large it would be."""
+
+    x_m: float
+    y_m: float
+    radius_m: float
 
 
 def render_scene(
@@ -149,13 +161,18 @@ def _layout(drawn: Iterator[float], answers: _Answers) -> Scene | None:
     """A scene from random numbers, its nearest object first; None when the objects find no room."""
     scene = _empty_scene(drawn)
     solids: list[Solid] = []
+    places: list[_Place] = []
     for _ in range(_PLACEMENTS):
         if len(solids) == answers.count:
             return scene.with_solids(tuple(solids))
         far_m = _between(next(drawn), (answers.nearest_m + 0.15, _DEEPEST_M))
-        solid = _solid(drawn, scene.camera, answers, far_m=far_m if solids else answers.nearest_m)
-        if all(_apart(solid, other) for other in solids):
-            solids.append(solid)
+        place = _place(drawn, scene.camera, far_m=far_m if places else answers.nearest_m)
+        looks = islice(drawn, _DRAWN_LOOKS)
+        if all(_apart(place, other) for other in places):
+            places.append(place)
+            solids.append(_solid(looks, place, answers))
+        else:
+            deque(looks, maxlen=0)  # the next object's numbers come after this one's
     return None
 
 
@@ -198,28 +215,33 @@ def _ground(drawn: Iterator[float]) -> Ground:
     )
 
 
-def _solid(drawn: Iterator[float], camera: Camera, answers: _Answers, *, far_m: float) -> Solid:
-    """An object whose centre is `far_m` from the camera."""
-    shape, color = divmod(answers.object_class, len(COLORS))
+def _place(drawn: Iterator[float], camera: Camera, *, far_m: float) -> _Place:
+    """A place whose object's centre is `far_m` from the camera."""
     radius_m = _RADII_M[int(len(_RADII_M) * next(drawn))]
     sideways = _between(next(drawn), (-_SIDEWAYS, _SIDEWAYS))
     ground_m = math.sqrt(far_m**2 - (radius_m - camera.height_m) ** 2)
     forward_m = ground_m / math.sqrt(1 + sideways**2)
+    return _Place(x_m=sideways * forward_m, y_m=forward_m, radius_m=radius_m)
+
+
+def _solid(looks: Iterator[float], place: _Place, answers: _Answers) -> Solid:
+    """The object at a place."""
+    shape, color = divmod(answers.object_class, len(COLORS))
     rgb = tuple(
-        min(max(channel + _between(next(drawn), (-_SHADE, _SHADE)), 0.05), 0.95) for channel in _RGB[color]
+        min(max(channel + _between(next(looks), (-_SHADE, _SHADE)), 0.05), 0.95) for channel in _RGB[color]
     )
     return Solid(
         shape=SHAPES[shape],
         color=color,
         rgb=rgb,
-        second_rgb=_second_color(rgb, is_dark=next(drawn) < 0.5),
+        second_rgb=_second_color(rgb, is_dark=next(looks) < 0.5),
         pattern=answers.surface,
-        cell_m=_between(next(drawn), (0.32, 0.56)) * radius_m,
-        tilt=_rotation(next(drawn)),
-        x_m=sideways * forward_m,
-        y_m=forward_m,
-        radius_m=radius_m,
-        turn=_rotation(next(drawn)),
+        cell_m=_between(next(looks), (0.32, 0.56)) * place.radius_m,
+        tilt=_rotation(next(looks)),
+        x_m=place.x_m,
+        y_m=place.y_m,
+        radius_m=place.radius_m,
+        turn=_rotation(next(looks)),
     )
 
 
@@ -228,7 +250,7 @@ def _second_color(rgb: Color, *, is_dark: bool) -> Color:
     return tuple(0.35 * channel if is_dark else 0.72 * (1 - channel) for channel in rgb)
 
 
-def _apart(first: Solid, second: Solid) -> bool:
+def _apart(first: _Place, second: _Place) -> bool:
     reach = first.radius_m + second.radius_m + _GAP_M
     return (first.x_m - second.x_m) ** 2 + (first.y_m - second.y_m) ** 2 > reach**2
 

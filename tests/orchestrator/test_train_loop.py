@@ -1,6 +1,7 @@
 """The loop in one process: a run that goes on ends as one that was never stopped, with a slot's cache and without."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from orchestrator.data import prepare_data, read_sweep_ledger
 from orchestrator.data.format.cache import file_lock
 from orchestrator.data.pack.sources import is_held_out
 from orchestrator.errors import CheckpointError
-from orchestrator.storage import open_store
+from orchestrator.storage import MemoryStore, Store, open_store
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.evaluation import _pixels_key, _untrained_key, baselines
+from orchestrator.train.evaluate.baselines import Baselines, pixels_key, untrained_key
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
 from orchestrator.train.loop.run import Run, TrialJob
-from orchestrator.train.reporting import ListReporter
+from orchestrator.train.reporting import Decision, ListReporter, TrialReport
 
 
 @pytest.fixture(scope="module")
@@ -122,38 +123,111 @@ def test_both_encoders_stand_to_the_same_untrained_one(folder: Path) -> None:
         assert first[f"probe/{name}_context/mean"] == first[f"probe/{name}/mean"]
 
 
-def test_a_trial_waits_for_the_one_that_measures_the_shared_baselines(folder: Path) -> None:
-    run = Run(_job(folder, "waits", train__seed=5), ListReporter(), Rank())
-    key, store = _untrained_key(run.config, run.shards, run.rank), open_store(str(folder / "shared"))
-    store.write(f"{_pixels_key(run.config, run.shards)}.json", b'{"baseline/pixels/linear/mean": 20.0}')
-    found: dict[str, float] = {}
+def _baselines(run: Run, store: Store) -> Baselines:
+    assert run.probes is not None
+    return Baselines(
+        untrained=lambda: run.state,
+        shards=run.shards,
+        probes=run.probes,
+        config=run.config,
+        rank=run.rank,
+        store=store,
+    )
 
-    def measure() -> None:
-        assert run.probes is not None
-        found.update(
-            baselines(run.state, run.shards, run.probes, config=run.config, rank=run.rank, store=store)
-        )
 
-    waiting = threading.Thread(target=measure)
-    with file_lock(run.shards.cache.folder / "locks" / f"baseline-{key}.lock"):
+def _untrained_lock(run: Run) -> Path:
+    key = untrained_key(run.config, run.shards, run.rank)
+    return run.shards.cache.folder / "locks" / f"baseline-{key}.lock"
+
+
+def test_a_baseline_in_the_making_is_left_until_the_others_are_measured(folder: Path) -> None:
+    run, store = Run(_job(folder, "waits", train__seed=5), ListReporter(), Rank()), MemoryStore()
+    baselines = _baselines(run, store)
+    with file_lock(_untrained_lock(run)):
+        assert not baselines.find(wait=False)
+        assert {name.split("/")[1] for name in baselines.figures} == {"pixels"}
+        assert not baselines.look()
+    assert baselines.find(wait=True)
+    assert {name.split("/")[1] for name in baselines.figures} == {"untrained", "pixels"}
+
+
+def test_a_trial_waits_for_the_one_that_measures_a_shared_baseline_and_reads_its_figures(
+    folder: Path,
+) -> None:
+    run, store = Run(_job(folder, "waits", train__seed=5), ListReporter(), Rank()), MemoryStore()
+    store.write(f"{pixels_key(run.config, run.shards)}.json", b'{"baseline/pixels/linear/mean": 20.0}')
+    baselines = _baselines(run, store)
+    waiting = threading.Thread(target=lambda: baselines.find(wait=True))
+    with file_lock(_untrained_lock(run)):
         waiting.start()
+        key = untrained_key(run.config, run.shards, run.rank)
         store.write(f"{key}.json", b'{"baseline/untrained/linear/mean": 12.5}')
     waiting.join()
-    assert found == {"baseline/untrained/linear/mean": 12.5, "baseline/pixels/linear/mean": 20.0}
+    assert baselines.figures == {"baseline/untrained/linear/mean": 12.5, "baseline/pixels/linear/mean": 20.0}
+
+
+class StepReporter(ListReporter):
+    """Notes at which step of a run each of its reports came."""
+
+    def __init__(self, stop_at_images: int | None = None) -> None:
+        super().__init__(stop_at_images)
+        self.run: Run | None = None
+        self.steps: list[int] = []
+
+    def report(self, report: TrialReport) -> Decision:
+        assert self.run is not None
+        self.steps.append(self.run.state.step)
+        return super().report(report)
+
+
+def _late_run(folder: Path, trial_id: str, seed: int, stop_at_images: int | None = None) -> StepReporter:
+    """The reports of a run that finds its untrained baseline in the making until it has trained for two steps."""
+    late = StepReporter(stop_at_images)
+    late.run = run = Run(_job(folder, trial_id, train__seed=seed), late, Rank())
+    training = threading.Thread(target=run.train)
+    with file_lock(_untrained_lock(run)):
+        training.start()
+        while run.state.step < 2 and training.is_alive():
+            time.sleep(0.01)
+    training.join()
+    return late
+
+
+def test_a_trial_trains_while_another_measures_its_baseline_and_reports_what_it_would_have(
+    folder: Path,
+) -> None:
+    usual, late = ListReporter(), _late_run(folder, "late", 11)
+    job = replace(_job(folder, "usual", train__seed=11), run_uri=str(folder / "runs/alone"))
+    Run(job, usual, Rank()).train()
+    assert late.steps[0] >= 2
+    for ours, theirs in zip(late.reports, usual.reports, strict=True):
+        assert (ours.images, ours.correct) == (theirs.images, theirs.correct)
+        for mine, other in zip(ours.rows, theirs.rows, strict=True):
+            assert mine.metrics.keys() == other.metrics.keys()
+            probed = [name for name in other.metrics if name.startswith(("probe/", "baseline/", "health/"))]
+            assert {name: mine.metrics[name] for name in probed} == {
+                name: other.metrics[name] for name in probed
+            }
+
+
+def test_a_trial_that_is_stopped_at_a_late_first_report_leaves_a_checkpoint(folder: Path) -> None:
+    late = _late_run(folder, "late-stop", 12, stop_at_images=0)
+    assert late.run is not None
+    assert [report.images for report in late.reports] == [0]
+    assert late.run.state.step == late.steps[0]
+    found = load_latest(late.run.store)
+    assert found is not None
+    assert found.step == late.steps[0]
 
 
 def test_pixels_are_probed_once_for_every_seed(folder: Path) -> None:
     runs = [Run(_job(folder, f"seed-{seed}", train__seed=seed), ListReporter(), Rank()) for seed in (3, 4)]
     store = open_store(str(folder / "baselines-of-two"))
     found = []
-    for run in runs:
-        assert run.probes is not None
-        found.append(
-            baselines(run.state, run.shards, run.probes, config=run.config, rank=run.rank, store=store)
-        )
-        found.append(
-            baselines(run.state, run.shards, run.probes, config=run.config, rank=run.rank, store=store)
-        )
+    for run in (runs[0], runs[0], runs[1], runs[1]):
+        baselines = _baselines(run, store)
+        baselines.find(wait=True)
+        found.append(baselines.figures)
     assert len(list(store.list())) == 3  # one of pixels, and one of the untrained encoder for each seed
     assert found[0] == found[1]
     assert found[2] == found[3]

@@ -44,7 +44,8 @@ def noise(x_P: Floats, y_P: Floats, *, seed: int) -> Floats:
     across_P, up_P = _eased(x_P - left_P), _eased(y_P - low_P)
     corners_P = _corners(left_P.astype(np.int64), low_P.astype(np.int64), seed)
     blended: list[Floats] = [
-        left_corner_P * (1 - across_P) + right_corner_P * across_P for left_corner_P, right_corner_P in corners_P
+        left_corner_P * (1 - across_P) + right_corner_P * across_P
+        for left_corner_P, right_corner_P in corners_P
     ]
     mixed_P: Floats = blended[0] * (1 - up_P) + blended[1] * up_P
     return mixed_P

@@ -1,25 +1,19 @@
-"""Probes of a run: frozen features of the labelled images, of the encoder that `probe.encoder` names, and baselines.
+"""Probes of a run: frozen features of the labelled images, of the encoder that `probe.encoder` names.
 
-The baselines are measured in the same run with the same probe: the untrained encoder (the run's own initial weights)
-and raw pixels. They do not depend on the masks, so they are stored and shared by the trials of a sweep: those of the
-encoder for each (data, encoder, probe, seed), those of pixels for each (data, image size, probe).
+What they are compared with, the untrained encoder and raw pixels, is in `baselines`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_core.encoder import Encoder
@@ -28,18 +22,16 @@ from jepa_core.probes import LinearProbe, knn_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import BadSample, LabelledImages, ShardSet, load_images
-from orchestrator.data.format.cache import file_lock
-from orchestrator.errors import NotFoundError
-from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.health import collapse_signs, health_of
 from orchestrator.train.reporting import MISSING
 
 _log = logging.getLogger(__name__)
-_CONTEXT = "_context"
+CONTEXT = "_context"
 _BATCH_IMAGES = 256
+_BATCH_IMAGES_OF_CPU = 64
+"""So few that what one layer writes is still in a core's cache when the next one reads it."""
 _HEALTH_IMAGES = 256
-_PIXELS_SIDE_PX = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +87,12 @@ def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig
     """
     share = -(-len(images_BCHW) // rank.world_size)
     own = images_BCHW[rank.index * share : (rank.index + 1) * share]
+    batch_images = _BATCH_IMAGES_OF_CPU if rank.device.type == "cpu" else _BATCH_IMAGES
     was_training = encoder.training
     encoder.eval()
     pooled = [
-        _tokens(encoder, own[start : start + _BATCH_IMAGES], config=config, rank=rank).mean(dim=1)
-        for start in range(0, len(own), _BATCH_IMAGES)
+        _tokens(encoder, own[start : start + batch_images], config=config, rank=rank).mean(dim=1)
+        for start in range(0, len(own), batch_images)
     ]
     encoder.train(was_training)
     features = torch.cat(pooled) if pooled else torch.zeros(0, encoder.width, device=rank.device)
@@ -108,7 +101,7 @@ def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig
 
 def ranked_encoder(config: RunConfig) -> Literal["target", "context"]:
     """The encoder whose probe is the ranking metric."""
-    reads_context = config.probe.encoder == "context" or f"{_CONTEXT}/" in config.sweep.metric
+    reads_context = config.probe.encoder == "context" or f"{CONTEXT}/" in config.sweep.metric
     return "context" if reads_context else "target"
 
 
@@ -123,13 +116,13 @@ def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: 
     objective, wanted = state.objective, config.probe.encoder
     encoders = {"": objective.context_encoder if wanted == "context" else objective.target_encoder}
     if wanted == "both":
-        encoders[_CONTEXT] = objective.context_encoder
+        encoders[CONTEXT] = objective.context_encoder
     metrics: dict[str, float] = {}
     correct: dict[str, str] = {}
     for suffix, encoder in encoders.items():
-        found = _probed_encoder(encoder, probes, config=config, rank=rank)
+        found = probe_encoder(encoder, probes, config=config, rank=rank)
         metrics |= {_with_suffix(name, suffix): value for name, value in found.metrics.items()}
-        if suffix == (_CONTEXT if f"{_CONTEXT}/" in config.sweep.metric else ""):
+        if suffix == (CONTEXT if f"{CONTEXT}/" in config.sweep.metric else ""):
             correct = found.correct
     if rank.index != 0:
         return Evaluation()
@@ -141,7 +134,7 @@ def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: 
     return Evaluation(metrics=metrics, correct=correct)
 
 
-def _probed_encoder(encoder: Encoder, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
+def probe_encoder(encoder: Encoder, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
     """The probes of one encoder under the usual names; not numbers where its features are not finite."""
     train = extract_features(encoder, probes.train.images_uint8_NCHW, config=config, rank=rank)
     test = extract_features(encoder, probes.test.images_uint8_NCHW, config=config, rank=rank)
@@ -149,7 +142,7 @@ def _probed_encoder(encoder: Encoder, probes: ProbeData, *, config: RunConfig, r
         return Evaluation()
     if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
         return Evaluation(metrics=dict.fromkeys(_probe_names(probes), math.nan))
-    return _tried_probe(train, test, probes, config=config)
+    return try_probe(train, test, probes, config=config)
 
 
 def _with_suffix(metric: str, suffix: str) -> str:
@@ -160,7 +153,7 @@ def _with_suffix(metric: str, suffix: str) -> str:
     return f"probe/{kind}{suffix}/{label}"
 
 
-def _tried_probe(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:
+def try_probe(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:
     """`probe_features`, tried again where it fails, and then noted as missing: training goes on without it."""
     for _ in range(1 + config.probe.max_failures):
         try:
@@ -234,129 +227,8 @@ def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, conf
     return result
 
 
-def baselines(
-    state: TrainState, shards: ShardSet, probes: ProbeData, *, config: RunConfig, rank: Rank, store: Store
-) -> dict[str, float]:
-    """The untrained encoder's and the raw pixels' probe accuracies, in per cent.
-
-    `state` must be untrained. Every rank must call it. Rank 0 reads the stored figures of each when another trial has
-    measured them (of pixels: with the same data and probe; of the encoder: with the same encoder and seed, too), and
-    stores them otherwise. Of the trials that start together on a node one measures, and the others wait for it.
-    """
-
-    def untrained() -> dict[str, float]:
-        # Untrained, the two encoders of a method are one; they are told apart in what is returned below.
-        probe = config.probe.model_copy(update={"encoder": "target"})
-        measured = config.model_copy(update={"probe": probe})
-        return _as_baseline("untrained", evaluate(state, probes, config=measured, rank=rank))
-
-    def pixels() -> dict[str, float]:
-        if rank.index != 0:
-            return {}
-        features = _pixels(probes.train.images_uint8_NCHW), _pixels(probes.test.images_uint8_NCHW)
-        train = config.train.model_copy(update={"seed": 0})  # one figure for trials of every seed
-        return _as_baseline(
-            "pixels", _tried_probe(*features, probes, config=config.model_copy(update={"train": train}))
-        )
-
-    found: dict[str, float] = {}
-    for key, measure in (
-        (_untrained_key(config, shards, rank), untrained),
-        (_pixels_key(config, shards), pixels),
-    ):
-        with _alone_on_node(shards, key, rank):
-            found |= _stored_or(measure, key, rank=rank, store=store)
-    if config.probe.encoder == "both":
-        found |= {_of_context(name): value for name, value in found.items()}
-    return found
-
-
-def _of_context(baseline: str) -> str:
-    """`baseline/untrained/linear/class` as `baseline/untrained/linear_context/class`."""
-    what, name, kind, label = baseline.split("/", 3)
-    return f"{what}/{name}/{kind}{_CONTEXT}/{label}"
-
-
-def _stored_or(
-    measure: Callable[[], dict[str, float]], key: str, *, rank: Rank, store: Store
-) -> dict[str, float]:
-    """A baseline's figures on rank 0: those that are stored under `key`, or measured and then stored."""
-    stored = _stored(store, f"{key}.json") if rank.index == 0 else None
-    if rank.broadcast(stored is not None):
-        return stored or {}
-    found = measure()
-    if any(name.endswith("/linear/mean") for name in found):  # on rank 0, unless the probe failed
-        store.write(f"{key}.json", json.dumps(found, sort_keys=True).encode())
-    return found
-
-
-def _alone_on_node(shards: ShardSet, key: str, rank: Rank) -> AbstractContextManager[object]:
-    """A lock between the processes of a node, held by rank 0 and let go when its process dies."""
-    if rank.index != 0:
-        return nullcontext()
-    return file_lock(shards.cache.folder / "locks" / f"baseline-{key}.lock")
-
-
-def _stored(store: Store, name: str) -> dict[str, float] | None:
-    try:
-        figures: dict[str, float] = json.loads(store.read(name))
-    except (NotFoundError, ValueError):  # a damaged one is measured and stored again
-        return None
-    return figures
-
-
-def _as_baseline(name: str, evaluation: Evaluation) -> dict[str, float]:
-    return {
-        f"baseline/{name}/{metric.removeprefix('probe/')}": value
-        for metric, value in evaluation.metrics.items()
-        if metric.startswith("probe/")
-    }
-
-
 def _tokens(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig, rank: Rank) -> Tensor:
     normalised = prepare_images(images_BCHW, config.data.mean, config.data.std, rank.device)
     with autocast(rank.device, rank.precision):
         tokens_BND: Tensor = encoder(normalised)
     return tokens_BND.float()
-
-
-def _pixels(images_NCHW: Tensor) -> Tensor:
-    """Raw pixels as features: at most 32 x 32, so that the probe's size stays bounded."""
-    images = images_NCHW.float() / 255
-    if max(images.shape[-2:]) > _PIXELS_SIDE_PX:
-        size = (min(images.shape[-2], _PIXELS_SIDE_PX), min(images.shape[-1], _PIXELS_SIDE_PX))
-        images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-    return images.flatten(1)
-
-
-def _pixels_key(config: RunConfig, shards: ShardSet) -> str:
-    """What the probe accuracies of raw pixels depend on."""
-    return _digest(_probed(config, shards))
-
-
-def _untrained_key(config: RunConfig, shards: ShardSet, rank: Rank) -> str:
-    """What the probe accuracies of the untrained encoder depend on."""
-    return _digest(
-        {
-            **_probed(config, shards),
-            "normalisation": [config.data.mean, config.data.std],
-            "encoder": asdict(config.encoder),
-            "seed": config.train.seed,
-            "precision": rank.precision,
-        }
-    )
-
-
-def _probed(config: RunConfig, shards: ShardSet) -> dict[str, Any]:
-    return {
-        "data": shards.digest,
-        "splits": [config.data.train_split, config.data.test_split],
-        "size": config.encoder.image_size_px,
-        "probe": config.probe.model_dump(
-            mode="json", exclude={"every_images", "beside", "max_failures", "encoder"}
-        ),
-    }
-
-
-def _digest(basis: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -31,6 +31,7 @@ from orchestrator.data.read.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.storage import open_store
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluate.baselines import Baselines
 from orchestrator.train.evaluate.beside import (
     Evaluations,
     Evaluator,
@@ -42,7 +43,6 @@ from orchestrator.train.evaluate.beside import (
 from orchestrator.train.evaluate.evaluation import (
     Evaluation,
     ProbeData,
-    baselines,
     evaluate,
     measure_health,
     measure_signs,
@@ -118,6 +118,8 @@ class Run:
         """`evaluator` is rank 0's, where evaluations run beside training."""
         self.notice, self.evaluator = notice, evaluator
         self.evaluations: Evaluations | None = None
+        self.baselines: Baselines | None = None
+        self._opening: Row | None = None  # the first row, while its baselines are in the making elsewhere
         self.energy = energy if energy is not None else energy_meter(job.config, rank.device)
         cache = cache if cache is not None else DataCache()
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
@@ -177,6 +179,8 @@ class Run:
             self.movement.take()
             for batch in stream:
                 self._step(batch, model)
+                if not self._open_late(wait=False):
+                    return
                 stop = stops.get(self.state.step)
                 if self.notice is not None and self.notice.take() and not (stop and stop.checkpoint):
                     self._save_between_stops()
@@ -206,29 +210,66 @@ class Run:
         self.meter.add({**metrics, **_means([mask_metrics(share, self.grid) for share in masks])})
 
     def _begin(self) -> bool:
-        """Measure the baselines and the state before training; returns whether the run is to stop at once."""
+        """Measure the baselines and the state before training; returns whether the run is to stop at once.
+
+        Where another trial is measuring a baseline, a run of one process trains meanwhile and reports it later.
+        """
         metrics: dict[str, float] = {}
+        is_complete = True
         if self.probes is not None:
-            store = open_store(f"{self.job.run_uri}/baselines", self.config.storage)
-            metrics = baselines(
-                self.state, self.shards, self.probes, config=self.config, rank=self.rank, store=store
-            )
-            metrics |= {
-                key.replace("baseline/untrained", "probe"): value
-                for key, value in metrics.items()
-                if key.startswith("baseline/untrained/")
-            }
             metrics |= measure_health(self.state, self.probes, config=self.config, rank=self.rank)
+            self.baselines = self._baselines_of(self.probes)
+            is_complete = self.baselines.find(wait=self.rank.world_size > 1)
         if self.config.train.init_from is not None:
             load_initial(self.state, self.config.train.init_from, self.config.storage)
             if self.probes is not None:
                 found = evaluate(self.state, self.probes, config=self.config, rank=self.rank)
                 metrics |= found.metrics
         metrics |= self._bad_probe_samples() | summed_j(self.rank.gather(self.energy.take_j()))
-        row = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
-        return (
-            self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,))).action != "continue"
+        self._opening = Row(images=0, timestamp_ms=_now_ms(), metrics=metrics)
+        return is_complete and self._open().action != "continue"
+
+    def _baselines_of(self, probes: ProbeData) -> Baselines:
+        def untrained() -> TrainState:
+            return (
+                self.state
+                if self.state.step == 0
+                else new_state(self.config, self.plan.total_steps, self.rank)
+            )
+
+        return Baselines(
+            untrained=untrained,
+            shards=self.shards,
+            probes=probes,
+            config=self.config,
+            rank=self.rank,
+            store=open_store(f"{self.job.run_uri}/baselines", self.config.storage),
         )
+
+    def _open(self) -> Decision:
+        """Report the first row with its baselines, which are all there by now."""
+        assert self._opening is not None
+        row, self._opening = self._opening, None
+        figures = {} if self.baselines is None else self.baselines.figures
+        metrics = figures | {
+            key.replace("baseline/untrained", "probe"): value
+            for key, value in figures.items()
+            if key.startswith("baseline/untrained/")
+        }
+        row = replace(row, metrics=metrics | dict(row.metrics))
+        return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,)))
+
+    def _open_late(self, *, wait: bool) -> bool:
+        """Report the first row once its baselines are there; returns whether training goes on."""
+        if self._opening is None or self.baselines is None:
+            return True
+        if not (self.baselines.find(wait=True) if wait else self.baselines.look()):
+            return True
+        if self._open().action == "continue":
+            return True
+        images = self.plan.images_at(self.state.step)
+        self._finish(TrialReport(trial_id=self.job.trial_id, images=images, rows=()), is_saved=False)
+        return False
 
     def _resume(self, found: Checkpoint) -> bool:
         """Load a checkpoint and repeat its report; returns whether nothing is left to do.
@@ -297,6 +338,8 @@ class Run:
         metrics["data/bad_samples"] = float(bad_samples)
         metrics |= self._bad_probe_samples()
         metrics |= self.movement.take()
+        if not self._open_late(wait=True):
+            return Decision(action="stop")
         started_s = time.monotonic()
         late = self._late_results(wait=stop.checkpoint)
         waited_s = time.monotonic() - started_s
@@ -439,9 +482,10 @@ class Run:
     def _save_between_stops(self) -> None:
         """A checkpoint without metrics, since the node will be taken away; the rank that heard it is alone with it.
 
-        Sharded weights are gathered by all ranks together, so that such a run keeps to its stops.
+        Sharded weights are gathered by all ranks together, so that such a run keeps to its stops. So does one whose
+        first row has not been reported: whoever went on from the checkpoint would never report it.
         """
-        if not has_shards(self.state.objective):
+        if self._opening is None and not has_shards(self.state.objective):
             images = self.plan.images_at(self.state.step)
             late = [] if self.evaluations is None else self.evaluations.standing()[0]
             self._keep_best_of(late)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.sweep.core.record import SweepRecord
     from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.run.driver import SweepStart
+    from orchestrator.tracking import Tracker
 
 
 def run_options(*, file_required: bool = True) -> Callable[[Any], Any]:
@@ -160,7 +162,6 @@ def execute(
     """
     from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.views import watching
-    from orchestrator.report import log_preview, log_report
     from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 
     outlive_reader()
@@ -175,11 +176,25 @@ def execute(
                 origin=origin,
                 address=address,
                 num_cpus=num_cpus,
-                on_started=log_preview,
-                on_ended=partial(log_report, register=register),
+                on_training=preview,
+                on_ended=partial(report, register=register),
                 on_lost=end_at_once,
             )
         )
+
+
+def preview(start: SweepStart) -> None:
+    """`report.log_preview`, loaded when it is called: no trial waits for what draws."""
+    from orchestrator.report import log_preview
+
+    log_preview(start)
+
+
+def report(record: SweepRecord, tracker: Tracker, uri: str, *, register: bool = True) -> None:
+    """`report.log_report`, loaded when it is called."""
+    from orchestrator.report import log_report
+
+    log_report(record, tracker, uri, register=register)
 
 
 def _run(

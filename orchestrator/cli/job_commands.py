@@ -262,12 +262,13 @@ def stop(
 )
 def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_address: str) -> None:
     """Be the driver of a sweep, on a node of the cluster: what `submit`, Slurm and KubeRay run."""
+    from orchestrator.cli.commands import preview, report
     from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.cli.views import watching
     from orchestrator.config import load_config
     from orchestrator.jobs.submission import sweep_id_of
-    from orchestrator.report import log_preview, log_report, summarize
+    from orchestrator.report import summarize
     from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 
     config = load_config(file, overrides)
@@ -279,8 +280,8 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
                 observer=observer,
                 sweep_id=sweep_id or sweep_id_of(config),
                 address=None if ray_address == "local" else ray_address,
-                on_started=log_preview,
-                on_ended=log_report,
+                on_training=preview,
+                on_ended=report,
                 on_lost=end_at_once,
             )
         )

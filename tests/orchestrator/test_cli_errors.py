@@ -16,7 +16,7 @@ from orchestrator.cli.options import emit
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
 from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.train.ray.slot import error_text
+from orchestrator.train.ray.failure import error_text
 
 
 def _from_another_process(error: Exception) -> Exception:

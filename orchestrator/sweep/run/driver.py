@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,6 +39,7 @@ from orchestrator.sweep.journal.resume import (
     find_stopped,
     read_sweep,
 )
+from orchestrator.sweep.run.aside import Aside
 from orchestrator.sweep.run.checks import check_start
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.run.labels import check_shards, check_survey
@@ -84,6 +86,8 @@ class SweepRequest:
     num_cpus: int | None = None
     on_started: Callable[[SweepStart], None] | None = None
     """Called once the data is there and the tracker open, before the first trial."""
+    on_training: Callable[[SweepStart], None] | None = None
+    """Called in a thread of its own once a trial has its workers, and waited for before `on_ended`."""
     on_ended: Callable[[SweepRecord, Tracker, str], None] | None = None
     """Called with the record, the open tracker and the run's URI after the last trial."""
     on_lost: Callable[[ClusterError], None] | None = None
@@ -243,10 +247,10 @@ def _run_leased(
             ray.get(coordinator.append.remote("warm_started", **warm.to_json()))
         for trial_id in request.revive:
             ray.get(coordinator.revive.remote(trial_id))
+        start = SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
         if request.on_started is not None:
-            request.on_started(
-                SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
-            )
+            request.on_started(start)
+        aside = Aside("what is done beside training", partial(request.on_training or _nothing, start))
         follower = Follower(config, tracker, observer)
         concurrency = room.num_slots
         slots = Slots(
@@ -265,10 +269,11 @@ def _run_leased(
             scratch_dir=scratch,
         )
         store = open_store(uri, config.storage)
-        state = _Driver(search, slots, coordinator, follower, store).run()
+        state = _Driver(search, slots, coordinator, follower, store, aside).run()
         ray.get(coordinator.append.remote("sweep_ended", state=state))
         follower.follow(ray.get(coordinator.events.remote(follower.num_seen)))
         record = follower.record
+        aside.wait()
         _deliver(tracker, observer)
         if request.on_ended is not None:
             request.on_ended(record, tracker, uri)
@@ -277,6 +282,10 @@ def _run_leased(
     if failures and len(failures) == len(record.trials):
         raise TrainingError(f"every trial failed; the first: {failures[0].reason}")
     return record
+
+
+def _nothing(_: SweepStart) -> None:
+    """What is done beside training where nothing is asked for."""
 
 
 def new_sweep_id(name: str) -> str:
@@ -299,10 +308,16 @@ class _Driver:
     """Runs the search while the main thread follows the coordinator and hears the keyboard."""
 
     def __init__(
-        self, search: Search, slots: Slots, coordinator: Any, follower: Follower, store: Store
+        self,
+        search: Search,
+        slots: Slots,
+        coordinator: Any,
+        follower: Follower,
+        store: Store,
+        aside: Aside,
     ) -> None:
         self.search, self.slots, self.coordinator, self.follower = search, slots, coordinator, follower
-        self.store = store
+        self.store, self.aside = store, aside
         self.error: BaseException | None = None
         self.stopped = ""
         self._looked_s = 0.0
@@ -336,7 +351,10 @@ class _Driver:
         return self.stopped or "finished"
 
     def _follow(self) -> None:
-        self.follower.follow(ray.get(self.coordinator.events.remote(self.follower.num_seen)))
+        events = ray.get(self.coordinator.events.remote(self.follower.num_seen))
+        self.follower.follow(events)
+        if any(event["kind"] == "attempt_started" for event in events):
+            self.aside.begin()
         if self.slots.lost:
             ray.get(self.coordinator.stop_all.remote("no slot is left"))
 

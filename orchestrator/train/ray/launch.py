@@ -24,7 +24,7 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.errors import TrainingError
 from orchestrator.text import counted
-from orchestrator.train.ray.slot import error_text, slot_worker
+from orchestrator.train.ray.failure import error_text
 
 HEALTH_CHECK_INTERVAL_S = "0.1"
 """`RAY_TRAIN_HEALTH_CHECK_INTERVAL_S`: Ray's default of 2 s adds seconds to the end of every trial."""
@@ -96,7 +96,7 @@ def fit_slot(
         TrainingError: The workers failed more than `max_failures` times.
     """
     trainer = TorchTrainer(
-        slot_worker,
+        _slot_worker,
         train_loop_config={"slot_id": slot_id, "coordinator": coordinator},
         scaling_config=ScalingConfig(
             num_workers=resources.num_workers,
@@ -119,6 +119,13 @@ def fit_slot(
                 f"the cluster has no room for {counted(resources.num_workers, 'worker')}"
             ) from None
         raise TrainingError(_root_cause(err)) from None
+
+
+def _slot_worker(arguments: dict[str, Any]) -> None:
+    """`slot.slot_worker`, loaded by the workers alone: neither the driver nor Ray Train's controller trains."""
+    from orchestrator.train.ray.slot import slot_worker
+
+    slot_worker(arguments)
 
 
 def _root_cause(error: BaseException) -> str:

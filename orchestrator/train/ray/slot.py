@@ -26,6 +26,7 @@ from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.job import Assignment, Outcome, TrialJob
 from orchestrator.train.loop.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.loop.run import Run
+from orchestrator.train.ray.failure import error_text
 from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.worker import resolve_precision, threads_per_worker
 
@@ -141,17 +142,3 @@ def slot_worker(arguments: dict[str, Any]) -> None:
     finally:
         if notice is not None:
             notice.end()
-
-
-def error_text(error: BaseException) -> str:
-    """A failure in one line: our own errors as they are, others with their type.
-
-    Of one that came from another process, what happened there, and not Ray's account of how it travelled.
-    """
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return error_text(cause)
-    if isinstance(error, OrchestratorError):
-        return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

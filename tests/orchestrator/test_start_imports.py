@@ -13,6 +13,7 @@ from sweep_records import sweep_events, write_journal
 TRAINING = ("torch", "torchvision", "timm", "triton")
 REPORTING = ("mlflow", "matplotlib", "scipy", "sklearn", "optuna", "onnx", "transformers")
 HEAVY = (*TRAINING, *REPORTING, "ray", "boto3", "pandas", "pyarrow", "PIL", "webdataset")
+LOOP = ("orchestrator.train.loop.run", "orchestrator.train.evaluate.evaluation")
 _ENTRY = """
 import contextlib, io, json, sys
 from importlib import import_module
@@ -88,7 +89,8 @@ def test_the_coordinator_loads_no_heavy_library() -> None:
     [
         ("orchestrator.sweep.search.tune_trial", (*TRAINING, *REPORTING, "boto3", "PIL")),
         ("orchestrator.train.ray.slot", (*REPORTING, "timm", "triton", "boto3")),
-        ("orchestrator.sweep.run.driver", (*REPORTING, "timm", "triton", "boto3")),
+        ("orchestrator.sweep.run.driver", (*REPORTING, *LOOP, "timm", "triton", "boto3")),
+        ("orchestrator.train.ray.launch", (*REPORTING, *LOOP, "timm", "triton", "boto3")),
     ],
 )
 def test_a_process_of_a_sweep_loads_what_it_needs(entry: str, heavy: tuple[str, ...]) -> None:

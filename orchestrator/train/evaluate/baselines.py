@@ -132,10 +132,12 @@ class Baselines:
     def _measure_pixels(self) -> dict[str, float]:
         if self.rank.index != 0:
             return {}
-        features = (_pixels(part.images_uint8_NCHW) for part in (self.probes.train, self.probes.test))
+        train_ND, test_ND = (
+            _pixels(part.images_uint8_NCHW) for part in (self.probes.train, self.probes.test)
+        )
         train = self.config.train.model_copy(update={"seed": 0})  # one figure for trials of every seed
         config = self.config.model_copy(update={"train": train})
-        return _as_baseline("pixels", try_probe(*features, self.probes, config=config))
+        return _as_baseline("pixels", try_probe(train_ND, test_ND, self.probes, config=config))
 
 
 def _of_context(baseline: str) -> str:

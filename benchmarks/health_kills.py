@@ -23,6 +23,7 @@ import torch
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import MemoryStore
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.sweep.run.coordinator import Coordinator
@@ -30,7 +31,6 @@ from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.ray.slot import Outcome
-from orchestrator.train.reporting import Decision, TrialReport
 
 RESULTS = Path(__file__).parent / "results"
 SWEEP = Path(__file__).parents[1] / "sweeps" / "masks.yaml"

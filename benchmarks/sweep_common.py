@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.protocol.events import Entry
 from orchestrator.sweep.core.record import SweepRecord
 
 SMALL_MODEL: Mapping[str, Any] = {
@@ -23,7 +24,7 @@ SMALL_MODEL: Mapping[str, Any] = {
 class Silent:
     """An observer that shows nothing."""
 
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+    def on_event(self, entry: Entry, record: SweepRecord) -> None:
         """Pass over an event."""
 
     def on_message(self, text: str) -> None:

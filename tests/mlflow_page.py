@@ -9,12 +9,12 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweep_records import sweep_config, sweep_events, write_journal
+from sweep_records import entries, sweep_config, sweep_events, write_journal
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report import log_report
@@ -27,7 +27,7 @@ from orchestrator.tracking.places import ui_command
 class _Silent:
     """Watches nothing."""
 
-    def on_event(self, event: Mapping[str, Any], record: Any) -> None: ...
+    def on_event(self, entry: Any, record: Any) -> None: ...
 
     def on_message(self, text: str) -> None: ...
 
@@ -40,7 +40,7 @@ def track_sweep(folder: Path, template_database: Path, *, seeds: tuple[int, ...]
     tracker = MlflowTracker(find_place(TrackingConfig(), str(folder)), "masks", headline="probe/linear/mean")
     tracker.start_sweep(sweep_id, sweep_id, {"sweep.search": "grid"}, {"orchestrator.sweep": sweep_id})
     follower = Follower(sweep_config(), tracker, _Silent())
-    follower.follow(events)
+    follower.follow(entries(events))
     log_report(follower.record, tracker, str(folder / sweep_id))
     tracker.finish_sweep(RunStatus.FINISHED)
     return tracker.links()

@@ -10,6 +10,8 @@ import pytest
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import SweepStarted
+from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.coordinator import Coordinator
@@ -17,7 +19,6 @@ from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.loop.plan import plan_run
 from orchestrator.train.loop.run import TrialJob
 from orchestrator.train.ray.slot import Outcome
-from orchestrator.train.reporting import Decision, Row, TrialReport
 
 METRIC = "probe/linear/mean"
 BEST_RATE = 0.01
@@ -57,8 +58,8 @@ class Cluster:
         coordinator = Coordinator("memory", self.config, store=self.store, clock=lambda: 0.0)
         plans = plan_sweep(self.config).trials
         if not coordinator.record().sweep_id:
-            facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
-            coordinator.append("sweep_started", sweep_id="s", config=dump(self.config), **facts)
+            facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": ()}
+            coordinator.append(SweepStarted(sweep_id="s", config=dump(self.config), **facts))
         for plan in plans:
             coordinator.plan_trial(plan.trial_id, plan.index, plan.point, plan.seed, plan.name)
         for plan in plans:

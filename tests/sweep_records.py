@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import numpy as np
 from jepa_core.masks import MaskSettings, PatchGrid, audit_geometry
 from orchestrator.config import default_config, dump
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import Entry, parse
+from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.record import SweepRecord
 
 SCALES = (0.08, 0.12, 0.17, 0.23, 0.30)
 RATIOS = (0.5, 0.75, 1.0, 1.5)
@@ -27,6 +30,18 @@ TOTAL_IMAGES = 40_000
 _PROBES = (0, 5_000, 10_000, 20_000, 30_000, 40_000)
 _NUM_TEST = 1000
 _START_MS = 1_750_000_000_000
+
+
+def entries(events: Iterable[Mapping[str, Any]]) -> list[Entry]:
+    """Events as whoever reads a journal gets them; those without a place are numbered."""
+    return [
+        parse({"sequence": number, **event}, where=f"event {number}") for number, event in enumerate(events)
+    ]
+
+
+def record_of(events: Iterable[Mapping[str, Any]]) -> SweepRecord:
+    """What a history of events comes to."""
+    return fold(entries(events))
 
 
 def sweep_config() -> RunConfig:
@@ -110,7 +125,7 @@ def write_journal(folder: Path, events: Sequence[dict[str, Any]]) -> str:
     journal = folder / sweep_id / "journal"
     journal.mkdir(parents=True)
     for number, event in enumerate(events):
-        (journal / f"{number:08d}.json").write_text(json.dumps(event))
+        (journal / f"{number:08d}.json").write_text(json.dumps({"sequence": number, **event}))
     return sweep_id
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from image_data import image_folder
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import Entry
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.coordinator import Coordinator
-from orchestrator.train.reporting import Decision, TrialReport
 
 TINY = {
     "name": "tiny",
@@ -55,15 +55,15 @@ class Remembering:
     """An observer that keeps every event and message, and may act on an event."""
 
     def __init__(self, on_event: Any = None) -> None:
-        self.events: list[Mapping[str, Any]] = []
+        self.entries: list[Entry] = []
         self.messages: list[str] = []
         self._act = on_event
 
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+    def on_event(self, entry: Entry, record: SweepRecord) -> None:
         """Keep an event."""
-        self.events.append(event)
+        self.entries.append(entry)
         if self._act is not None:
-            self._act(event, record)
+            self._act(entry.event, record)
 
     def on_message(self, text: str) -> None:
         """Keep a message."""

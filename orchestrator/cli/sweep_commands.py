@@ -88,10 +88,11 @@ def logs(sweep_id: str, runs: Runs, follow: bool, trial: str | None, as_json: bo
     fresh = found.refresh()
     wanted = None if trial is None else find_trial(found.record, trial)
     while True:
-        for event in fresh:
-            if wanted is not None and event.get("trial_id") != wanted:
+        for entry in fresh:
+            if wanted is not None and entry.trial_id != wanted:
                 continue
-            click.echo(json.dumps(json_able(event), sort_keys=True) if as_json else event_line(event))
+            told = json.dumps(json_able(entry.to_json()), sort_keys=True) if as_json else event_line(entry)
+            click.echo(told)
         if not follow or found.state != "running":
             return
         time.sleep(_REFRESH_S)

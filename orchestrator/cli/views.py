@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -17,6 +17,22 @@ from rich.text import Text
 from orchestrator.cli.messages import log_through
 from orchestrator.cli.streams import is_live
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import (
+    AttemptStarted,
+    BudgetExhausted,
+    Entry,
+    Event,
+    GenerationDecided,
+    Reported,
+    SeedsAdded,
+    SeedsSettled,
+    SweepExtended,
+    SweepResumed,
+    SweepStarted,
+    TrialEnded,
+    TrialRevived,
+    WarmStarted,
+)
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.watch.follower import Observer
 from orchestrator.text import counted
@@ -65,23 +81,16 @@ class PlainView:
         self.stream.write(f"[{minutes:02d}:{seconds:02d}] {text}\n")
         self.stream.flush()
 
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+    def on_event(self, entry: Entry, record: SweepRecord) -> None:
         """Print what a reader of a log wants to know; what happened before a sweep went on is in its own log."""
-        kind = event["kind"]
-        if event["time_ms"] < self.started_ms:
+        if entry.time_ms < self.started_ms:
             return
-        for line in news(event, record):
+        for line in news(entry.event, record):
             self.on_message(line)
-        trial = record.trials.get(event.get("trial_id", ""))
-        if trial is None:
-            return
-        label = f"trial {trial.index:03d} ({trial.name})"
-        if kind == "attempt_started":
-            self.on_message(f"{label} starts" if len(trial.attempts) == 1 else f"{label} starts again")
-        elif kind == "report" and event["rows"]:
-            self.on_message(f"{label} {_progress_text(event, trial, self.metric)}")
-        elif kind == "trial_ended":
-            self.on_message(f"{label} {trial.state}" + (f": {trial.reason}" if trial.reason else ""))
+        trial = record.trials.get(entry.trial_id or "")
+        told = "" if trial is None else _trial_news(entry.event, trial, self.metric)
+        if trial is not None and told:
+            self.on_message(f"trial {trial.index:03d} ({trial.name}) {told}")
 
 
 class _LiveView:
@@ -114,13 +123,13 @@ class _LiveView:
         """Keep a line above the table."""
         self.live.console.print(Text(text, style="yellow"))
 
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+    def on_event(self, entry: Entry, record: SweepRecord) -> None:
         """Redraw from the record; notes and failures are kept above the table."""
         self.record = record
-        if event["time_ms"] >= self.started_ms:
-            for line in news(event, record):
+        if entry.time_ms >= self.started_ms:
+            for line in news(entry.event, record):
                 self.live.console.print(Text(line, style="yellow" if line.startswith("note:") else ""))
-        if event["kind"] == "attempt_started":
+        if isinstance(entry.event, AttemptStarted):
             self.message = ""
 
     def __rich__(self) -> Group:
@@ -176,27 +185,38 @@ class _LiveView:
         return Text(text)
 
 
-def news(event: Mapping[str, Any], record: SweepRecord) -> list[str]:
+def news(event: Event, record: SweepRecord) -> list[str]:
     """What an event says of the sweep as a whole, in lines; `record` already holds it."""
-    kind = event["kind"]
-    if kind == "sweep_started":
-        begun = f"sweep {record.sweep_id}, data {record.data['uri']}"
-        return [begun, *(f"note: {note}" for note in event["notes"])]
-    if kind == "sweep_resumed":
-        done = sum(trial.done for trial in record.trials.values())
-        return [f"sweep {record.sweep_id} goes on: {done} of {counted(len(record.trials), 'trial')} done"]
-    if kind == "sweep_extended":
-        return [
-            f"trials become longer: {counted(event['train_images'], 'image')}, {event['before_images']:,} before"
-        ]
-    if kind == "trial_revived":
-        trial = record.trials[event["trial_id"]]
-        return [f"trial {trial.index:03d} ({trial.name}) is revived: no rule stops it again"]
-    if kind == "warm_started":
-        return [f"note: {note}" for note in event["notes"]]
-    if kind in ("generation_decided", "seeds_added", "seeds_settled", "budget_exhausted"):
-        return [event["reason"]]
+    match event:
+        case SweepStarted():
+            begun = f"sweep {record.sweep_id}, data {record.data['uri']}"
+            return [begun, *(f"note: {note}" for note in event.notes)]
+        case SweepResumed():
+            done = sum(trial.done for trial in record.trials.values())
+            return [f"sweep {record.sweep_id} goes on: {done} of {counted(len(record.trials), 'trial')} done"]
+        case SweepExtended():
+            longer = counted(event.train_images, "image")
+            return [f"trials become longer: {longer}, {event.before_images:,} before"]
+        case TrialRevived():
+            trial = record.trials[event.trial_id]
+            return [f"trial {trial.index:03d} ({trial.name}) is revived: no rule stops it again"]
+        case WarmStarted():
+            return [f"note: {note}" for note in event.notes]
+        case GenerationDecided() | SeedsAdded() | SeedsSettled() | BudgetExhausted():
+            return [event.reason]
     return []
+
+
+def _trial_news(event: Event, trial: TrialRecord, metric: str) -> str:
+    """What an event says of its trial; empty where that is nothing for a log."""
+    match event:
+        case AttemptStarted():
+            return "starts" if len(trial.attempts) == 1 else "starts again"
+        case Reported() if event.rows:
+            return _progress_text(event, trial, metric)
+        case TrialEnded():
+            return trial.state + (f": {trial.reason}" if trial.reason else "")
+    return ""
 
 
 def best_so_far(record: SweepRecord, metric: str) -> TrialRecord | None:
@@ -237,9 +257,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _progress_text(event: Mapping[str, Any], trial: TrialRecord, metric: str) -> str:
-    metrics = event["rows"][-1]["metrics"]
-    parts = [f"{event['images']:,} of {counted(trial.total_images, 'image')}"]
+def _progress_text(event: Reported, trial: TrialRecord, metric: str) -> str:
+    metrics = event.rows[-1].metrics
+    parts = [f"{event.images:,} of {counted(trial.total_images, 'image')}"]
     if "train/loss" in metrics:
         parts.append(f"loss {metrics['train/loss']:.4f}")
     if "train/images_per_s" in metrics:

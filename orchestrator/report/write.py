@@ -26,7 +26,8 @@ from orchestrator.report.words.winner import (
     setting_text,
 )
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.text import command_text, json_able, setting_words

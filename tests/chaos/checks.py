@@ -29,7 +29,7 @@ def compare(config_file: Path, sweep_id: str, folder: Path, environment: Mapping
     os.environ.update(environment)
     config = load_config(str(config_file))
     uri = f"{config.storage.uri}/{sweep_id}"
-    events = read_events(open_store(uri, config.storage))
+    events = [entry.to_json() for entry in read_events(open_store(uri, config.storage))]
     plan = {trial.trial_id: trial for trial in plan_sweep(config).trials}
     ended = [event for event in events if event["kind"] == "trial_ended"]
     points = Counter(

@@ -104,7 +104,8 @@ class Sweep:
 
     def events(self, kind: str) -> list[Mapping[str, Any]]:
         """The journal's events of a kind."""
-        return [event for event in read_events(self.store) if event["kind"] == kind]
+        events = [entry.to_json() for entry in read_events(self.store)]
+        return [event for event in events if event["kind"] == kind]
 
     def reports(self) -> list[Mapping[str, Any]]:
         """The trial's reports so far."""

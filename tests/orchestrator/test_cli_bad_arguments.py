@@ -209,6 +209,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "an event without its fields": lambda sweep: (sweep / "journal/00000005.json").write_text(
         '{"kind": "report", "time_ms": 1, "trial_id": "t0000000"}'
     ),
+    "an event of an unknown kind": lambda sweep: (sweep / "journal/00000005.json").write_text(
+        '{"kind": "trial_cloned", "time_ms": 1, "sequence": 5}'
+    ),
+    "an event of a newer version": lambda sweep: (sweep / "journal/00000005.json").write_text(
+        '{"kind": "driver_started", "time_ms": 1, "sequence": 5, "version": 2}'
+    ),
     "a missing event": lambda sweep: (sweep / "journal/00000005.json").unlink(),
     "a folder for an event": lambda sweep: (
         (sweep / "journal/00000005.json").unlink(),

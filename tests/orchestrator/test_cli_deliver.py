@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from answering_server import answering
 from command_line import run_command
-from sweep_records import sweep_config, sweep_events, write_journal
+from sweep_records import record_of, sweep_config, sweep_events, write_journal
 
 from orchestrator.cli.commands import conclude
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import TrackingConfig
-from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import (
     MemoryTracker,
@@ -88,7 +87,7 @@ def test_the_rest_of_a_sweep_is_not_sent_to_a_store_that_lacks_its_beginning(swe
 def conclusion(sweep: SimpleNamespace, capsys: Any, tracking: str | None) -> Any:
     values = {"storage.uri": str(sweep.runs), "tracking.uri": tracking}
     config = apply_overrides(sweep_config(), values)
-    conclude(config, fold(sweep_events()), as_json=False)
+    conclude(config, record_of(sweep_events()), as_json=False)
     return capsys.readouterr()
 
 
@@ -118,7 +117,7 @@ class Watching:
     def __init__(self) -> None:
         self.waiting: list[str] = []
 
-    def on_event(self, event: Any, record: Any) -> None: ...
+    def on_event(self, entry: Any, record: Any) -> None: ...
 
     def on_message(self, text: str) -> None: ...
 

@@ -100,7 +100,8 @@ def test_an_encoder_of_the_highest_probe_is_exported_and_its_figure_marked_as_pi
         for images, value in ((128, 99.0), (160, 40.0))
     ]
     report = {"kind": "report", "trial_id": "t1", "attempt_id": "a", "images": 160, "rows": rows}
-    event = report | {"rung": None, "correct": {}, "time_ms": 0, "value": 40.0, "action": "continue"}
+    answer = {"rung": None, "value": 40.0, "action": "continue", "reason": ""}
+    event = report | answer | {"correct": {}, "time_ms": 0, "sequence": 2}
     (tmp_path / f"runs/{SWEEP}/journal/00000002.json").write_text(json.dumps(event))
     arguments = ("export", f"{SWEEP}/t1", "--to", "timm", "--runs", str(tmp_path / "runs"), "--out")
     done = command(*arguments, str(tmp_path / "out"))

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from command_line import run_command
-from sweep_records import sweep_config, sweep_events, write_journal
+from sweep_records import entries, record_of, sweep_config, sweep_events, write_journal
 
 from orchestrator.cli.views import seconds_left
 from orchestrator.config import dump
 from orchestrator.report.statistics.matched import MatchedResult, grouped_sentences
 from orchestrator.report.words.summary import summarize
 from orchestrator.report.words.winner import trial_config
-from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.watch.status import event_line
 from orchestrator.text import counted
 
@@ -70,13 +69,13 @@ def _extended_after(gap_ms: int) -> list[dict[str, Any]]:
 
 
 def test_the_hours_of_an_extended_sweep_leave_out_the_time_in_which_nothing_ran() -> None:
-    at_once, a_week_later = (fold(_extended_after(gap)) for gap in (0, 168 * HOUR_MS))
+    at_once, a_week_later = (record_of(_extended_after(gap)) for gap in (0, 168 * HOUR_MS))
     assert summarize(sweep_config(), a_week_later).seconds == summarize(sweep_config(), at_once).seconds
     assert a_week_later.idle_ms == 168 * HOUR_MS
 
 
 def test_the_time_left_does_not_count_the_time_in_which_nothing_ran() -> None:
-    at_once, later = (fold(_extended_after(gap)) for gap in (0, 168 * HOUR_MS))
+    at_once, later = (record_of(_extended_after(gap)) for gap in (0, 168 * HOUR_MS))
     for record in (at_once, later):
         record.trials["t0000000"].state = "running"
     now_s = at_once.last_ms / 1000
@@ -85,7 +84,8 @@ def test_the_time_left_does_not_count_the_time_in_which_nothing_ran() -> None:
 
 def test_an_event_is_told_in_words_and_not_as_a_dictionary() -> None:
     event = next(event for event in sweep_events() if event["kind"] == "trial_planned")
-    line = event_line(event)
+    (entry,) = entries([event])
+    line = event_line(entry)
     assert "masks.target_scale 0.07-0.092; masks.target_aspect_ratio 0.417-0.6" in line
     assert not set("{}[]'") & set(line)
 

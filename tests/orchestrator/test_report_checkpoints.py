@@ -4,14 +4,16 @@ import json
 import math
 
 import pytest
-from sweep_records import sweep_events, write_journal
+from sweep_records import record_of, sweep_events, write_journal
 
 from orchestrator.config import default_config
+from orchestrator.protocol.events import Entry, GenerationDecided, WeightsTaken
+from orchestrator.protocol.reports import BestCheckpoint
 from orchestrator.report import load_sweep, recommend, summarize
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
-from orchestrator.sweep.core.record import Takeover, TrialRecord, fold
-from orchestrator.train.reporting import BestCheckpoint
+from orchestrator.sweep.core.fold import apply
+from orchestrator.sweep.core.record import Takeover, TrialRecord
 
 METRIC = "probe/linear/mean"
 PEAK = 90.0
@@ -53,7 +55,7 @@ def summary(runs):
 
 
 def test_a_peak_moves_nothing_in_the_verdict(runs, summary):
-    plain = summarize(runs[2], fold(sweep_events()))
+    plain = summarize(runs[2], record_of(sweep_events()))
     assert summary.lines() == plain.lines()
     assert [each.mean for each in summary.verdict.ranking] == [each.mean for each in plain.verdict.ranking]
     equal_images = [each for each in summary.matched if each.budget == "images"]
@@ -99,7 +101,7 @@ def test_the_page_names_the_checkpoint_of_the_recommended_trial_and_marks_picked
 
 
 def test_a_sweep_of_an_earlier_version_opens_and_says_that_none_is_kept(runs):
-    plain = summarize(runs[2], fold(sweep_events()))
+    plain = summarize(runs[2], record_of(sweep_events()))
     assert "<h2>Best checkpoints</h2>" not in render_page(PageContent(summary=plain))
     assert plain.peak_lines() == []
     assert "none is kept" in recommend(plain).text()
@@ -144,9 +146,9 @@ def test_probes_count_since_warm_up_and_since_weights_were_last_taken_over():
 
 
 def test_a_member_that_takes_over_weights_gives_up_its_best():
-    record = fold(peaked_events("t0000000"))
+    record = record_of(peaked_events("t0000000"))
     assert record.trials["t0000000"].best == BestCheckpoint(**BEST)
-    takeover = {"trial_id": "t0000000", "parent": "t0000001", "settings": {}}
-    decided = {"kind": "generation_decided", "images": 40_000, "takeovers": [takeover], "time_ms": 0}
-    record.apply(decided)
+    taken = WeightsTaken(trial_id="t0000000", parent="t0000001", settings={})
+    decided = GenerationDecided(generation=1, images=40_000, ranking=(), takeovers=(taken,), reason="")
+    apply(record, Entry(sequence=0, time_ms=0, event=decided))
     assert record.trials["t0000000"].best is None

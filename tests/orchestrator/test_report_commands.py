@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import run_command
-from sweep_records import sweep_config, sweep_events, write_journal
+from sweep_records import entries, record_of, sweep_config, sweep_events, write_journal
 
 from orchestrator.config import parse_config
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report.reproduce import compare_outcomes
-from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import find_place
 from orchestrator.tracking.client import open_client
@@ -107,7 +106,7 @@ def test_train_wants_a_file_or_a_sweep(cli):
 class Silent:
     """Watches nothing."""
 
-    def on_event(self, event, record) -> None: ...
+    def on_event(self, entry, record) -> None: ...
 
     def on_message(self, text) -> None: ...
 
@@ -122,7 +121,7 @@ def test_a_report_written_again_links_to_the_runs_and_is_put_on_the_sweeps(
     tracker.start_sweep(runs.sweep_id, runs.sweep_id, {}, {})
     kinds = ("sweep_started", "trial_planned", "attempt_started")
     begun = [event for event in sweep_events() if event["kind"] in kinds]
-    Follower(sweep_config(), tracker, Silent()).follow(begun[:5])
+    Follower(sweep_config(), tracker, Silent()).follow(entries(begun[:5]))
     run_id = tracker.links().trial_run_ids["t0000001"]
 
     outcome = run_command(monkeypatch, capsys, "report", runs.sweep_id, "--runs", str(tmp_path))
@@ -139,11 +138,11 @@ def test_a_report_written_again_links_to_the_runs_and_is_put_on_the_sweeps(
 
 
 def test_a_repetition_is_identical_within_noise_or_different():
-    record = fold(sweep_events())
+    record = record_of(sweep_events())
     trial = record.trials["t0000000"]
 
     def again(shift: float):
-        other = fold(sweep_events()).trials["t0000000"]
+        other = record_of(sweep_events()).trials["t0000000"]
         other.metrics = {name: value + shift for name, value in trial.metrics.items()}
         return compare_outcomes(trial, other, then=record, now=record).sameness
 
@@ -151,7 +150,7 @@ def test_a_repetition_is_identical_within_noise_or_different():
 
 
 def test_what_changed_since_is_named():
-    then, now = fold(sweep_events()), fold(sweep_events())
+    then, now = record_of(sweep_events()), record_of(sweep_events())
     now.environment["packages"] = {"torch": "2.15.0"}
     now.data["digest"] = "ffff"
     trial = then.trials["t0000000"]

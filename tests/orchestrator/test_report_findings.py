@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sweep_records import BEST, SCALES, sweep_config, sweep_events
+from sweep_records import BEST, SCALES, record_of, sweep_config, sweep_events
 
 from orchestrator.config import apply_overrides
 from orchestrator.report.statistics.findings import explore
@@ -15,14 +15,13 @@ from orchestrator.report.statistics.realised import (
     realised_figures,
 )
 from orchestrator.report.statistics.trials import Geometry, TrialSummary, group_geometries, trial_summaries
-from orchestrator.sweep.core.record import fold
 
 CONFIG = sweep_config()
 
 
 @pytest.fixture(scope="module")
 def geometries():
-    return group_geometries(trial_summaries(CONFIG, fold(sweep_events())))
+    return group_geometries(trial_summaries(CONFIG, record_of(sweep_events())))
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from sweep_records import sweep_config, sweep_events
+from sweep_records import record_of, sweep_config, sweep_events
 
 from orchestrator.report.statistics.matched import compare
 from orchestrator.report.statistics.noise import pool_differences, pool_noise
 from orchestrator.report.statistics.trials import TrialSummary, group_geometries, trial_summaries
 from orchestrator.report.words.summary import summarize
-from orchestrator.sweep.core.record import fold
 
 METRIC = "probe/linear/mean"
 
@@ -164,8 +163,8 @@ def test_what_a_trial_took_to_start_is_no_cost_of_its_geometry():
         else event
         for event in events
     ]
-    quick_one, slow_one = (trial_summaries(sweep_config(), fold(found))[0] for found in (events, slow))
+    quick_one, slow_one = (trial_summaries(sweep_config(), record_of(found))[0] for found in (events, slow))
     assert slow_one.gpu_hours == pytest.approx(quick_one.gpu_hours)
     assert slow_one.hours == pytest.approx(quick_one.hours)
-    quick, whole = (summarize(sweep_config(), fold(found)) for found in (events, slow))
+    quick, whole = (summarize(sweep_config(), record_of(found)) for found in (events, slow))
     assert whole.gpu_hours - quick.gpu_hours == pytest.approx(60 / 3600)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from scipy import stats
-from sweep_records import sweep_events, write_journal
+from sweep_records import entries, sweep_events, write_journal
 from tiny_sweeps import Remembering
 
 from orchestrator.config import apply_overrides, dump, load_config
@@ -78,7 +78,7 @@ def test_every_method_is_drawn_over_its_cost_by_name_with_its_interval(summary: 
 def test_methods_that_differ_in_keys_have_a_name_for_a_parameter() -> None:
     tracker = MemoryTracker()
     tracker.start_sweep("methods-s", "methods-s", {}, {})
-    Follower(CONFIG, tracker, Remembering()).follow(methods_events())
+    Follower(CONFIG, tracker, Remembering()).follow(entries(methods_events()))
     params = [run.params for key, run in tracker.runs.items() if key is not None]
     assert {each["sweep.point"] for each in params} == {point.name for point in CONFIG.sweep.points}
     assert params[0] == {"sweep.point": "I-JEPA", "train.seed": "0"}

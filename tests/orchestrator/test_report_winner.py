@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
-from sweep_records import sweep_config, sweep_events, write_journal
+from sweep_records import record_of, sweep_config, sweep_events, write_journal
 
 from jepa_core.encoder import build_encoder
 from orchestrator.errors import NotFoundError
@@ -12,7 +12,7 @@ from orchestrator.report import load_sweep, recommend, summarize, trial_config
 from orchestrator.report.words.winner import model_files, recommended_checkpoint, setting_text
 from orchestrator.report.write import log_report
 from orchestrator.storage import open_store
-from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.loop.best import BestKeeper
 from orchestrator.train.loop.checkpoint import save_checkpoint
@@ -22,7 +22,7 @@ CONFIG = sweep_config()
 
 def record_with(costs: dict[str, float], *, seeds=(0, 1, 2)) -> SweepRecord:
     """Two geometries that are level, the first a little higher, with these hours a trial."""
-    record = fold(sweep_events())
+    record = record_of(sweep_events())
     kept = {}
     for place, scale in enumerate(costs):
         for seed in seeds:
@@ -139,7 +139,7 @@ def test_the_best_checkpoint_is_the_one_that_is_registered_and_its_figure_is_mar
 
 
 def test_a_trial_without_a_checkpoint_has_no_model(tmp_path):
-    choice = recommend(summarize(CONFIG, fold(sweep_events())))
+    choice = recommend(summarize(CONFIG, record_of(sweep_events())))
     assert recommended_checkpoint(CONFIG, choice, str(tmp_path / "nothing")) is None
 
 

@@ -9,6 +9,16 @@ from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import StorageConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import NotFoundError
+from orchestrator.protocol.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Reported,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialPlanned,
+)
+from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.report import load_sweep, log_preview, log_report, summarize, write_report
 from orchestrator.storage import open_store
 from orchestrator.sweep.journal.log import Journal
@@ -21,48 +31,33 @@ def journal_a_sweep(folder) -> str:
     """A sweep of two finished trials, as its driver would have journalled it."""
     uri = str(folder / "masks-1")
     journal = Journal(open_store(uri, StorageConfig()))
+    data, python = {"uri": "shards"}, {"python": "3.11"}
     journal.append(
-        "sweep_started",
-        sweep_id="masks-1",
-        name="masks",
-        config=dump(default_config()),
-        environment={"python": "3.11"},
-        data={"uri": "shards"},
-        notes=[],
+        SweepStarted(
+            sweep_id="masks-1",
+            name="masks",
+            config=dump(default_config()),
+            environment=python,
+            data=data,
+            notes=(),
+        )
     )
     for index, accuracy in enumerate((60.0, 40.0)):
         trial_id, point = f"t{index}", {"masks.target_scale": [0.1 * (index + 1), 0.3]}
-        journal.append(
-            "trial_planned",
-            trial_id=trial_id,
-            index=index,
-            point=point,
-            seed=0,
-            name=f"trial {index}",
-            total_images=1000,
-        )
-        journal.append("attempt_started", trial_id=trial_id, attempt_id="a", num_gpus=1.0, num_cpus=1.0)
+        planned = {"index": index, "point": point, "seed": 0, "name": f"trial {index}"}
+        journal.append(TrialPlanned(trial_id=trial_id, total_images=1000, **planned))
+        journal.append(AttemptStarted(trial_id=trial_id, attempt_id="a", num_gpus=1.0, num_cpus=1.0))
         names = ("probe/linear/mean", "probe/linear/class")
         metrics = dict.fromkeys(names, accuracy) | {
             "baseline/untrained/linear/mean": 30.0,
             "baseline/untrained/linear/class": 30.0,
         }
-        row = {"images": 1000, "timestamp_ms": 5, "metrics": metrics}
-        journal.append(
-            "report",
-            trial_id=trial_id,
-            attempt_id="a",
-            rows=[row],
-            images=1000,
-            correct={},
-            rung=None,
-            value=accuracy,
-            action="continue",
-            reason="",
-        )
-        journal.append("attempt_ended", trial_id=trial_id, attempt_id="a")
-        journal.append("trial_ended", trial_id=trial_id, state="finished", reason="")
-    journal.append("sweep_ended", state="finished")
+        row = Row(images=1000, timestamp_ms=5, metrics=metrics)
+        report = TrialReport(trial_id=trial_id, images=1000, rows=(row,))
+        journal.append(Reported.of(report, Decision(), attempt_id="a", value=accuracy, rung=None))
+        journal.append(AttemptEnded(trial_id=trial_id, attempt_id="a"))
+        journal.append(TrialEnded(trial_id=trial_id, state="finished", reason=""))
+    journal.append(SweepEnded(state="finished"))
     return uri
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.protocol.events import SweepResumed
 from orchestrator.storage import check_store, exclusive, local, open_store
 from orchestrator.sweep.journal.log import Journal, read_events
 
@@ -41,10 +42,10 @@ def test_of_many_writers_one_creates_and_its_content_stands(tmp_path: Path) -> N
 def test_a_journal_is_appended_to_and_a_second_writer_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     first, second = Journal(store), Journal(store)
-    first.append("a")
+    first.append(SweepResumed())
     with pytest.raises(Exception, match="another driver writes"):
-        second.append("b")
-    assert [event["kind"] for event in read_events(store)] == ["a"]
+        second.append(SweepResumed())
+    assert [entry.event for entry in read_events(store)] == [SweepResumed()]
     assert check_store(store) >= 0
 
 

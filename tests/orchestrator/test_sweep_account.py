@@ -4,10 +4,11 @@ import math
 from typing import Any
 
 import pytest
+from sweep_records import record_of
 
 from orchestrator.config.models import BudgetConfig
 from orchestrator.sweep.core.ledger import account
-from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.core.record import SweepRecord
 
 PLANNED = {"index": 0, "point": {}, "seed": 0, "name": "a", "total_images": 100}
 
@@ -36,7 +37,7 @@ def _report(at_s: float, attempt: str, images: int, **metrics: float) -> dict[st
 def _record() -> SweepRecord:
     """A slot of two GPUs held for an hour; its trial dies once, 100 s after a report, and goes on."""
     held = {"num_gpus": 2.0, "num_cpus": 8.0}
-    return fold(
+    return record_of(
         [
             _event("trial_planned", 0, trial_id="a", **PLANNED),
             _event("slot_started", 0, slot_id="s", **held),
@@ -88,7 +89,7 @@ def test_evaluations_beside_training_are_told_apart(num_gpus: float, device: str
     held = {"num_gpus": num_gpus, "num_cpus": 2.0}
     beside = {"evaluation__cpu_core_s": 720.0, "evaluation__gpu_s": 360.0}
     found = account(
-        fold(
+        record_of(
             [
                 _event("trial_planned", 0, trial_id="a", **PLANNED),
                 _event("slot_started", 0, slot_id="s", **held),
@@ -109,7 +110,7 @@ def test_evaluations_beside_training_are_told_apart(num_gpus: float, device: str
 
 def test_a_slot_that_is_open_is_charged_up_to_now() -> None:
     events = [_event("slot_started", 0, slot_id="s", num_gpus=0.0, num_cpus=2.0)]
-    found = account(fold(events), BudgetConfig(), now_s=1800.0)
+    found = account(record_of(events), BudgetConfig(), now_s=1800.0)
     assert (found.device, found.idle) == ("CPU core", pytest.approx(1.0))
 
 
@@ -121,12 +122,12 @@ def test_measurements_that_exceed_the_clock_are_scaled_to_it() -> None:
         _event("attempt_ended", 36, trial_id="a", attempt_id="1", error=""),
         _event("slot_started", 0, slot_id="s", num_gpus=1.0, num_cpus=1.0),
     ]
-    assert account(fold(events), BudgetConfig()).trials["a"].total == pytest.approx(0.01)
+    assert account(record_of(events), BudgetConfig()).trials["a"].total == pytest.approx(0.01)
 
 
 def test_a_trial_that_went_on_with_fewer_workers_is_charged_what_each_attempt_held() -> None:
     two, one = {"num_gpus": 2.0, "num_cpus": 2.0}, {"num_gpus": 1.0, "num_cpus": 1.0}
-    record = fold(
+    record = record_of(
         [
             _event("trial_planned", 0, trial_id="a", **PLANNED),
             _event("slot_started", 0, slot_id="s", **two),

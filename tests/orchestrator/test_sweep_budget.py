@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import BudgetConfig, RunConfig
+from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore
 from orchestrator.sweep.core.budget import (
     Standing,
@@ -22,7 +23,6 @@ from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, TrialReco
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import TrialPlan, plan_sweep
-from orchestrator.train.reporting import Row, TrialReport
 
 
 class Rising:
@@ -110,10 +110,10 @@ def test_a_population_keeps_to_its_cap_and_goes_on_under_a_larger_one(hours: flo
     assert len(record.generations) == num_decided
     everything_ran = all(trial.state == "finished" for trial in record.trials.values())
     assert everything_ran == (hours == 9.0)
-    decided = [event["takeovers"] for event in record.generations]
+    decided = [event.takeovers for event in record.generations]
     record = run(9.0)
     assert {trial.state for trial in record.trials.values()} == {"finished"}
-    assert [event["takeovers"] for event in record.generations][:num_decided] == decided
+    assert [event.takeovers for event in record.generations][:num_decided] == decided
 
 
 def test_a_sweep_without_a_cap_runs_to_its_end() -> None:

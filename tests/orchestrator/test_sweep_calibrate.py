@@ -6,6 +6,7 @@ import pytest
 from tiny_sweeps import tiny_config
 
 from orchestrator.config import apply_overrides, default_config
+from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.sweep.foresight.plan import describe_plan
 from orchestrator.sweep.foresight.quote import (
     Measured,
@@ -18,7 +19,6 @@ from orchestrator.sweep.foresight.quote import (
 )
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.loop.plan import plan_run
-from orchestrator.train.reporting import Row, TrialReport
 
 CHEAP = Measured(image_s=0.01, report_s=1.0, probe_s=5.0, checkpoint_s=2.0, start_s=7.0, spread=0.1)
 DEAR = Measured(image_s=0.03, report_s=1.0, probe_s=5.0, checkpoint_s=2.0, start_s=7.0, spread=0.1)

@@ -73,11 +73,11 @@ def test_a_best_that_stands_alone_gets_no_second_seed() -> None:
 
 def test_a_geometry_that_has_dropped_out_stays_out_and_each_round_says_why() -> None:
     record = _run(_config(sweep__max_seeds=3), Noisy(noise_sd=6.0))
-    dropped = [name for each in record.seed_rounds for name in each["dropped"]]
+    dropped = [name for each in record.seed_rounds for name in each.dropped]
     assert len(dropped) == len(set(dropped))
-    repeated = {each["point"]["masks.num_target_blocks"] for each in record.seed_rounds[-1]["trials"]}
+    repeated = {each.point["masks.num_target_blocks"] for each in record.seed_rounds[-1].trials}
     assert not repeated & {record.trials[name].point["masks.num_target_blocks"] for name in dropped}
-    assert "of 6 contenders are within" in record.seed_rounds[0]["reason"]
+    assert "of 6 contenders are within" in record.seed_rounds[0].reason
 
 
 def test_a_sweep_that_goes_on_after_a_round_runs_the_trials_that_the_round_named() -> None:
@@ -88,7 +88,7 @@ def test_a_sweep_that_goes_on_after_a_round_runs_the_trials_that_the_round_named
     for number in range(cut + 1):
         half.write(f"journal/{number:08d}.json", store.read(f"journal/{number:08d}.json"))
     again = _run(config, store=half)
-    assert [each["trials"] for each in again.seed_rounds] == [each["trials"] for each in whole.seed_rounds]
+    assert [each.trials for each in again.seed_rounds] == [each.trials for each in whole.seed_rounds]
     assert set(again.trials) == set(whole.trials)
 
 

@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import pytest
+from sweep_records import record_of
 
 from orchestrator.config.models import AshaConfig, RunConfig, StorageConfig, SweepConfig, TrainConfig
 from orchestrator.errors import StorageError
+from orchestrator.protocol.events import SweepResumed
+from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, open_store
-from orchestrator.sweep.core.record import fold
+from orchestrator.sweep.core.fold import fold
 from orchestrator.sweep.journal.log import Journal, read_events
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.ray.slot import Outcome
-from orchestrator.train.reporting import Row, TrialReport
 
 METRIC = "probe/linear/mean"
 CONFIG = RunConfig(
@@ -225,7 +227,7 @@ def test_an_event_whose_answer_was_lost_is_recognised_and_not_taken_for_another_
     assert coordinator.report(_report("a", 128, 2.0), _attempt(coordinator, "a")).action == "continue"
     assert coordinator.record().trials["a"].history == {64: {METRIC: 1.0}, 128: {METRIC: 2.0}}
     assert coordinator.events() == read_events(store)
-    assert [event["sequence"] for event in coordinator.events()] == list(range(len(coordinator.events())))
+    assert [entry.sequence for entry in coordinator.events()] == list(range(len(coordinator.events())))
 
 
 def test_a_slot_whose_start_could_not_be_journaled_may_end() -> None:
@@ -357,7 +359,7 @@ def test_slot_time_without_a_trial_is_counted(tmp_path: Path) -> None:
         {"kind": "slot_started", "time_ms": 100_000, "slot_id": "l", "num_gpus": 1.0, "num_cpus": 2.0},
         {"kind": "driver_started", "time_ms": 900_000},
     ]
-    assert fold(events).slots["l"].seconds == pytest.approx(60.0)
+    assert record_of(events).slots["l"].seconds == pytest.approx(60.0)
 
 
 def test_a_clock_that_is_set_an_hour_on_or_back_adds_nothing_to_the_ledger() -> None:
@@ -400,7 +402,7 @@ def test_core_hours_count_every_attempt() -> None:
         },
         {"kind": "attempt_ended", "time_ms": 5_400_000, "trial_id": "a", "attempt_id": "2"},
     ]
-    trial = fold(events).trials["a"]
+    trial = record_of(events).trials["a"]
     assert trial.gpu_hours == pytest.approx(2.0)
     assert trial.cpu_core_hours == pytest.approx(4.0)
 
@@ -408,9 +410,9 @@ def test_core_hours_count_every_attempt() -> None:
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), StorageConfig())
     first, second = Journal(store), Journal(store)
-    first.append("sweep_resumed")
+    first.append(SweepResumed())
     with pytest.raises(StorageError, match="another driver"):
-        second.append("sweep_resumed")
+        second.append(SweepResumed())
 
 
 def test_a_coordinator_that_takes_over_fences_the_earlier_one_off(tmp_path: Path) -> None:
@@ -418,16 +420,16 @@ def test_a_coordinator_that_takes_over_fences_the_earlier_one_off(tmp_path: Path
     later = Coordinator(str(tmp_path), CONFIG)
     with pytest.raises(StorageError, match="another driver"):
         earlier.report(_report("a", 64, 1.0), _attempt(earlier, "a"))
-    later.append("sweep_resumed")
+    later.append(SweepResumed())
     assert later.record().trials["a"].images == 0
 
 
 def test_taking_over_waits_for_what_a_dying_writer_still_appends(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), StorageConfig())
     dying, next_one = Journal(store), Journal(store)
-    dying.append("sweep_resumed")
-    assert next_one.take_over()["sequence"] == 1
-    assert [event["sequence"] for event in read_events(store)] == [0, 1]
+    dying.append(SweepResumed())
+    assert next_one.take_over().sequence == 1
+    assert [entry.sequence for entry in read_events(store)] == [0, 1]
 
 
 def test_trials_are_compared_within_their_bracket(tmp_path: Path) -> None:

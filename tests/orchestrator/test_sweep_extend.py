@@ -10,6 +10,7 @@ from orchestrator.config import apply_overrides, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
+from orchestrator.protocol.events import Reported, SweepEnded, SweepStarted
 from orchestrator.report import load_sweep
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
@@ -41,15 +42,15 @@ def _drive(config: RunConfig, folder: Path) -> Coordinator:
     if coordinator.record().sweep_id:
         coordinator.go_on({})
     else:
-        facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
-        coordinator.append("sweep_started", sweep_id="s", config=dump(config), **facts)
+        facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": ()}
+        coordinator.append(SweepStarted(sweep_id="s", config=dump(config), **facts))
     coordinator.slot_opened("slot-0", 0.0, 1.0)
     for trial in plan_sweep(config).trials:
         coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
     while (assignment := coordinator.next_trial("slot-0")).job is not None:
         Run(assignment.job, InProcess(coordinator, assignment.attempt_id), Rank()).train()
         coordinator.attempt_ended(assignment.job.trial_id, assignment.attempt_id, Outcome())
-    coordinator.append("sweep_ended", state="finished")
+    coordinator.append(SweepEnded(state="finished"))
     return coordinator
 
 
@@ -95,8 +96,8 @@ def test_finished_trials_go_on_from_their_last_checkpoint_and_stopped_ones_stay(
     trial = coordinator.record().in_order()[0]
     assert (trial.state, trial.images, trial.total_images, len(trial.attempts)) == ("finished", 640, 640, 2)
     firsts = {next(iter(trial.attempts)) for trial in coordinator.record().in_order()}
-    early = [event for event in coordinator.events() if event["kind"] == "report" and event["images"] < 320]
-    assert {event["attempt_id"] for event in early} == firsts
+    early = [entry.event for entry in coordinator.events() if isinstance(entry.event, Reported)]
+    assert {event.attempt_id for event in early if event.images < 320} == firsts
     assert coordinator.record().lengths == [320, 640]
     for before, after in zip(short[1:], _states(coordinator.record())[1:], strict=True):
         assert after == (before if before[0] == "stopped" else ("finished", 640, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sweep_records import sweep_config
+from sweep_records import entries, sweep_config
 from tiny_sweeps import Remembering
 
 from orchestrator.sweep.watch.follower import Follower
@@ -61,7 +61,7 @@ def tracker() -> MemoryTracker:
 
 def follow(tracker: MemoryTracker, *events: dict[str, Any]) -> Follower:
     follower = Follower(sweep_config(), tracker, Remembering())
-    follower.follow([*STARTED, *events])
+    follower.follow(entries([*STARTED, *events]))
     return follower
 
 
@@ -76,7 +76,7 @@ def test_a_run_lasts_from_the_first_attempt_to_the_end_and_not_from_the_planning
 def test_a_trial_that_waits_has_no_run_and_one_cancelled_before_it_began_has(tracker: MemoryTracker) -> None:
     follower = follow(tracker)
     assert "t0" not in tracker.runs
-    follower.follow([ended("stopped", 5_000)])
+    follower.follow(entries([ended("stopped", 5_000)]))
     assert (tracker.runs["t0"].started_ms, tracker.runs["t0"].status) == (5_000, RunStatus.KILLED)
 
 
@@ -84,5 +84,5 @@ def test_a_paused_sweep_closes_its_runs_and_going_on_opens_them_again(tracker: M
     paused = {"kind": "sweep_ended", "time_ms": 80_000, "state": "paused"}
     follower = follow(tracker, attempt("a", 60_000), paused)
     assert (tracker.runs["t0"].ended_ms, tracker.runs["t0"].status) == (80_000, RunStatus.KILLED)
-    follower.follow([attempt("b", 95_000)])
+    follower.follow(entries([attempt("b", 95_000)]))
     assert (tracker.runs["t0"].started_ms, tracker.runs["t0"].status) == (60_000, RunStatus.RUNNING)

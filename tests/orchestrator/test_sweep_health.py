@@ -7,10 +7,10 @@ import pytest
 
 from orchestrator.config.models import HealthConfig, RunConfig, TrainConfig
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.sweep.core.health import judge
 from orchestrator.sweep.journal.resume import find_trial
 from orchestrator.sweep.run.coordinator import Coordinator
-from orchestrator.train.reporting import Decision, Row, TrialReport
 
 SETTINGS = HealthConfig(patience_reports=2, grace_fraction=0.2)
 UNTRAINED = {"health/std": 0.4, "health/effective_rank": 20.0}

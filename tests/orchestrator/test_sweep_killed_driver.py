@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from sweep_records import record_of
 from tiny_sweeps import InProcess, tiny_config
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.storage import open_store
-from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import plan_sweep
@@ -86,7 +87,7 @@ class Driver:
 
     def events(self) -> list[Mapping[str, Any]]:
         assert self.folder is not None
-        return read_events(open_store(str(self.folder)))
+        return [entry.to_json() for entry in read_events(open_store(str(self.folder)))]
 
 
 def _decisions(record: SweepRecord) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def _check(config: RunConfig, folder: Path, *, num_kills: int, rng: random.Rando
     moments = sorted(rng.sample(range(2, total - 2), num_kills))
     killed = [driver.kill_after(moment + 2 * number) for number, moment in enumerate(moments)]
     driver.run_to_its_end()
-    record = fold(driver.events())
+    record = record_of(driver.events())
     assert all(killed[: num_kills // 2 + 1])
     assert record.state == "finished"
     assert _decisions(record) == _decisions(expected)
@@ -189,5 +190,5 @@ def test_kills_of_a_populations_driver_change_no_takeover(tmp_path: Path) -> Non
         sweep__max_concurrent_trials=1,
     )
     record = _check(config, tmp_path, num_kills=3, rng=random.Random(1))
-    assert [event["images"] for event in record.generations] == [160, 320]
+    assert [event.images for event in record.generations] == [160, 320]
     assert any(trial.takeovers for trial in record.trials.values())

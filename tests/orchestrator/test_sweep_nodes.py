@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from ray_head import RayHead, WorkerNode, run_ray_head
+from sweep_records import record_of
 from tiny_sweeps import tiny_config
 
 from orchestrator.config import dump
 from orchestrator.storage import open_store
-from orchestrator.sweep.core.record import fold
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.sweep.journal.requests import leave_request
 from orchestrator.train.loop.checkpoint import list_checkpoints
@@ -50,7 +50,7 @@ class Sweep:
             self.driver = subprocess.Popen(command, stdout=log, stderr=log, env=head.environment)
 
     def events(self) -> list[Mapping[str, Any]]:
-        return read_events(self.store)
+        return [entry.to_json() for entry in read_events(self.store)]
 
     def reports(self, *, num_workers: int = 1, after: int = 0) -> list[Mapping[str, Any]]:
         """Reports of attempts of this many workers among the events from number `after` on."""
@@ -60,7 +60,7 @@ class Sweep:
 
     def checkpoints(self) -> list[str]:
         """The trial's checkpoints, the newest first."""
-        (trial,) = fold(self.events()).in_order()
+        (trial,) = record_of(self.events()).in_order()
         return list_checkpoints(self.store.child(f"trials/{trial.trial_id}/checkpoints"))
 
     def wait_for(self, condition: Callable[[], Any]) -> int:
@@ -106,7 +106,7 @@ def test_a_trial_goes_on_with_fewer_workers_and_grows_again(tmp_path: Path, head
     events = sweep.events()
     sizes = [event["num_workers"] for event in events if event["kind"] == "slot_started"]
     assert [size for size, _ in itertools.groupby(sizes)][-3:] == [2, 1, 2]
-    (trial,) = fold(events).in_order()
+    (trial,) = record_of(events).in_order()
     assert sorted(trial.history) == list(range(0, trial.images + 1, 320))
 
 

@@ -9,6 +9,7 @@ import pytest
 from mlflow_server import Server
 from tiny_sweeps import Remembering, tiny_config
 
+from orchestrator.protocol.events import Event
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.driver import SweepRequest, SweepStart, run_sweep
 from orchestrator.tracking import Tracker, find_place, open_tracker
@@ -36,9 +37,9 @@ class Outage:
     def started(self, start: SweepStart) -> None:
         self.trackers.append(start.tracker)
 
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
-        trial = record.trials.get(event.get("trial_id", ""))
-        place = (event["kind"], trial.index if trial else None, event.get("images"))
+    def on_event(self, event: Event, record: SweepRecord) -> None:
+        trial = record.trials.get(getattr(event, "trial_id", ""))
+        place = (event.kind, trial.index if trial else None, getattr(event, "images", None))
         if place == ("report", 0, 160):
             assert self.trackers[0].flush(600)  # so that the server has a part of the sweep
             self.server.kill()

@@ -17,6 +17,8 @@ from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import AXIS_KINDS, Axis, RunConfig, SweepConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
+from orchestrator.protocol.events import SweepStarted
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.statistics.compute import FlopsCounter
 from orchestrator.report.statistics.trials import trial_summaries
@@ -40,7 +42,6 @@ from orchestrator.train.evaluate.evaluation import MISSING
 from orchestrator.train.loop.checkpoint import load_checkpoint
 from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.ray.slot import Outcome
-from orchestrator.train.reporting import Decision, TrialReport
 
 RATE = "optimizer.learning_rate"
 
@@ -71,7 +72,7 @@ def _living(*values: float) -> list[TrialRecord]:
 
 def _taken(config: RunConfig, *values: float) -> list[tuple[str, str]]:
     decision = decide_generation(config, _living(*values), number=1, images=200)
-    return [(each["trial_id"], each["parent"]) for each in decision.takeovers]
+    return [(each.trial_id, each.parent) for each in decision.takeovers]
 
 
 # Decisions
@@ -108,7 +109,7 @@ def test_of_equals_the_first_ranks_higher_and_nobody_takes_over_from_one_that_is
 def test_a_member_without_a_value_neither_takes_over_nor_is_taken_from() -> None:
     decision = decide_generation(_config(), _living(math.nan, 1.0, 2.0, 3.0), number=1, images=200)
     assert [trial_id for trial_id, _ in decision.ranking] == ["m3", "m2", "m1"]
-    assert [(each["trial_id"], each["parent"]) for each in decision.takeovers] == [("m1", "m3")]
+    assert [(each.trial_id, each.parent) for each in decision.takeovers] == [("m1", "m3")]
 
 
 @pytest.mark.parametrize("values", [(1.0,), (math.nan, 1.0), (math.nan, math.nan)])
@@ -179,16 +180,14 @@ def test_settings_that_are_not_valid_together_leave_the_donors() -> None:
 
 def _told(record: SweepRecord) -> Any:
     """What must not depend on kills or on the number of slots."""
-    keys = ("generation", "images", "ranking", "takeovers", "reason")
-    decisions = [{key: event[key] for key in keys} for event in record.generations]
     trials = [(trial.trial_id, trial.state, trial.settings, trial.history) for trial in record.in_order()]
-    return decisions, trials
+    return record.generations, trials
 
 
 def test_members_go_on_from_better_ones_until_all_have_come_to_the_end() -> None:
     record = Cluster(_config()).drive()
-    assert [event["images"] for event in record.generations] == [200, 400, 600, 800]
-    assert sum(len(event["takeovers"]) for event in record.generations) == 8
+    assert [event.images for event in record.generations] == [200, 400, 600, 800]
+    assert sum(len(event.takeovers) for event in record.generations) == 8
     assert {trial.state for trial in record.trials.values()} == {"finished"}
     assert {tuple(sorted(trial.history)) for trial in record.trials.values()} == {
         tuple(range(100, 1001, 100))
@@ -224,7 +223,7 @@ def test_a_member_that_fails_for_good_is_left_out_and_the_others_go_on() -> None
     lost = plan_sweep(_config()).trials[2].trial_id
     record = Cluster(_config(), outcome=fail).drive()
     assert record.trials[lost].state == "failed"
-    assert [lost in dict(event["ranking"]) for event in record.generations] == [True, False, False, False]
+    assert [lost in dict(event.ranking) for event in record.generations] == [True, False, False, False]
     assert sorted({trial.state for trial in record.trials.values()}) == ["failed", "finished"]
 
 
@@ -236,8 +235,8 @@ def test_a_member_that_no_longer_learns_is_stopped_and_the_others_go_on() -> Non
     lost = plan_sweep(_config()).trials[5].trial_id
     record = Cluster(_config(), report=report).drive()
     assert "not finite" in record.trials[lost].reason
-    assert [event["images"] for event in record.generations] == [200, 400, 600, 800]
-    assert [lost in dict(event["ranking"]) for event in record.generations] == [True, False, False, False]
+    assert [event.images for event in record.generations] == [200, 400, 600, 800]
+    assert [lost in dict(event.ranking) for event in record.generations] == [True, False, False, False]
 
 
 def test_a_missing_evaluation_holds_nobody_up() -> None:
@@ -246,7 +245,7 @@ def test_a_missing_evaluation_holds_nobody_up() -> None:
 
     blind = plan_sweep(_config()).trials[0].trial_id
     record = Cluster(_config(), report=report).drive()
-    assert [blind in dict(event["ranking"]) for event in record.generations] == [True, False, True, True]
+    assert [blind in dict(event.ranking) for event in record.generations] == [True, False, True, True]
     assert {trial.state for trial in record.trials.values()} == {"finished"}
 
 
@@ -305,7 +304,7 @@ def told(tmp_path: Path) -> tuple[Path, SweepRecord]:
 def test_the_report_tells_whose_weights_the_highest_has(told: tuple[Path, SweepRecord]) -> None:
     config, record, _ = load_sweep(str(told[0]), "s")
     summary = summarize(config, record)
-    count = sum(len(event["takeovers"]) for event in record.generations)
+    count = sum(len(event.takeovers) for event in record.generations)
     assert f"A population of 8: {count} times in 4 generations" in summary.text()
     highest = max(summary.trials, key=lambda trial: trial.value)
     assert f"The highest has the weights of {schedule_text(config, highest.schedule)}" in summary.markdown()
@@ -418,8 +417,8 @@ def _drive(config: RunConfig, folder: Path, *, stop_after: int | None = None) ->
     """Begin or go on with a sweep in this process; `stop_after` so many reports the driver is gone."""
     coordinator = Coordinator(str(folder / "s"), config, prepare_data(config).uri)
     if not coordinator.record().sweep_id:
-        facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": []}
-        coordinator.append("sweep_started", sweep_id="s", config=dump(config), **facts)
+        facts = {"name": "s", "environment": {}, "data": {"uri": "u", "digest": "d"}, "notes": ()}
+        coordinator.append(SweepStarted(sweep_id="s", config=dump(config), **facts))
     coordinator.slot_opened("slot-0", 0.0, 1.0)
     plans = plan_sweep(config).trials
     for act in (coordinator.plan_trial, coordinator.submit):
@@ -457,13 +456,13 @@ def _weights(config: RunConfig, folder: Path, trial_id: str, images: int) -> dic
 def test_weights_are_taken_over_and_a_killed_driver_ends_with_the_same_ones(tmp_path: Path) -> None:
     config = _tiny(tmp_path)
     whole = _drive(config, tmp_path / "whole").record()
-    assert sum(len(event["takeovers"]) for event in whole.generations) >= 1
+    assert sum(len(event.takeovers) for event in whole.generations) >= 1
     folder = tmp_path / "killed"
     with pytest.raises(Killed):
         _drive(config, folder, stop_after=12)  # in the second generation
     record = _drive(config, folder).record()
-    assert [event["takeovers"] for event in record.generations] == [
-        event["takeovers"] for event in whole.generations
+    assert [event.takeovers for event in record.generations] == [
+        event.takeovers for event in whole.generations
     ]
     for trial_id in record.trials:
         ours, theirs = (_weights(config, each, trial_id, 480) for each in (folder, tmp_path / "whole"))
@@ -474,8 +473,8 @@ def test_what_a_member_takes_over_is_kept_until_all_have_gone_on(tmp_path: Path)
     config = _tiny(tmp_path)
     record = _drive(config, tmp_path).record()
     last = record.generations[-1]
-    assert last["images"] == 320
-    for each in last["takeovers"]:
-        assert _weights(config, tmp_path, each["parent"], 320)  # though train.keep_checkpoints is 1
+    assert last.images == 320
+    for each in last.takeovers:
+        assert _weights(config, tmp_path, each.parent, 320)  # though train.keep_checkpoints is 1
         with pytest.raises(CheckpointError):
-            _weights(config, tmp_path, each["parent"], 160)
+            _weights(config, tmp_path, each.parent, 160)

@@ -81,7 +81,8 @@ def test_on_one_slot_every_trial_comes_to_a_rung_before_the_best_go_on() -> None
     }
     assert [trial.state for trial in record.in_order()] == ["stopped"] * 8 + ["finished"]
     events = Coordinator("memory", cluster.config, store=cluster.store).events()
-    kinds = [event["kind"] for event in events if event["kind"] in ("attempt_started", "rung_decided")]
+    kinds = [each.event.kind for each in events]
+    kinds = [kind for kind in kinds if kind in ("attempt_started", "rung_decided")]
     assert kinds[:10] == ["attempt_started"] * 9 + ["rung_decided"]
     assert record.trials[next(iter(record.trials))].reason == ("1.10 at 100 images, is below the best 3 of 9")
 

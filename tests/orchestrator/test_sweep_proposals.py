@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_records import sweep_config, sweep_events, write_journal
+from sweep_records import record_of, sweep_config, sweep_events, write_journal
 
 from orchestrator.config import apply_overrides, default_config, grid_points, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.events import Entry, parse
 from orchestrator.report.words.pareto import pareto_lines
 from orchestrator.report.words.summary import summarize
 from orchestrator.report.words.winner import recommend
-from orchestrator.sweep.core.record import SweepRecord, fold
 from orchestrator.sweep.search.optuna import Proposals
 from orchestrator.sweep.search.rounds import known_trials
 from orchestrator.sweep.search.tune_trial import HOURS, METRIC
-from orchestrator.sweep.search.warm_start import heard_from_journal, take_over, warm_start
+from orchestrator.sweep.search.warm_start import take_over, warm_start
 from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import make_trial, plan_sweep, point_from_units
 
@@ -103,15 +103,15 @@ def test_a_search_that_goes_on_asks_first_for_what_was_left_and_draws_nothing_tw
     config = _config(space)
     first = Proposals(config)
     asked = [point_from_units(config, first.suggest(str(number))) for number in range(4)]
-    record = SweepRecord()
+    events: list[dict[str, Any]] = []
     for number, point in enumerate(asked):
         trial = make_trial(config, point, 0, number)
         planned = {"trial_id": trial.trial_id, "index": number, "point": trial.point, "seed": 0, "name": ""}
-        record.apply({"kind": "trial_planned", "time_ms": 0, "total_images": 100, **planned})
+        events.append({"kind": "trial_planned", "time_ms": 0, "total_images": 100, **planned})
         if number < 2:
             ended = {"trial_id": trial.trial_id, "state": "finished", "reason": ""}
-            record.apply({"kind": "trial_ended", "time_ms": 0, **ended})
-    known = known_trials(config, record)
+            events.append({"kind": "trial_ended", "time_ms": 0, **ended})
+    known = known_trials(config, record_of(events))
     again = Proposals(config, known)
     repeated = [json.loads(again.suggest(str(number))["trial"])["point"] for number in range(2)]
     assert repeated == asked[2:]
@@ -121,7 +121,7 @@ def test_a_search_that_goes_on_asks_first_for_what_was_left_and_draws_nothing_tw
 
 
 def test_an_earlier_sweep_tells_its_finished_points_and_the_rest_is_said() -> None:
-    record = fold(sweep_events(stop_losers=True))
+    record = record_of(sweep_events(stop_losers=True))
     finished = [trial for trial in record.trials.values() if trial.state == "finished"]
     new = apply_overrides(
         sweep_config(), {"sweep.space": WIDE, "sweep.search": "optuna", "sweep.num_trials": 5}
@@ -130,16 +130,15 @@ def test_an_earlier_sweep_tells_its_finished_points_and_the_rest_is_said() -> No
     assert f"{len(finished)} of {len(record.trials)} trials of {record.sweep_id}" in warm.notes[0]
     assert any("left out: stopped early" in note for note in warm.notes)
     assert len(warm.heard) == len({json.dumps(trial.point) for trial in finished})
-    record.apply({"kind": "warm_started", "time_ms": 0, **json.loads(json.dumps(warm.to_json()))})
-    assert record.warm_start is not None
-    assert heard_from_journal(record.warm_start) == list(warm.heard)
+    told = json.loads(json.dumps(Entry(sequence=0, time_ms=0, event=warm).to_json()))
+    assert parse(told, where="an event").event == warm
     best = max(warm.heard, key=lambda each: each.value)
     point = point_from_units(new, best.units)
     assert point["masks.target_scale"] == pytest.approx([0.17 / 1.15, 0.17 * 1.15], rel=0.05)
 
 
 def test_an_earlier_sweep_that_measured_something_else_is_left_out_with_the_setting_that_differs() -> None:
-    record = fold(sweep_events())
+    record = record_of(sweep_events())
     values = {"sweep.space": WIDE, "sweep.search": "optuna", "sweep.num_trials": 5, "encoder.depth": 6}
     warm = take_over(apply_overrides(sweep_config(), values), record)
     assert warm.heard == ()
@@ -150,7 +149,7 @@ def test_an_earlier_sweep_that_measured_something_else_is_left_out_with_the_sett
 
 
 def test_trials_that_differ_in_what_their_sweep_searched_have_one_reason() -> None:
-    record = fold(sweep_events())
+    record = record_of(sweep_events())
     scale = {"masks.target_scale": WIDE["masks.target_scale"]}
     values = {"sweep.space": scale, "masks.target_aspect_ratio": [0.7, 1.7]}
     warm = take_over(
@@ -171,7 +170,7 @@ def test_a_warm_start_from_a_sweep_that_is_not_there_is_refused_with_its_place(t
 
 
 def test_the_pareto_set_of_a_sweep_is_in_its_summary_and_its_recommendation() -> None:
-    record = fold(sweep_events())
+    record = record_of(sweep_events())
     values = {"sweep.trade_off": "gpu_hours", "sweep.search": "optuna", "sweep.num_trials": 5}
     summary = summarize(apply_overrides(sweep_config(), values | {"sweep.space": WIDE}), record)
     front = summary.front()

@@ -16,6 +16,7 @@ from tiny_sweeps import Remembering, tiny_config
 from orchestrator.cluster.processes import descendants
 from orchestrator.config import apply_overrides
 from orchestrator.data import prepare_data
+from orchestrator.protocol.events import Reported
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.requests import leave_request
@@ -85,7 +86,7 @@ def test_trials_wait_at_their_rung_for_each_other_and_the_best_goes_on_from_its_
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_goes_on_from_its_checkpoint_and_ends_bit_identical(tmp_path: Path) -> None:
     def kill_once(event: Any, record: SweepRecord) -> None:
-        if event["kind"] == "report" and event["images"] == 320 and not killed:
+        if isinstance(event, Reported) and event.images == 320 and not killed:
             killed.append(_kill_the_workers())
 
     killed: list[int] = []
@@ -174,9 +175,9 @@ def test_contenders_run_under_further_seeds_in_rounds_that_a_resumed_sweep_keeps
 @pytest.mark.usefixtures("cluster")
 def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     def pause_once(event: Any, record: SweepRecord) -> None:
-        if event["kind"] == "report" and event["images"] >= 160 and not asked:
+        if isinstance(event, Reported) and event.images >= 160 and not asked:
             leave_request(store, "pause")
-            asked.append(event["images"])
+            asked.append(event.images)
 
     asked: list[int] = []
     store = open_store(str(tmp_path / "runs/s"))

@@ -14,6 +14,7 @@ from command_line import run_command
 from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
+from orchestrator.protocol.events import SweepResumed
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord, TrialState
 from orchestrator.sweep.journal.lease import driver_lease, driver_text
@@ -119,9 +120,9 @@ def test_another_configuration_is_refused_with_every_key_that_differs() -> None:
 def test_the_journal_of_a_bucket_refuses_a_second_writer(s3_bucket: str) -> None:
     store = open_store(f"{s3_bucket}/sweep")
     first, second = Journal(store), Journal(store)
-    first.append("sweep_resumed")
+    first.append(SweepResumed())
     with pytest.raises(StorageError, match="another driver"):
-        second.append("sweep_resumed")
+        second.append(SweepResumed())
 
 
 def test_a_sweep_may_go_on_with_more_choices_and_seeds_but_not_with_others() -> None:

@@ -14,13 +14,14 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config import default_config
 from orchestrator.data import prepare_data
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapshot, evaluate_snapshot
 from orchestrator.train.evaluate.evaluation import MISSING, Evaluation
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
 from orchestrator.train.loop.run import Run, TrialJob
-from orchestrator.train.reporting import Decision, ListReporter, TrialReport
+from orchestrator.train.reporting import ListReporter
 
 CPU = torch.device("cpu")
 RUNG = 320

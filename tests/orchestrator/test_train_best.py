@@ -13,6 +13,7 @@ from tiny_sweeps import tiny_config
 from orchestrator.config.models import StorageConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, NotFoundError
+from orchestrator.protocol.reports import BestCheckpoint, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.beside import Snapshot
@@ -21,7 +22,7 @@ from orchestrator.train.loop.best import BestKeeper, find_best, first_best_step,
 from orchestrator.train.loop.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 from orchestrator.train.loop.lineage import Inheritance
 from orchestrator.train.loop.run import Run, TrialJob
-from orchestrator.train.reporting import BestCheckpoint, ListReporter, TrialReport
+from orchestrator.train.reporting import ListReporter
 
 METRIC = "probe/linear/mean"
 NAN = float("nan")

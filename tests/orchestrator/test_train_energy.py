@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from sweep_records import entries, record_of
 from tiny_sweeps import tiny_config
 
 from orchestrator.config.models import BudgetConfig
 from orchestrator.data import prepare_data
+from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.ledger import account
-from orchestrator.sweep.core.record import SweepRecord, fold
+from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.watch.follower import cost_row
 from orchestrator.tracking import MetricRow
 from orchestrator.train.distributed import Rank
@@ -80,7 +82,7 @@ def record() -> SweepRecord:
     """A trial that dies after a report, sends its checkpoint's report again and does the rest once more."""
     held = {"num_gpus": 1.0, "num_cpus": 1.0}
     planned = {"index": 0, "point": {}, "seed": 0, "name": "a", "total_images": 200}
-    return fold(
+    return record_of(
         [
             _event("trial_planned", 0, **planned),
             _event("attempt_started", 0, attempt_id="1", **held),
@@ -103,8 +105,12 @@ def test_work_done_twice_is_counted_twice_and_a_report_sent_twice_once(record: S
 
 
 def test_the_energy_of_a_sweep_is_unknown_when_that_of_one_trial_is(record: SweepRecord) -> None:
-    record.apply(_event("trial_planned", 50, index=1, point={}, seed=1, name="b", total_images=9) | B)
-    record.apply(_event("attempt_started", 50, attempt_id="3", num_gpus=1.0, num_cpus=1.0) | B)
+    more = [
+        _event("trial_planned", 50, index=1, point={}, seed=1, name="b", total_images=9) | B,
+        _event("attempt_started", 50, attempt_id="3", num_gpus=1.0, num_cpus=1.0) | B,
+    ]
+    for entry in entries(more):
+        apply(record, entry)
     ledger = account(record, BudgetConfig())
     assert ledger.total_energy_kwh is None
     assert "energy                unknown" in ledger.text()

@@ -17,10 +17,14 @@ from orchestrator.config import apply_overrides, default_config, dump, parse_con
 from orchestrator.config import flatten as flat_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
+from orchestrator.protocol.events import KINDS, Entry, SweepStarted, parse
+from orchestrator.protocol.reading import plain_fields, read
+from orchestrator.protocol.reports import TrialReport
 from orchestrator.report import recommend, summarize
 from orchestrator.report.words import summary as summary_module
 from orchestrator.storage import MemoryStore, ObjectInfo
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord, fold
+from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
 from orchestrator.sweep.journal import log as journal_module
 from orchestrator.sweep.journal.log import read_events
@@ -44,7 +48,6 @@ from orchestrator.tracking import Dataset, MemoryTracker, MetricRow, RunStatus
 from orchestrator.train.loop.plan import plan_run
 from orchestrator.train.loop.run import TrialJob
 from orchestrator.train.ray.slot import Outcome
-from orchestrator.train.reporting import TrialReport
 
 from .form import canonical
 
@@ -161,7 +164,7 @@ class Sweeps:
         self.name = sweep
         store = self.stores.setdefault(sweep, FaultyStore())
         for number, event in enumerate(events):
-            store.write(f"journal/{number:08d}.json", json.dumps(event).encode())
+            store.write(f"journal/{number:08d}.json", json.dumps(as_written(event)).encode())
 
     def switch(self, driver: str) -> None:
         """Speak to another driver that is still there."""
@@ -174,15 +177,16 @@ class Sweeps:
 
     def begin(self, notes: Sequence[str] = (), origin: str = "") -> None:
         self._coordinator.append(
-            "sweep_started",
-            sweep_id=self.name,
-            name=self._config.name,
-            config=dump(self._config),
-            folder="/here",
-            environment={"python": "3.11"},
-            data={"uri": "shards", "digest": "d1"},
-            notes=list(notes),
-            origin=origin,
+            SweepStarted(
+                sweep_id=self.name,
+                name=self._config.name,
+                config=dump(self._config),
+                folder="/here",
+                environment={"python": "3.11"},
+                data={"uri": "shards", "digest": "d1"},
+                notes=tuple(notes),
+                origin=origin,
+            )
         )
 
     def go_on(self) -> None:
@@ -196,12 +200,12 @@ class Sweeps:
         return {"revive": [find_stopped(record, name) for name in revive]}
 
     def warm_start(self, source: str) -> Json:
-        found = take_over(self._config, fold(read_events(self.stores[source]))).to_json()
-        self._coordinator.append("warm_started", **found)
-        return found
+        found = take_over(self._config, fold(read_events(self.stores[source])))
+        self._coordinator.append(found)
+        return plain_fields(found)
 
     def journal(self, kind: str, **fields: Any) -> None:
-        self._coordinator.append(kind, **fields)
+        self._coordinator.append(read(KINDS[kind], fields))
 
     def plan_trial(self, **trial: Any) -> None:
         self._coordinator.plan_trial(**trial)
@@ -217,10 +221,8 @@ class Sweeps:
         if not asked:
             decision = next_seeds(self._config, record)
             asked, reason = list(decision.trials), decision.reason
-            if asked:
-                self._coordinator.append("seeds_added", **decision.to_json())
-            elif reason not in record.notes:
-                self._coordinator.append("seeds_settled", reason=reason)
+            if asked or reason not in record.notes:
+                self._coordinator.append(decision.event())
         return {"trials": [{"point": point, "seed": seed} for point, seed in asked], "reason": reason}
 
     def make_trials(self, trials: Sequence[Json]) -> list[Json]:
@@ -377,11 +379,11 @@ class Watch:
         self._status = SweepStatus(self._store)
         self._tracker = Calls()
         self._follower: Follower | None = None
-        self._waiting: list[Mapping[str, Any]] = []
+        self._waiting: list[Entry] = []
 
     def apply(self, event: Mapping[str, Any]) -> Json:
         """Take the next event; what the record, `status` and `best` are then, and the calls to the tracker."""
-        self._store.write(f"journal/{self._num_events:08d}.json", json.dumps(event).encode())
+        self._store.write(f"journal/{self._num_events:08d}.json", json.dumps(as_written(event)).encode())
         self._num_events += 1
         try:
             self._status.refresh()
@@ -417,7 +419,7 @@ class Watch:
         return {**canonical(best.to_json()), "text": best.text().splitlines()}
 
     def _follow(self, event: Mapping[str, Any]) -> list[Any]:
-        self._waiting.append(event)
+        self._waiting.append(parse(as_written(event), where="the tape"))
         if self._status.config is None:
             return []
         if self._follower is None:
@@ -426,6 +428,15 @@ class Watch:
         self._follower.follow(self._waiting)
         self._waiting = []
         return canonical(self._tracker.take())
+
+
+def as_written(value: Any) -> Any:
+    """An event as a journal holds it: the tape has a word for a number that is none, the journal has NaN."""
+    if isinstance(value, Mapping):
+        return {key: as_written(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_written(item) for item in value]
+    return float(value) if isinstance(value, str) and value in ("nan", "inf", "-inf") else value
 
 
 def _no_findings(*args: Any) -> None:
@@ -438,7 +449,7 @@ def _no_pairs(*args: Any, **more: Any) -> tuple[()]:
 
 
 class _Silent:
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None: ...
+    def on_event(self, entry: Entry, record: SweepRecord) -> None: ...
 
     def on_message(self, text: str) -> None: ...
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.reports import BestCheckpoint
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.text import counted
 from orchestrator.train.loop.best import TakenCheckpoint, first_best_step
-from orchestrator.train.reporting import BestCheckpoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ def population_lines(config: RunConfig, record: SweepRecord, trials: Sequence[Tr
     """The whole and then each generation; nothing of a sweep that is no population."""
     if config.sweep.pbt is None:
         return []
-    count = sum(len(event["takeovers"]) for event in record.generations)
+    count = sum(len(event.takeovers) for event in record.generations)
     lines = [
         f"A population of {len(trials)}: {count} times in {len(record.generations)} generations a member went on from "
         "another one's weights, so its figures are those of a schedule and not of the settings that it began with."
@@ -24,7 +24,7 @@ def population_lines(config: RunConfig, record: SweepRecord, trials: Sequence[Tr
     if finished:
         highest = max(finished, key=lambda trial: trial.value)
         lines.append(f"The highest has the weights of {schedule_text(config, highest.schedule)}.")
-    return [*lines, *(f"{event['reason'].capitalize()}." for event in record.generations)]
+    return [*lines, *(f"{event.reason.capitalize()}." for event in record.generations)]
 
 
 def check_one_setting(config: RunConfig, schedule: Sequence[Stretch], trial_id: str) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,30 +32,10 @@ from orchestrator.config.models import (
 )
 from orchestrator.config.space import SIGNIFICANT_DIGITS
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.events import GenerationDecided, WeightsTaken
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import generation_ends
 from orchestrator.sweep.space.points import make_trial, point_name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What is decided at the end of a generation, which counts from 1: `takeovers` as `TrialRecord` keeps them."""
-
-    number: int
-    images: int
-    ranking: tuple[tuple[str, float], ...]
-    takeovers: tuple[dict[str, Any], ...]
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As the fields of a journal's event."""
-        return {
-            "generation": self.number,
-            "images": self.images,
-            "ranking": [list(pair) for pair in self.ranking],
-            "takeovers": list(self.takeovers),
-            "reason": self.reason,
-        }
 
 
 def waits(config: RunConfig, record: SweepRecord, trial: TrialRecord) -> bool:
@@ -66,10 +45,10 @@ def waits(config: RunConfig, record: SweepRecord, trial: TrialRecord) -> bool:
 
 def is_decided(record: SweepRecord, images: int) -> bool:
     """Whether the generation that ends at these images is decided."""
-    return any(each["images"] == images for each in record.generations)
+    return any(each.images == images for each in record.generations)
 
 
-def next_generation(config: RunConfig, record: SweepRecord) -> Generation | None:
+def next_generation(config: RunConfig, record: SweepRecord) -> GenerationDecided | None:
     """The decision that is due; None while some living member is still on its way, and when there is none."""
     end = _current_end(config, record)
     living = [trial for trial in record.in_order() if not trial.done]
@@ -80,7 +59,7 @@ def next_generation(config: RunConfig, record: SweepRecord) -> Generation | None
 
 def decide_generation(
     config: RunConfig, living: Sequence[TrialRecord], *, number: int, images: int
-) -> Generation:
+) -> GenerationDecided:
     """Rank the living members at the end of a generation and pair the lowest with the highest.
 
     Of equal values the member that was planned first ranks higher. One whose value is missing neither takes over nor is
@@ -99,9 +78,9 @@ def decide_generation(
         donor = ranked[int(generator.integers(count))]
         if values[donor.trial_id] > values[member.trial_id]:
             settings = explore(config, donor.settings, generator)
-            takeovers.append({"trial_id": member.trial_id, "parent": donor.trial_id, "settings": settings})
-    return Generation(
-        number=number,
+            takeovers.append(WeightsTaken(trial_id=member.trial_id, parent=donor.trial_id, settings=settings))
+    return GenerationDecided(
+        generation=number,
         images=images,
         ranking=tuple((trial.trial_id, values[trial.trial_id]) for trial in ranked),
         takeovers=tuple(takeovers),
@@ -173,15 +152,15 @@ def _current_end(config: RunConfig, record: SweepRecord) -> int | None:
 def _reason(
     config: RunConfig,
     living: Sequence[TrialRecord],
-    takeovers: Sequence[Mapping[str, Any]],
+    takeovers: Sequence[WeightsTaken],
     *,
     number: int,
     images: int,
 ) -> str:
     indices = {trial.trial_id: trial.index for trial in living}
     parts = [
-        f"{indices[each['trial_id']]:03d} goes on from {indices[each['parent']]:03d} "
-        f"({point_name(config, each['settings'])})"
+        f"{indices[each.trial_id]:03d} goes on from {indices[each.parent]:03d} "
+        f"({point_name(config, each.settings)})"
         for each in takeovers
     ]
     return f"generation {number} at {images:,} images: {'; '.join(parts) or 'every member goes on as it was'}"

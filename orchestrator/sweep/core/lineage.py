@@ -5,7 +5,7 @@ Pure, read off the record; `generations` decides, this tells. Called by the foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Stretch:
     from_images: int
     trial_id: str
     index: int
-    settings: dict[str, Any]
+    settings: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""

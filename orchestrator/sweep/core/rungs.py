@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from orchestrator.config import first_seeds
 from orchestrator.config.models import PROPOSING, AshaConfig, PbtConfig, RunConfig, SweepConfig
-from orchestrator.train.reporting import Decision
+from orchestrator.protocol.reports import Decision
 
 
 def rungs_images(asha: AshaConfig | None, total_images: int, *, bracket: int = 0) -> tuple[int, ...]:

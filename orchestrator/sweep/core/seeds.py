@@ -17,6 +17,7 @@ import numpy as np
 
 from orchestrator.config import most_seeds
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import AskedTrial, SeedsAdded, SeedsSettled
 from orchestrator.sweep.core.noise import ASSUMED_SEED_SD_POINTS, critical_range
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.text import counted
@@ -32,19 +33,21 @@ class SeedDecision:
     Geometries are named by their trial under the first seed: `contenders` are in, `dropped` went out in this round.
     """
 
-    trials: tuple[tuple[dict[str, Any], int], ...]
+    trials: tuple[tuple[Mapping[str, Any], int], ...]
     contenders: tuple[str, ...]
     dropped: tuple[str, ...]
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
-        """As the fields of a journal's event."""
-        return {
-            "trials": [{"point": point, "seed": seed} for point, seed in self.trials],
-            "contenders": list(self.contenders),
-            "dropped": list(self.dropped),
-            "reason": self.reason,
-        }
+    def event(self) -> SeedsAdded | SeedsSettled:
+        """As the journal holds it."""
+        if not self.trials:
+            return SeedsSettled(reason=self.reason)
+        return SeedsAdded(
+            trials=tuple(AskedTrial(point=point, seed=seed) for point, seed in self.trials),
+            contenders=self.contenders,
+            dropped=self.dropped,
+            reason=self.reason,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +100,17 @@ def fit_effects(values: Sequence[Mapping[int, float]]) -> Effects:
     )
 
 
-def unfinished_round(record: SweepRecord) -> list[tuple[dict[str, Any], int]]:
+def unfinished_round(record: SweepRecord) -> list[tuple[Mapping[str, Any], int]]:
     """The trials that journalled rounds asked for and that have not ended: they come before any decision."""
     ended = {(_key(trial.point), trial.seed) for trial in record.trials.values() if trial.done}
-    asked = [(each["point"], each["seed"]) for round_ in record.seed_rounds for each in round_["trials"]]
+    asked = [(each.point, each.seed) for round_ in record.seed_rounds for each in round_.trials]
     return [(point, seed) for point, seed in asked if (_key(point), seed) not in ended]
 
 
 def next_seeds(config: RunConfig, record: SweepRecord) -> SeedDecision:
     """Who runs under one more seed, once every trial so far has ended."""
     metric, first = config.sweep.metric, most_seeds(config.sweep)[0]
-    out = {trial_id for each in record.seed_rounds for trial_id in each["dropped"]}
+    out = {trial_id for each in record.seed_rounds for trial_id in each.dropped}
     groups = [group for group in _by_point(record) if first in group and group[first].trial_id not in out]
     values = [
         {seed: trial.metrics[metric] for seed, trial in group.items() if _counts(trial, metric)}
@@ -144,7 +147,7 @@ def _contending(effects: Effects) -> tuple[list[int], float]:
 
 def _next_level(
     config: RunConfig, groups: Sequence[Mapping[int, TrialRecord]]
-) -> tuple[tuple[dict[str, Any], int], ...]:
+) -> tuple[tuple[Mapping[str, Any], int], ...]:
     """The trials that bring every contender to the same number of seeds, or all of them to one more."""
     seeds = most_seeds(config.sweep)
     tried = [sum(seed in group for seed in seeds) for group in groups]

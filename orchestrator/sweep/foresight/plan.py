@@ -17,13 +17,14 @@ from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.config.space import space_text
 from orchestrator.data import Survey, survey_source
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.events import WarmStarted
 from orchestrator.sweep.core.rungs import bracket_of, generation_ends, promotes, rungs_images
 from orchestrator.sweep.foresight.defaults import default_notes
 from orchestrator.sweep.foresight.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.foresight.model_costs import checkpoint_bytes
 from orchestrator.sweep.foresight.target_lag import TeacherLag, teacher_lag
 from orchestrator.sweep.run.labels import label_notes
-from orchestrator.sweep.search.warm_start import WarmStart, warm_start
+from orchestrator.sweep.search.warm_start import warm_start
 from orchestrator.sweep.space.points import (
     SweepPlan,
     TrialPlan,
@@ -103,7 +104,7 @@ class PlanDescription:
     checkpoints: CheckpointEstimate
     teacher: TeacherLag | None = None
     quote: Quote | None = None
-    warm: WarmStart | None = None
+    warm: WarmStarted | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

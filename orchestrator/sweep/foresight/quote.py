@@ -19,6 +19,7 @@ import torch
 from orchestrator.config import apply_overrides, most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.rungs import promotes, trial_rungs
 from orchestrator.sweep.journal.folders import Runs
@@ -28,7 +29,6 @@ from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.job import TrialJob
 from orchestrator.train.loop.plan import RunPlan, plan_run
 from orchestrator.train.loop.run import Run
-from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.worker import resolve_precision, threads_per_worker
 
 _MAX_CALIBRATIONS = 8

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import SeedsSettled, SweepEnded, SweepStarted
+from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.core.rungs import trial_rungs
@@ -22,7 +24,6 @@ from orchestrator.sweep.space.points import TrialPlan, make_trial
 from orchestrator.text import counted
 from orchestrator.train.job import Outcome
 from orchestrator.train.loop.plan import RunPlan, plan_run
-from orchestrator.train.reporting import Row, TrialReport
 
 _WAIT_S = 1.0
 
@@ -114,15 +115,15 @@ class _Simulation:
             missing = len(decision.trials) - len(trials)
             if not trials:
                 never = f"; never recorded: {counted(missing, 'trial')}" if missing else ""
-                self.coordinator.append("seeds_settled", reason=decision.reason + never)
+                self.coordinator.append(SeedsSettled(reason=decision.reason + never))
                 self.coordinator.expect(0)
                 return
-            self.coordinator.append("seeds_added", **decision.to_json())
+            self.coordinator.append(decision.event())
         for trial in trials:
             self.trials[trial.trial_id] = trial
             self.coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
 
-    def _known(self, asked: Sequence[tuple[dict[str, Any], int]]) -> list[TrialPlan]:
+    def _known(self, asked: Sequence[tuple[Mapping[str, Any], int]]) -> list[TrialPlan]:
         """The trials that are asked for and have curves that can be replayed."""
         first = len(self.coordinator.record().trials)
         trials = [
@@ -190,13 +191,14 @@ def simulate(
         "memory", config, store=store if store is not None else MemoryStore(), clock=clock
     )
     coordinator.append(
-        "sweep_started",
-        sweep_id="simulated",
-        name=config.name,
-        config=dump(config),
-        environment={},
-        data={},
-        notes=[],
+        SweepStarted(
+            sweep_id="simulated",
+            name=config.name,
+            config=dump(config),
+            environment={},
+            data={},
+            notes=(),
+        )
     )
     coordinator.expect(None if config.sweep.seeds == "auto" else len(trials))
     for trial in trials:
@@ -208,5 +210,5 @@ def simulate(
         coordinator.slot_opened(slot.slot_id, cluster.gpus_per_slot, cluster.cpus_per_slot)
         run.later(cluster.start_s, slot)
     run.run()
-    coordinator.append("sweep_ended", state="finished")
+    coordinator.append(SweepEnded(state="finished"))
     return coordinator.record()

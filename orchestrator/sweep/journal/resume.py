@@ -11,7 +11,8 @@ from orchestrator.config import flatten, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.storage import Store
-from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord, fold
+from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
 from orchestrator.sweep.journal.folders import PLACES, Runs, absolute_places
 from orchestrator.sweep.journal.log import read_events
 

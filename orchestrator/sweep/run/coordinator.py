@@ -16,23 +16,44 @@ from jepa_core.settings import IJepaSettings
 from orchestrator.config import dump, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import StorageError
+from orchestrator.protocol.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BudgetExhausted,
+    Entry,
+    Event,
+    Reported,
+    RungDecided,
+    SlotEnded,
+    SlotResizing,
+    SlotStarted,
+    SweepExtended,
+    SweepResumed,
+    TrialEnd,
+    TrialEnded,
+    TrialExtended,
+    TrialPlanned,
+    TrialRevived,
+)
+from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core import generations, promotion
 from orchestrator.sweep.core.budget import REASON
+from orchestrator.sweep.core.fold import apply, fold
 from orchestrator.sweep.core.generations import is_decided, next_generation
 from orchestrator.sweep.core.health import judge
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.promotion import Verdict, verdicts
 from orchestrator.sweep.core.purse import Purse
 from orchestrator.sweep.core.queue import TrialQueue
-from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord, fold
+from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import bracket_of, decide_at_rung, promotes, trial_rungs
 from orchestrator.sweep.journal.log import Journal
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.space.points import make_trial
 from orchestrator.train.job import Assignment, Inheritance, Outcome, TrialJob
 from orchestrator.train.loop.plan import plan_run
-from orchestrator.train.reporting import MISSING, Decision, TrialReport
 
 
 class Coordinator:
@@ -54,8 +75,8 @@ class Coordinator:
         store = store if store is not None else open_store(run_uri, config.storage)
         self._journal = Journal(store, self._clock)
         self._journal.take_over()
-        self._events: list[Mapping[str, Any]] = list(self._journal)
-        self._record: SweepRecord = fold(self._events)
+        self._entries: list[Entry] = list(self._journal)
+        self._record: SweepRecord = fold(self._entries)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
         self._evaluates_beside = evaluates_beside and config.probe.beside is not None
         self._purse = Purse(config, self._record, self._clock, evaluates_beside=self._evaluates_beside)
@@ -69,16 +90,16 @@ class Coordinator:
 
     # The driver's side
 
-    def append(self, kind: str, **fields: Any) -> None:
+    def append(self, event: Event) -> None:
         """Journal an event of the driver's."""
-        event = self._journal.append(kind, **fields)
-        for written in (*self._journal.take_found(), event):
-            self._events.append(written)
-            self._record.apply(written)
+        entry = self._journal.append(event)
+        for written in (*self._journal.take_found(), entry):
+            self._entries.append(written)
+            apply(self._record, written)
 
-    def events(self, after: int = 0) -> list[Mapping[str, Any]]:
+    def events(self, after: int = 0) -> list[Entry]:
         """The events from number `after` on, counted from 0."""
-        return self._events[after:]
+        return self._entries[after:]
 
     def record(self) -> SweepRecord:
         """The state of the sweep."""
@@ -111,13 +132,14 @@ class Coordinator:
         if index in {trial.index for trial in self._record.trials.values()}:
             index = None  # taken by a trial that was planned before the sweep was extended
         self.append(
-            "trial_planned",
-            trial_id=trial_id,
-            index=len(self._record.trials) if index is None else index,
-            point=dict(point),
-            seed=seed,
-            name=name,
-            total_images=plan.images_at(plan.total_steps),
+            TrialPlanned(
+                trial_id=trial_id,
+                index=len(self._record.trials) if index is None else index,
+                point=dict(point),
+                seed=seed,
+                name=name,
+                total_images=plan.images_at(plan.total_steps),
+            )
         )
 
     def go_on(self, environment: Mapping[str, Any], folder: str = "") -> None:
@@ -127,22 +149,22 @@ class Coordinator:
         Where trials have become longer, finished ones go on from their checkpoint; one that was stopped stays so.
         """
         before = max(parse_config(self._record.config_text).train.images, *self._record.lengths, 0)
-        self.append("sweep_resumed", environment=dict(environment), config=dump(self._config), folder=folder)
+        self.append(SweepResumed(environment=dict(environment), config=dump(self._config), folder=folder))
         images = self._config.train.images
         if images > before:
-            self.append("sweep_extended", before_images=before, train_images=images)
+            self.append(SweepExtended(before_images=before, train_images=images))
         for trial in self._record.in_order():
             plan = plan_run(make_trial(self._config, trial.point, trial.seed, 0).config)
             total_images = plan.images_at(plan.total_steps)
             if total_images > trial.total_images:
-                self.append("trial_extended", trial_id=trial.trial_id, total_images=total_images)
+                self.append(TrialExtended(trial_id=trial.trial_id, total_images=total_images))
                 if not trial.done and trial.trial_id not in self._queue.waiting:
                     self._queue.waiting.append(trial.trial_id)  # before what a search may propose
 
     def revive(self, trial_id: str) -> None:
         """Undo a stop: the trial goes on from its checkpoint when it is submitted, and no rule stops it again."""
         if self._record.trials[trial_id].state in STOPPED:
-            self.append("trial_revived", trial_id=trial_id)
+            self.append(TrialRevived(trial_id=trial_id))
 
     def submit(
         self,
@@ -191,7 +213,7 @@ class Coordinator:
         """Resources are allocated to a slot from now on."""
         self._progress.discard(slot_id)
         self.append(
-            "slot_started", slot_id=slot_id, num_gpus=num_gpus, num_cpus=num_cpus, num_workers=num_workers
+            SlotStarted(slot_id=slot_id, num_gpus=num_gpus, num_cpus=num_cpus, num_workers=num_workers)
         )
 
     def resize(self, slot_id: str, num_workers: int) -> bool:
@@ -203,7 +225,7 @@ class Coordinator:
         if self._resizing or slot_id not in self._progress or self._stop_reason is not None:
             return False
         self._resizing.add(slot_id)
-        self.append("slot_resizing", slot_id=slot_id, num_workers=num_workers)
+        self.append(SlotResizing(slot_id=slot_id, num_workers=num_workers))
         return True
 
     def starts_again(self, slot_id: str) -> bool:
@@ -228,7 +250,7 @@ class Coordinator:
         if error:
             self._resizing.discard(slot_id)
         self._drop_held(slot_id, error or "its workers died")
-        self.append("slot_ended", slot_id=slot_id, error=error)
+        self.append(SlotEnded(slot_id=slot_id, error=error))
         return slot_id in self._progress, sorted(self._groups.pop(slot_id, set()))
 
     def slot_failed(self, slot_id: str) -> None:
@@ -255,12 +277,13 @@ class Coordinator:
         slot = self._record.slots.get(slot_id)
         try:
             self.append(
-                "attempt_started",
-                trial_id=trial_id,
-                attempt_id=attempt_id,
-                slot_id=slot_id,
-                num_gpus=slot.num_gpus if slot else 0.0,
-                num_cpus=slot.num_cpus if slot else 0.0,
+                AttemptStarted(
+                    trial_id=trial_id,
+                    attempt_id=attempt_id,
+                    slot_id=slot_id,
+                    num_gpus=slot.num_gpus if slot else 0.0,
+                    num_cpus=slot.num_cpus if slot else 0.0,
+                )
             )
         except StorageError:
             self._queue.put_back(slot_id)  # an attempt that was not journaled has not begun
@@ -271,7 +294,7 @@ class Coordinator:
         """Close an attempt and decide whether its trial is tried again; the first word on an attempt stands."""
         if not self._queue.release(attempt_id):
             return
-        self.append("attempt_ended", trial_id=trial_id, attempt_id=attempt_id, error=outcome.error)
+        self.append(AttemptEnded(trial_id=trial_id, attempt_id=attempt_id, error=outcome.error))
         self._queue_again(trial_id, outcome)
         self._end_generation()
 
@@ -292,10 +315,10 @@ class Coordinator:
         if outcome.permanent or not self._queue.retry(trial_id):
             self.trial_ended(trial_id, "failed", outcome.error or "it returned before its end")
 
-    def trial_ended(self, trial_id: str, state: str, reason: str) -> None:
+    def trial_ended(self, trial_id: str, state: TrialEnd, reason: str) -> None:
         """Journal how a trial ended; the first word stands."""
         if not self._record.trials[trial_id].done:
-            self.append("trial_ended", trial_id=trial_id, state=state, reason=reason)
+            self.append(TrialEnded(trial_id=trial_id, state=state, reason=reason))
 
     def report(self, report: TrialReport, attempt_id: str) -> Decision:
         """Journal a report and answer it.
@@ -307,19 +330,12 @@ class Coordinator:
             return Decision(action="stop", reason="the attempt was given up")
         decision = self._decide(report)
         value = _value_at_end(report, self._metric)
-        fields = report.to_json()
+        rung = report.rung
         if self._stop_reason is not None or (_is_missing(report) and self._config.sweep.pbt is None):
-            fields["rung"] = None  # an interrupted rung is decided when the sweep goes on
+            rung = None  # an interrupted rung is decided when the sweep goes on
         if promotes(self._config.sweep) and decision.action == "stop":
-            fields["rung"] = None  # a trial beyond help would take the place of one that can go on
-        self.append(
-            "report",
-            attempt_id=attempt_id,
-            value=value,
-            action=decision.action,
-            reason=decision.reason,
-            **fields,
-        )
+            rung = None  # a trial beyond help would take the place of one that can go on
+        self.append(Reported.of(report, decision, attempt_id=attempt_id, value=value, rung=rung))
         self._progress.add(self._queue.slot_of(attempt_id))
         if decision.action == "wait" and self._goes_straight_on(report.trial_id):
             decision = Decision()
@@ -376,11 +392,12 @@ class Coordinator:
 
     def _decide_rung(self, verdict: Verdict) -> None:
         self.append(
-            "rung_decided",
-            trial_id=verdict.trial_id,
-            rung=verdict.rung,
-            action="continue" if verdict.promoted else "stop",
-            reason=verdict.reason,
+            RungDecided(
+                trial_id=verdict.trial_id,
+                rung=verdict.rung,
+                action="continue" if verdict.promoted else "stop",
+                reason=verdict.reason,
+            )
         )
 
     def _end_generation(self) -> None:
@@ -392,7 +409,7 @@ class Coordinator:
         decision = next_generation(self._config, self._record)
         if decision is None:
             return
-        self.append("generation_decided", **decision.to_json())
+        self.append(decision)
         self._queue.waiting.extend(trial.trial_id for trial in self._record.in_order() if not trial.done)
 
     def _can_start(self) -> bool:
@@ -457,7 +474,7 @@ class Coordinator:
     def _exhaust(self) -> str:
         if self._stop_reason is None:
             self._stop_reason = self._purse.exhausted_reason
-            self.append("budget_exhausted", reason=self._stop_reason)
+            self.append(BudgetExhausted(reason=self._stop_reason))
         return self._stop_reason
 
     def _drop_held(self, slot_id: str, error: str) -> None:
@@ -471,7 +488,7 @@ class Coordinator:
     def _job(self, trial_id: str) -> TrialJob:
         trial = self._record.trials[trial_id]
         config = self._config_of(trial)
-        ended = self._record.generations[-1]["images"] if self._record.generations else None
+        ended = self._record.generations[-1].images if self._record.generations else None
         return TrialJob(
             trial_id=trial_id,
             config=config,
@@ -518,7 +535,7 @@ class Coordinator:
             return Decision()
         earlier = trial.decisions.get(report.rung)
         if earlier is not None:
-            return Decision(action=earlier[0], reason=earlier[1])  # type: ignore[arg-type]
+            return Decision(action=earlier[0], reason=earlier[1])
         value = _value_at_end(report, self._metric)
         if promotes(self._config.sweep) and not math.isnan(value):
             return Decision(action="wait", reason="it goes on if it is among the best that come to this rung")

@@ -26,6 +26,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.config.space import space_text
 from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, StorageError, TrainingError
+from orchestrator.protocol.events import AttemptStarted, SweepEnd, SweepEnded, SweepStarted, WarmStarted
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core.budget import uncapped
 from orchestrator.sweep.core.record import SweepRecord
@@ -45,7 +46,7 @@ from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.run.labels import check_shards, check_survey
 from orchestrator.sweep.run.slots import Slots
 from orchestrator.sweep.search.rounds import Search
-from orchestrator.sweep.search.warm_start import WarmStart, warm_start
+from orchestrator.sweep.search.warm_start import warm_start
 from orchestrator.sweep.space.points import SweepPlan, plan_sweep
 from orchestrator.sweep.watch.follower import Follower, Observer
 from orchestrator.tracking import (
@@ -175,7 +176,7 @@ def _labelled_shards(config: RunConfig, observer: Observer) -> ShardSet:
     return shards
 
 
-def _warm_start(config: RunConfig, store: Store, *, is_new: bool) -> WarmStart | None:
+def _warm_start(config: RunConfig, store: Store, *, is_new: bool) -> WarmStarted | None:
     """What an earlier sweep tells this one; None where none is named, or the journal holds it already."""
     if not is_new:
         record = read_sweep(store)
@@ -215,7 +216,7 @@ def _run_leased(
     uri: str,
     plan: SweepPlan,
     shards: ShardSet,
-    warm: WarmStart | None,
+    warm: WarmStarted | None,
 ) -> SweepRecord:
     config, observer = request.config, request.observer
     where = f"joining Ray at {request.address}" if request.address else "starting Ray (10 to 30 s)"
@@ -244,7 +245,7 @@ def _run_leased(
             origin=request.origin,
         )
         if warm is not None:
-            ray.get(coordinator.append.remote("warm_started", **warm.to_json()))
+            ray.get(coordinator.append.remote(warm))
         for trial_id in request.revive:
             ray.get(coordinator.revive.remote(trial_id))
         start = SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
@@ -270,7 +271,7 @@ def _run_leased(
         )
         store = open_store(uri, config.storage)
         state = _Driver(search, slots, coordinator, follower, store, aside).run()
-        ray.get(coordinator.append.remote("sweep_ended", state=state))
+        ray.get(coordinator.append.remote(SweepEnded(state=state)))
         follower.follow(ray.get(coordinator.events.remote(follower.num_seen)))
         record = follower.record
         aside.wait()
@@ -319,12 +320,12 @@ class _Driver:
         self.search, self.slots, self.coordinator, self.follower = search, slots, coordinator, follower
         self.store, self.aside = store, aside
         self.error: BaseException | None = None
-        self.stopped = ""
+        self.stopped: SweepEnd | None = None
         self._looked_s = 0.0
         # Not the thread's own end: before Python 3.13 one whose `join` a signal interrupts counts as ended, and is not.
         self._ended = threading.Event()
 
-    def run(self) -> str:
+    def run(self) -> SweepEnd:
         """Carry the sweep to its end; returns `finished`, `interrupted`, `paused` or `cancelled`.
 
         Raises:
@@ -351,9 +352,9 @@ class _Driver:
         return self.stopped or "finished"
 
     def _follow(self) -> None:
-        events = ray.get(self.coordinator.events.remote(self.follower.num_seen))
-        self.follower.follow(events)
-        if any(event["kind"] == "attempt_started" for event in events):
+        entries = ray.get(self.coordinator.events.remote(self.follower.num_seen))
+        self.follower.follow(entries)
+        if any(isinstance(entry.event, AttemptStarted) for entry in entries):
             self.aside.begin()
         if self.slots.lost:
             ray.get(self.coordinator.stop_all.remote("no slot is left"))
@@ -364,9 +365,9 @@ class _Driver:
         self._looked_s = time.monotonic()
         request = take_request(self.store)
         if request is not None:
-            self._stop({"pause": "paused", "cancel": "cancelled"}[request])
+            self._stop("paused" if request == "pause" else "cancelled")
 
-    def _stop(self, state: str) -> None:
+    def _stop(self, state: SweepEnd) -> None:
         self.stopped = state
         ray.get(self.coordinator.stop_all.remote(state))
         self.follower.observer.on_message(
@@ -406,15 +407,16 @@ def _start_coordinator(
     else:
         ray.get(
             coordinator.append.remote(
-                "sweep_started",
-                sweep_id=sweep_id,
-                name=config.name,
-                config=dump(config),
-                folder=os.getcwd(),
-                environment=environment(cluster),
-                data={"uri": shards.uri, "digest": shards.digest},
-                notes=list(plan.notes),
-                origin=origin,
+                SweepStarted(
+                    sweep_id=sweep_id,
+                    name=config.name,
+                    config=dump(config),
+                    folder=os.getcwd(),
+                    environment=environment(cluster),
+                    data={"uri": shards.uri, "digest": shards.digest},
+                    notes=plan.notes,
+                    origin=origin,
+                )
             )
         )
     for trial in plan.trials:

@@ -5,21 +5,13 @@ Plain values, apart from the search that is told them (`optuna`), which loads Op
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Units = dict[str, float | int]
+from orchestrator.protocol.events import Heard
 
-
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """A place of the search space and what was measured there: the metric and, for a trade-off, device hours."""
-
-    units: Units
-    value: float
-    hours: float = math.nan
+Units = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)

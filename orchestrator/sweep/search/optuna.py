@@ -49,7 +49,7 @@ class Proposals(Searcher):  # type: ignore[misc]  # Tune has no types
             plan = {"point": dict(before.point), "seed": before.seed, "index": before.index}
             return {"trial": json.dumps(plan)}
         trial = self._study.ask()
-        units: Units = {}
+        units: dict[str, float] = {}
 
         def draw(key: str, axis: Axis) -> Any:
             if isinstance(axis, Choice):

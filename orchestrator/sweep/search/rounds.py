@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,12 @@ from ray.tune.search import Searcher
 
 from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import Heard
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
-from orchestrator.sweep.search.known import Heard, Known, Pending
+from orchestrator.sweep.search.known import Known, Pending
 from orchestrator.sweep.search.tune_trial import METRIC, run_trial
-from orchestrator.sweep.search.warm_start import heard_from_journal
 from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import SweepPlan, TrialPlan, make_trial
 
@@ -65,7 +65,7 @@ class Search:
 
     def _add_seeds(self) -> None:
         """Run the contenders under further seeds, round by round; a round that is journalled is not decided again."""
-        asked: list[tuple[dict[str, Any], int]] = []
+        asked: list[tuple[Mapping[str, Any], int]] = []
         while not ray.get(self.coordinator.is_stopping.remote()):
             record, before = self._record(), asked
             asked = unfinished_round(record)
@@ -75,9 +75,9 @@ class Search:
                 decision = next_seeds(self.config, record)
                 if not decision.trials:
                     if decision.reason not in record.notes:
-                        ray.get(self.coordinator.append.remote("seeds_settled", reason=decision.reason))
+                        ray.get(self.coordinator.append.remote(decision.event()))
                     return
-                ray.get(self.coordinator.append.remote("seeds_added", **decision.to_json()))
+                ray.get(self.coordinator.append.remote(decision.event()))
                 asked = list(decision.trials)
             first = len(record.trials)
             trials = [
@@ -166,7 +166,7 @@ class Search:
 def known_trials(config: RunConfig, record: SweepRecord) -> Known:
     """What a search is told when it starts: an earlier sweep's trials, and its own where it goes on."""
     first = first_seeds(config.sweep)[0]
-    heard = [] if record.warm_start is None else heard_from_journal(record.warm_start)
+    heard = [] if record.warm_start is None else list(record.warm_start.heard)
     pending = []
     own = [trial for trial in record.in_order() if trial.seed == first]
     for trial in own:

@@ -9,44 +9,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from orchestrator.config import apply_overrides, flatten, parse_config, searched_keys
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
+from orchestrator.protocol.events import Heard, WarmStarted
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.resume import deciding_differences, read_sweep
-from orchestrator.sweep.search.known import Heard
 from orchestrator.sweep.space.places import place_of
 from orchestrator.text import counted
 
 _NAMED = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class WarmStart:
-    """What is taken from an earlier sweep: one entry a point, its seeds averaged; `notes` say what and why not."""
-
-    source: str
-    heard: tuple[Heard, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As the fields of a journal's event."""
-        heard = [asdict(each) for each in self.heard]
-        return {"source": self.source, "heard": heard, "notes": list(self.notes)}
-
-
-def heard_from_journal(event: Mapping[str, Any]) -> list[Heard]:
-    """What an event says that was taken."""
-    return [Heard(**each) for each in event["heard"]]
-
-
-def warm_start(config: RunConfig) -> WarmStart | None:
+def warm_start(config: RunConfig) -> WarmStarted | None:
     """Read the sweep that `sweep.warm_start` names; None where it names none.
 
     Raises:
@@ -73,7 +52,7 @@ def warm_start(config: RunConfig) -> WarmStart | None:
     return take_over(config, record)
 
 
-def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStart:
+def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStarted:
     """What a new sweep can learn from the trials of an earlier one."""
     started = parse_config(earlier.config_text, source=f"{earlier.sweep_id}/config.yaml")
     groups: dict[str, list[TrialRecord]] = {}
@@ -95,7 +74,7 @@ def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStart:
         f"warm start: {count} {'trial is' if count == 1 else 'trials are'} left out: {reason}"
         for reason, count in refused.most_common()
     ]
-    return WarmStart(source=earlier.sweep_id, heard=tuple(heard), notes=tuple(notes))
+    return WarmStarted(source=earlier.sweep_id, heard=tuple(heard), notes=tuple(notes))
 
 
 def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.events import (
+    AttemptStarted,
+    Entry,
+    GenerationDecided,
+    Reported,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialExtended,
+    TrialRevived,
+)
+from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space.points import TrialPlan, listed_point, make_trial
@@ -25,7 +37,7 @@ _STATUS: dict[str, RunStatus] = {
 class Observer(Protocol):
     """Watches a sweep; called in the driver, one event at a time."""
 
-    def on_event(self, event: Mapping[str, Any], record: SweepRecord) -> None:
+    def on_event(self, entry: Entry, record: SweepRecord) -> None:
         """An event was journaled; `record` already holds it."""
         ...
 
@@ -54,16 +66,34 @@ class Follower:
         self._left: set[str] = set()
         """Trials whose runs were closed with a sweep that was left before they ended."""
 
-    def follow(self, events: list[Mapping[str, Any]]) -> None:
+    def follow(self, entries: Sequence[Entry]) -> None:
         """Take the next events, in order."""
-        for event in events:
-            self.record.apply(event)
+        for entry in entries:
+            apply(self.record, entry)
             self.num_seen += 1
-            handler = getattr(self, f"_on_{event['kind']}", None)
-            if handler is not None:
-                handler(event)
-            self.observer.on_event(event, self.record)
+            self._tell_tracker(entry)
+            self.observer.on_event(entry, self.record)
         self._tell_waiting()
+
+    def _tell_tracker(self, entry: Entry) -> None:
+        """What an event means to the tracker; the others mean nothing to it."""
+        match entry.event:
+            case SweepStarted():
+                self.tracker.log_dataset(None, self._dataset())
+            case SweepEnded():
+                self._leave(entry.time_ms)
+            case GenerationDecided() as event:
+                self._tag_schedules(event)
+            case AttemptStarted() as event:
+                self._attempt_started(self.record.trials[event.trial_id], entry.time_ms)
+            case TrialExtended() as event:
+                self._trial_extended(self.record.trials[event.trial_id], entry.time_ms)
+            case TrialRevived() as event:
+                self._trial_revived(self.record.trials[event.trial_id], entry.time_ms)
+            case Reported() as event:
+                self._log_report(event, entry.time_ms)
+            case TrialEnded() as event:
+                self._trial_ended(self.record.trials[event.trial_id], entry.time_ms)
 
     def _tell_waiting(self) -> None:
         links = self.tracker.links()
@@ -73,9 +103,6 @@ class Follower:
             self.observer.on_waiting(text)
         self._waiting = text
 
-    def _on_sweep_started(self, event: Mapping[str, Any]) -> None:
-        self.tracker.log_dataset(None, self._dataset())
-
     def _dataset(self) -> Dataset:
         data = self.record.data
         profile = {key: value for key, value in data.items() if key not in ("uri", "digest")}
@@ -83,12 +110,11 @@ class Follower:
             name=self.config.data.source, uri=data["uri"], digest=data.get("digest", ""), profile=profile
         )
 
-    def _on_attempt_started(self, event: Mapping[str, Any]) -> None:
-        trial = self.record.trials[event["trial_id"]]
+    def _attempt_started(self, trial: TrialRecord, time_ms: int) -> None:
         if len(trial.attempts) == 1:  # the first; MLflow's start of a run cannot be moved afterwards
-            self._open(trial, event["time_ms"])
+            self._open(trial, time_ms)
         elif trial.trial_id in self._left:
-            self._restart(trial, event["time_ms"])
+            self._restart(trial, time_ms)
 
     def _open(self, trial: TrialRecord, time_ms: int) -> None:
         """Make a trial's run, which starts at `time_ms`: when it got its workers, not when it was planned."""
@@ -98,17 +124,15 @@ class Follower:
         settings = json.dumps(flatten(plan.config), indent=2).encode()
         self.tracker.log_artifact(trial.trial_id, "config.json", settings)
 
-    def _on_trial_extended(self, event: Mapping[str, Any]) -> None:
-        trial = self.record.trials[event["trial_id"]]
+    def _trial_extended(self, trial: TrialRecord, time_ms: int) -> None:
         if trial.attempts and trial.state == "pending":
-            self._restart(trial, event["time_ms"])
+            self._restart(trial, time_ms)
             self.tracker.set_tags(
                 trial.trial_id, {"orchestrator.state": "extended", "orchestrator.reason": ""}
             )
 
-    def _on_trial_revived(self, event: Mapping[str, Any]) -> None:
-        trial = self.record.trials[event["trial_id"]]
-        self._restart(trial, event["time_ms"])
+    def _trial_revived(self, trial: TrialRecord, time_ms: int) -> None:
+        self._restart(trial, time_ms)
         self.tracker.set_tags(trial.trial_id, {"orchestrator.state": "revived", "orchestrator.reason": ""})
 
     def _restart(self, trial: TrialRecord, time_ms: int) -> None:
@@ -135,35 +159,34 @@ class Follower:
             return {POINT_PARAM: listed.name, **trial.point}
         return trial.point or flatten(plan.config)
 
-    def _on_report(self, event: Mapping[str, Any]) -> None:
-        trial = self.record.trials[event["trial_id"]]
+    def _log_report(self, event: Reported, time_ms: int) -> None:
+        trial = self.record.trials[event.trial_id]
         rows = [
-            MetricRow(step=row["images"], timestamp_ms=row["timestamp_ms"], metrics=row["metrics"])
-            for row in event["rows"]
+            MetricRow(step=row.images, timestamp_ms=row.timestamp_ms, metrics=row.metrics)
+            for row in event.rows
         ]
-        rows.append(cost_row(trial, event["images"], event["time_ms"]))
+        rows.append(cost_row(trial, event.images, time_ms))
         self.tracker.log_rows(trial.trial_id, rows)
 
-    def _on_generation_decided(self, event: Mapping[str, Any]) -> None:
-        for each in event["takeovers"]:
-            text = schedule_text(self.config, schedule_of(self.record, each["trial_id"]))
-            self.tracker.set_tags(each["trial_id"], {"orchestrator.schedule": text})
+    def _tag_schedules(self, event: GenerationDecided) -> None:
+        for each in event.takeovers:
+            text = schedule_text(self.config, schedule_of(self.record, each.trial_id))
+            self.tracker.set_tags(each.trial_id, {"orchestrator.schedule": text})
 
-    def _on_trial_ended(self, event: Mapping[str, Any]) -> None:
-        trial = self.record.trials[event["trial_id"]]
+    def _trial_ended(self, trial: TrialRecord, time_ms: int) -> None:
         if not trial.attempts:  # ended before it began, as by a cancelled sweep
-            self._open(trial, event["time_ms"])
+            self._open(trial, time_ms)
         self.tracker.set_tags(
             trial.trial_id, {"orchestrator.state": trial.state, "orchestrator.reason": trial.reason}
         )
-        self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state], time_ms=event["time_ms"])
+        self.tracker.finish_trial(trial.trial_id, _STATUS[trial.state], time_ms=time_ms)
 
-    def _on_sweep_ended(self, event: Mapping[str, Any]) -> None:
+    def _leave(self, time_ms: int) -> None:
         """Close the runs that nothing works on any more; a resumed sweep opens them again."""
         for trial in self.record.in_order():
             if trial.attempts and not trial.done:
                 self._left.add(trial.trial_id)
-                self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=event["time_ms"])
+                self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=time_ms)
 
 
 def cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:

@@ -11,7 +11,10 @@ from typing import Any
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
+from orchestrator.protocol.events import Entry, GenerationDecided, Reported, SweepResumed, SweepStarted
+from orchestrator.protocol.reading import plain_fields
 from orchestrator.storage import Store
+from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.ledger import Account, account
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
@@ -37,7 +40,7 @@ class SweepStatus:
     driver: str = ""
     """Who drove the sweep just before its newest events were read; empty when nobody did."""
 
-    def refresh(self) -> list[Mapping[str, Any]]:
+    def refresh(self) -> list[Entry]:
         """Read the events that are new and fold them in; returns them.
 
         Raises:
@@ -47,12 +50,14 @@ class SweepStatus:
             self.store
         )  # before the events: one that ends in between has journaled its end
         fresh = read_events(self.store, after=self.num_events)
-        for event in fresh:
-            self.record.apply(event)
+        for entry in fresh:
+            apply(self.record, entry)
         self.num_events += len(fresh)
         if not self.record.sweep_id:
             raise self.runs.missing(self.store.uri.rpartition("/")[2])
-        if self.config is None or any("config" in event for event in fresh):
+        if self.config is None or any(
+            isinstance(entry.event, SweepStarted | SweepResumed) for entry in fresh
+        ):
             self.config = parse_config(self.record.config_text, source=f"{self.store.uri}/config.yaml")
         return fresh
 
@@ -139,9 +144,9 @@ def list_sweeps(store: Store) -> list[SweepStatus]:
     return sorted(found, key=lambda status: status.record.started_ms, reverse=True)
 
 
-def event_line(event: Mapping[str, Any]) -> str:
+def event_line(entry: Entry) -> str:
     """An event of the journal as one line: when, what, and its figures; rows of metrics as their number."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event["time_ms"] / 1000))
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time_s))
     known = (
         "sequence",
         "time_ms",
@@ -157,15 +162,13 @@ def event_line(event: Mapping[str, Any]) -> str:
     )
     parts = [
         f"{key}={_words(value)}"
-        for key, value in event.items()
+        for key, value in entry.to_json().items()
         if key not in known and value not in (None, "")
     ]
-    for row in event.get("rows", ()):
+    for row in entry.event.rows if isinstance(entry.event, Reported) else ():
         shown = {"train/loss": ".4f", "probe/linear/mean": ".1f", "train/images_per_s": ".0f"}
-        parts += [
-            f"{key}={row['metrics'][key]:{form}}" for key, form in shown.items() if key in row["metrics"]
-        ]
-    return f"{when}  {event['kind']:<16}  {' '.join(parts)}".rstrip()
+        parts += [f"{key}={row.metrics[key]:{form}}" for key, form in shown.items() if key in row.metrics]
+    return f"{when}  {entry.event.kind:<16}  {' '.join(parts)}".rstrip()
 
 
 def _words(value: Any) -> str:
@@ -193,8 +196,8 @@ def _trial_line(trial: TrialRecord, state: str, metric: str) -> str:
     return line + (f"  ({trial.reason})" if trial.reason else "")
 
 
-def _generation_json(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: event[key] for key in ("generation", "images", "ranking", "takeovers")}
+def _generation_json(event: GenerationDecided) -> dict[str, Any]:
+    return {key: value for key, value in plain_fields(event).items() if key != "reason"}
 
 
 def _trial_json(trial: TrialRecord, state: str, metric: str) -> dict[str, Any]:

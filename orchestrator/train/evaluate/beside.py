@@ -24,11 +24,12 @@ from jepa_core.execution import ExecutionSettings
 from jepa_core.sharding import has_shards, load_whole, whole
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.reports import Row
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluation import Evaluation, evaluate
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.initial import new_state
-from orchestrator.train.reporting import MISSING, Row
 from orchestrator.train.worker import resolve_precision
 
 _log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from jepa_core.probes import LinearProbe, knn_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import BadSample, LabelledImages, ShardSet, load_images
+from orchestrator.protocol.metrics import MISSING
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.health import collapse_signs, health_of
-from orchestrator.train.reporting import MISSING
 
 _log = logging.getLogger(__name__)
 CONTEXT = "_context"

@@ -18,6 +18,7 @@ import torch
 from jepa_core.schedules import whole_steps
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import CheckpointError, NotFoundError
+from orchestrator.protocol.reports import BestCheckpoint
 from orchestrator.storage import Store
 from orchestrator.train.loop.checkpoint import (
     Checkpoint,
@@ -30,7 +31,6 @@ from orchestrator.train.loop.checkpoint import (
     read_meta,
     write_checkpoint,
 )
-from orchestrator.train.reporting import BestCheckpoint
 
 if TYPE_CHECKING:
     from orchestrator.train.evaluate.beside import Weights

@@ -29,6 +29,8 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
 from orchestrator.data.read.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
+from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.storage import open_store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.baselines import Baselines
@@ -58,7 +60,7 @@ from orchestrator.train.loop.lineage import find_checkpoint, load_inherited
 from orchestrator.train.loop.movement import TargetMovement
 from orchestrator.train.loop.plan import RunPlan, Stop, plan_run
 from orchestrator.train.loop.preemption import PreemptionNotice
-from orchestrator.train.reporting import MISSING, Decision, Reporter, Row, TrialReport
+from orchestrator.train.reporting import Reporter
 
 _log = logging.getLogger(__name__)
 BAD_PROBE_SAMPLES = "data/bad_probe_samples"

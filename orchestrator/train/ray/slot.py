@@ -20,6 +20,7 @@ import ray.train.torch
 import torch
 
 from orchestrator.errors import CheckpointError, ConfigError, DataError, OrchestratorError
+from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluator import RayEvaluator
 from orchestrator.train.evaluate.reuse import DataCache
@@ -27,7 +28,6 @@ from orchestrator.train.job import Assignment, Outcome, TrialJob
 from orchestrator.train.loop.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.loop.run import Run
 from orchestrator.train.ray.failure import error_text
-from orchestrator.train.reporting import Decision, TrialReport
 from orchestrator.train.worker import resolve_precision, threads_per_worker
 
 _POLL_S = 0.05

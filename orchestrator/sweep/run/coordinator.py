@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jepa_core.settings import IJepaSettings
 from orchestrator.config import dump, parse_config
@@ -577,3 +577,9 @@ def _value_at_end(report: TrialReport, metric: str) -> float:
 def _is_missing(report: TrialReport) -> bool:
     """Whether the evaluation of this very point failed for good; no rung is decided on it."""
     return any(row.images == report.images and row.metrics.get(MISSING) for row in report.rows)
+
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.client import CoordinatorCalls
+
+    _CALLS: type[CoordinatorCalls] = Coordinator  # what the client calls is here, with the same arguments

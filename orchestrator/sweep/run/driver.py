@@ -28,6 +28,7 @@ from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.protocol.events import AttemptStarted, SweepEnd, SweepEnded, SweepStarted, WarmStarted
 from orchestrator.storage import Store, open_store
+from orchestrator.sweep.client import CoordinatorCalls, CoordinatorClient
 from orchestrator.sweep.core.budget import uncapped
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.folders import Runs
@@ -245,9 +246,9 @@ def _run_leased(
             origin=request.origin,
         )
         if warm is not None:
-            ray.get(coordinator.append.remote(warm))
+            coordinator.append(warm)
         for trial_id in request.revive:
-            ray.get(coordinator.revive.remote(trial_id))
+            coordinator.revive(trial_id)
         start = SweepStart(config=config, plan=plan, shards=shards, tracker=tracker, run_uri=uri)
         if request.on_started is not None:
             request.on_started(start)
@@ -271,8 +272,8 @@ def _run_leased(
         )
         store = open_store(uri, config.storage)
         state = _Driver(search, slots, coordinator, follower, store, aside).run()
-        ray.get(coordinator.append.remote(SweepEnded(state=state)))
-        follower.follow(ray.get(coordinator.events.remote(follower.num_seen)))
+        coordinator.append(SweepEnded(state=state))
+        follower.follow(coordinator.events(follower.num_seen))
         record = follower.record
         aside.wait()
         _deliver(tracker, observer)
@@ -312,7 +313,7 @@ class _Driver:
         self,
         search: Search,
         slots: Slots,
-        coordinator: Any,
+        coordinator: CoordinatorCalls,
         follower: Follower,
         store: Store,
         aside: Aside,
@@ -342,7 +343,7 @@ class _Driver:
                     raise
                 self._stop("interrupted")
         if self.stopped == "cancelled":
-            ray.get(self.coordinator.cancel_rest.remote())
+            self.coordinator.cancel_rest()
         self._follow()
         if self.error is not None:
             raise self.error
@@ -352,12 +353,12 @@ class _Driver:
         return self.stopped or "finished"
 
     def _follow(self) -> None:
-        entries = ray.get(self.coordinator.events.remote(self.follower.num_seen))
+        entries = self.coordinator.events(self.follower.num_seen)
         self.follower.follow(entries)
         if any(isinstance(entry.event, AttemptStarted) for entry in entries):
             self.aside.begin()
         if self.slots.lost:
-            ray.get(self.coordinator.stop_all.remote("no slot is left"))
+            self.coordinator.stop_all("no slot is left")
 
     def _hear_requests(self) -> None:
         if time.monotonic() - self._looked_s < _REQUEST_POLL_S or self.stopped:
@@ -369,7 +370,7 @@ class _Driver:
 
     def _stop(self, state: SweepEnd) -> None:
         self.stopped = state
-        ray.get(self.coordinator.stop_all.remote(state))
+        self.coordinator.stop_all(state)
         self.follower.observer.on_message(
             f"{state}: every running trial writes its checkpoint and returns; Ctrl-C again stops at once"
         )
@@ -395,34 +396,30 @@ def _start_coordinator(
     *,
     evaluates_beside: bool,
     origin: str,
-) -> Any:
+) -> CoordinatorCalls:
     """The coordinator's actor, on the driver's node, with the sweep and its known trials journaled."""
     node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
     actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=node)
-    coordinator = actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside)
-    if ray.get(coordinator.record.remote()).sweep_id:
-        ray.get(coordinator.go_on.remote(environment(cluster), os.getcwd()))
+    coordinator = CoordinatorClient(actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside))
+    if coordinator.record().sweep_id:
+        coordinator.go_on(environment(cluster), os.getcwd())
     else:
-        ray.get(
-            coordinator.append.remote(
-                SweepStarted(
-                    sweep_id=sweep_id,
-                    name=config.name,
-                    config=dump(config),
-                    folder=os.getcwd(),
-                    environment=environment(cluster),
-                    data={"uri": shards.uri, "digest": shards.digest},
-                    notes=plan.notes,
-                    origin=origin,
-                )
+        coordinator.append(
+            SweepStarted(
+                sweep_id=sweep_id,
+                name=config.name,
+                config=dump(config),
+                folder=os.getcwd(),
+                environment=environment(cluster),
+                data={"uri": shards.uri, "digest": shards.digest},
+                notes=plan.notes,
+                origin=origin,
             )
         )
     for trial in plan.trials:
-        ray.get(
-            coordinator.plan_trial.remote(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
-        )
+        coordinator.plan_trial(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
     return coordinator
 
 

@@ -13,10 +13,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import ray
 
+from orchestrator.sweep.client import CoordinatorCalls
 from orchestrator.train.loop.preemption import draining_nodes
 from orchestrator.train.ray.launch import ACCELERATOR_PREFIX, TrialResources
 
@@ -71,7 +71,12 @@ class Growth:
     """Looks for room for slots that run with fewer workers than they should."""
 
     def __init__(
-        self, coordinator: Any, need: TrialResources, free: FreeResources, *, look_s: float = LOOK_S
+        self,
+        coordinator: CoordinatorCalls,
+        need: TrialResources,
+        free: FreeResources,
+        *,
+        look_s: float = LOOK_S,
     ) -> None:
         self.coordinator, self.need, self.free, self._look_s = coordinator, need, free, look_s
         self._sizes: dict[str, int] = {}
@@ -105,7 +110,7 @@ class Growth:
         )
         for held, slot_id in sizes:
             size = choose_size(self.need, num_free=num_free, num_held=held)
-            if size is not None and size > held and ray.get(self.coordinator.resize.remote(slot_id, size)):
+            if size is not None and size > held and self.coordinator.resize(slot_id, size):
                 _log.warning("worker group %s goes on with %d workers instead of %d", slot_id, size, held)
                 return slot_id
         return None

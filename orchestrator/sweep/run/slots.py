@@ -12,12 +12,11 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import Any
 
-import ray
 from ray.util.placement_group import PlacementGroup, PlacementGroupID, remove_placement_group
 
 from orchestrator.errors import TrainingError
+from orchestrator.sweep.client import CoordinatorCalls
 from orchestrator.sweep.run.elastic import FreeResources, Growth, free_by_node, wait_for_size
 from orchestrator.train.ray.failure import error_text
 from orchestrator.train.ray.launch import NoRoomError, TrialResources, fit_slot
@@ -32,7 +31,7 @@ _STARTS_WITHOUT_ROOM = 15
 class Slots:
     """The worker groups of a sweep."""
 
-    coordinator: Any
+    coordinator: CoordinatorCalls
     resources: TrialResources
     num_slots: int
     scratch_dir: str
@@ -79,18 +78,18 @@ class Slots:
         fruitless = 0
         while True:
             error = self._run_once(slot_id)
-            had_reports, groups = ray.get(self.coordinator.slot_closed.remote(slot_id, str(error or "")))
+            had_reports, groups = self.coordinator.slot_closed(slot_id, str(error or ""))
             for group in groups:
                 free_placement_group(group)
             if error is None:
-                if not ray.get(self.coordinator.starts_again.remote(slot_id)):
+                if not self.coordinator.starts_again(slot_id):
                     return
                 continue
             _log.warning("worker group %s ended: %s", slot_id, error)
             limit = _FRUITLESS_STARTS
             if isinstance(error, NoRoomError):
                 limit = _STARTS_WITHOUT_ROOM
-                is_needed, others_work = ray.get(self.coordinator.slot_wanted.remote())
+                is_needed, others_work = self.coordinator.slot_wanted()
                 if not is_needed:
                     return
                 if others_work:
@@ -103,11 +102,7 @@ class Slots:
     def _run_once(self, slot_id: str) -> TrainingError | None:
         """Run the slot's workers until they end; returns the error they ended with."""
         now = wait_for_size(self.resources, self.free)
-        ray.get(
-            self.coordinator.slot_opened.remote(
-                slot_id, now.num_gpus, now.num_cpus, num_workers=now.num_workers
-            )
-        )
+        self.coordinator.slot_opened(slot_id, now.num_gpus, now.num_cpus, num_workers=now.num_workers)
         self._growth.started(slot_id, now.num_workers)
         # Workers that may be fewer are not restarted by Ray Train, which would wait for as many as there were.
         max_failures = self.max_failures if len(self.resources.sizes) == 1 else 0

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
@@ -20,6 +19,7 @@ from ray.tune.search import Searcher
 from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import Heard
+from orchestrator.sweep.client import CoordinatorCalls
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
@@ -39,7 +39,7 @@ class Search:
 
     config: RunConfig
     plan: SweepPlan
-    coordinator: Any
+    coordinator: CoordinatorCalls
     concurrency: int
     driver_share: dict[str, float]
     scratch_dir: str
@@ -57,16 +57,15 @@ class Search:
                 self._listed(repeats, is_last=True)
         if is_auto:
             self._add_seeds()
-        ray.get(self.coordinator.expect.remote(0))
+        self.coordinator.expect(0)
 
     def _record(self) -> SweepRecord:
-        record: SweepRecord = ray.get(self.coordinator.record.remote())
-        return record
+        return self.coordinator.record()
 
     def _add_seeds(self) -> None:
         """Run the contenders under further seeds, round by round; a round that is journalled is not decided again."""
         asked: list[tuple[Mapping[str, Any], int]] = []
-        while not ray.get(self.coordinator.is_stopping.remote()):
+        while not self.coordinator.is_stopping():
             record, before = self._record(), asked
             asked = unfinished_round(record)
             if asked and asked == before:
@@ -75,9 +74,9 @@ class Search:
                 decision = next_seeds(self.config, record)
                 if not decision.trials:
                     if decision.reason not in record.notes:
-                        ray.get(self.coordinator.append.remote(decision.event()))
+                        self.coordinator.append(decision.event())
                     return
-                ray.get(self.coordinator.append.remote(decision.event()))
+                self.coordinator.append(decision.event())
                 asked = list(decision.trials)
             first = len(record.trials)
             trials = [
@@ -93,12 +92,8 @@ class Search:
         decisions in the same order, and no slot waits for Tune.
         """
         for trial in trials:
-            ray.get(
-                self.coordinator.submit.remote(
-                    trial.trial_id, trial.index, trial.point, trial.seed, trial.name
-                )
-            )
-        ray.get(self.coordinator.expect.remote(0 if is_last else None))
+            self.coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
+        self.coordinator.expect(0 if is_last else None)
         listed = [
             json.dumps({"point": trial.point, "seed": trial.seed, "index": trial.index}) for trial in trials
         ]
@@ -122,7 +117,7 @@ class Search:
         if num_left <= 0:
             return
         searcher = Proposals(self.config, known)
-        ray.get(self.coordinator.expect.remote(num_left if is_last else None))
+        self.coordinator.expect(num_left if is_last else None)
         self._fit({}, num_samples=num_left, searcher=searcher, concurrency=self.concurrency)
 
     def _repeats(self, record: SweepRecord) -> list[TrialPlan]:

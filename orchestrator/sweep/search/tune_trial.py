@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import ray
 from ray import tune
 
 from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
+from orchestrator.sweep.client import CoordinatorCalls
 from orchestrator.sweep.space.points import TrialPlan, make_trial, point_from_units
 
 METRIC = "value"
@@ -27,7 +27,7 @@ HOURS = "hours"
 _POLL_S = 0.1
 
 
-def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, coordinator: Any) -> None:
+def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, coordinator: CoordinatorCalls) -> None:
     """Tune's trainable: have the coordinator run one trial, or hear that it is done already, and report its value.
 
     `arguments` holds `trial` (JSON of point, seed and index) or, for a searcher, one number in [0, 1) or one choice
@@ -36,10 +36,10 @@ def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, coordinator: A
     plan = _plan(config, arguments)
     index = None if "trial" not in arguments else plan.index
     proposal = tune.get_context().get_trial_id() or ""
-    ray.get(coordinator.submit.remote(plan.trial_id, index, plan.point, plan.seed, plan.name, proposal))
-    while (value := ray.get(coordinator.outcome.remote(plan.trial_id))) is None:
+    coordinator.submit(plan.trial_id, index, plan.point, plan.seed, plan.name, proposal)
+    while (value := coordinator.outcome(plan.trial_id)) is None:
         time.sleep(_POLL_S)
-    hours = ray.get(coordinator.hours.remote(plan.trial_id)) if config.sweep.trade_off else 0.0
+    hours = coordinator.hours(plan.trial_id) if config.sweep.trade_off else 0.0
     tune.report({METRIC: value, HOURS: hours})
 
 

@@ -10,7 +10,6 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import (
     ControllerError,
@@ -24,6 +23,7 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.errors import TrainingError
 from orchestrator.text import counted
+from orchestrator.train.ray.client import SlotCalls
 from orchestrator.train.ray.failure import error_text
 
 HEALTH_CHECK_INTERVAL_S = "0.1"
@@ -76,16 +76,16 @@ class NoRoomError(TrainingError):
 class _TellCoordinator(UserCallback):  # type: ignore[misc]
     """Frees a slot's trial as soon as its workers die; their successors may have to wait for a node."""
 
-    def __init__(self, slot_id: str, coordinator: Any) -> None:
+    def __init__(self, slot_id: str, coordinator: SlotCalls) -> None:
         self.slot_id, self.coordinator = slot_id, coordinator
 
     def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
         """Called by Ray Train's controller."""
-        ray.get(self.coordinator.slot_failed.remote(self.slot_id))
+        self.coordinator.slot_failed(self.slot_id)
 
 
 def fit_slot(
-    slot_id: str, *, coordinator: Any, resources: TrialResources, scratch_dir: str, max_failures: int
+    slot_id: str, *, coordinator: SlotCalls, resources: TrialResources, scratch_dir: str, max_failures: int
 ) -> None:
     """Run a slot's workers until the coordinator has no more trials, restarting them after failures.
 

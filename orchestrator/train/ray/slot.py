@@ -27,6 +27,7 @@ from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.job import Assignment, Outcome, TrialJob
 from orchestrator.train.loop.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.loop.run import Run
+from orchestrator.train.ray.client import SlotCalls
 from orchestrator.train.ray.failure import error_text
 from orchestrator.train.worker import resolve_precision, threads_per_worker
 
@@ -40,13 +41,12 @@ _PROCESS_IS_SOUND = (OrchestratorError, ValueError, FileNotFoundError, torch.Out
 class CoordinatorReporter:
     """Reports of one attempt through the coordinator."""
 
-    coordinator: Any
+    coordinator: SlotCalls
     attempt_id: str
 
     def report(self, report: TrialReport) -> Decision:
         """Deliver a report and wait for the decision."""
-        decision: Decision = ray.get(self.coordinator.report.remote(report, self.attempt_id))
-        return decision
+        return self.coordinator.report(report, self.attempt_id)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Slot:
     """One rank of a slot; `run` returns when the coordinator has no more trials for it."""
 
     slot_id: str
-    coordinator: Any
+    coordinator: SlotCalls
     rank: Rank
     cache: DataCache = field(default_factory=DataCache)
     notice: PreemptionNotice | None = None
@@ -78,7 +78,7 @@ class Slot:
         if self.rank.index == 0:
             until_s = time.monotonic() + _KEEP_ALIVE_S
             while assignment.kind == "wait" and time.monotonic() < until_s:
-                assignment = ray.get(self.coordinator.next_trial.remote(self.slot_id))
+                assignment = self.coordinator.next_trial(self.slot_id)
                 if assignment.kind == "wait":
                     time.sleep(_POLL_S)
         return self.rank.broadcast(assignment)
@@ -101,7 +101,7 @@ class Slot:
 
     def _ended(self, job: TrialJob, attempt_id: str, outcome: Outcome) -> None:
         if self.rank.index == 0 or outcome.error:
-            ray.get(self.coordinator.attempt_ended.remote(job.trial_id, attempt_id, outcome))
+            self.coordinator.attempt_ended(job.trial_id, attempt_id, outcome)
 
     def _clear(self) -> None:
         """Let go of the trial's tensors before the next one allocates its own."""
@@ -121,24 +121,22 @@ def _evaluator(job: TrialJob, rank: Rank) -> RayEvaluator | None:
 def slot_worker(arguments: dict[str, Any]) -> None:
     """Run one rank of a slot: the `train_loop_per_worker` of Ray Train.
 
-    `arguments` holds `slot_id` and `coordinator` (actor handle).
+    `arguments` holds `slot_id` and `coordinator` (`SlotCalls`).
     """
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     rank = Rank(index=context.get_world_rank(), world_size=context.get_world_size(), device=device)
+    coordinator: SlotCalls = arguments["coordinator"]
     notice = None
     if rank.index == 0:
         group = ray.util.get_current_placement_group()
         group_id = group.id.hex() if group is not None else None
-        coordinator = arguments["coordinator"]
-        ray.get(coordinator.slot_started.remote(arguments["slot_id"], group_id))
-        notice = notice_of_this_group(lambda: bool(ray.get(coordinator.is_stopping.remote())))
+        coordinator.slot_started(arguments["slot_id"], group_id)
+        notice = notice_of_this_group(coordinator.is_stopping)
     if notice is not None:
         notice.start()
     try:
-        Slot(
-            slot_id=arguments["slot_id"], coordinator=arguments["coordinator"], rank=rank, notice=notice
-        ).run()
+        Slot(slot_id=arguments["slot_id"], coordinator=coordinator, rank=rank, notice=notice).run()
     finally:
         if notice is not None:
             notice.end()

@@ -42,7 +42,7 @@ check format vit-defaults: $(CHECK_STAMP)
 env: $(STAMP) ## Make the environment of a sweep in .venv
 
 .PHONY: demo
-demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the embedded scenes (about 9 minutes on 2 cores)
+demo: $(STAMP) ## Environment, then the main job: sweep mask geometries on the embedded scenes (about 8 minutes on 2 cores)
 	$(BIN)/orchestrator sweep sweeps/masks.yaml
 
 .PHONY: test

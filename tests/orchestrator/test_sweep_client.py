@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from orchestrator.config import default_config
 from orchestrator.protocol.events import SweepEnded, SweepStarted
 from orchestrator.protocol.reports import Decision, Row, TrialReport
-from orchestrator.sweep.client import CoordinatorCalls, CoordinatorClient
+from orchestrator.sweep.client import CoordinatorCalls, client_of
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.job import Outcome
+from orchestrator.train.ray.client import ActorClient
 
 
 class Handle:
@@ -29,7 +31,7 @@ class Handle:
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CoordinatorCalls:
     monkeypatch.setattr("ray.get", lambda answer: answer)
-    return CoordinatorClient(Handle(Coordinator(str(tmp_path), default_config(), "shards")))
+    return client_of(Handle(Coordinator(str(tmp_path), default_config(), "shards")))
 
 
 def test_a_trial_is_run_through_the_client(calls: CoordinatorCalls) -> None:
@@ -54,6 +56,13 @@ def test_a_trial_is_run_through_the_client(calls: CoordinatorCalls) -> None:
         "attempt_ended",
         "slot_ended",
     ]
+
+
+def test_a_client_travels_to_another_process() -> None:
+    travelled = pickle.loads(pickle.dumps(ActorClient([1, 2])))
+    assert travelled._actor == [1, 2]
+    with pytest.raises(AttributeError, match="no_such_call"):
+        travelled.no_such_call()
 
 
 def test_a_sweep_is_asked_to_end_through_the_client(calls: CoordinatorCalls) -> None:

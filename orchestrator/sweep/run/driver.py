@@ -28,7 +28,7 @@ from orchestrator.data import ShardSet, prepare_data, survey_source
 from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.protocol.events import AttemptStarted, SweepEnd, SweepEnded, SweepStarted, WarmStarted
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.client import CoordinatorCalls, CoordinatorClient
+from orchestrator.sweep.client import CoordinatorCalls, client_of
 from orchestrator.sweep.core.budget import uncapped
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.folders import Runs
@@ -402,7 +402,7 @@ def _start_coordinator(
         ray.get_runtime_context().get_node_id(), soft=False
     )
     actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=node)
-    coordinator = CoordinatorClient(actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside))
+    coordinator = client_of(actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside))
     if coordinator.record().sweep_id:
         coordinator.go_on(environment(cluster), os.getcwd())
     else:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import ray
@@ -42,34 +43,14 @@ class SlotCalls(Protocol):
         ...
 
 
-class SlotClient:
-    """The coordinator's actor, called from a slot; every call waits for its answer."""
+class ActorClient:
+    """An actor's methods as calls that wait for their answer; cast it to the protocol that says which there are."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def next_trial(self, slot_id: str) -> Assignment:
-        """What a slot does next."""
-        assignment: Assignment = ray.get(self._actor.next_trial.remote(slot_id))
-        return assignment
-
-    def report(self, report: TrialReport, attempt_id: str) -> Decision:
-        """Deliver a report and wait for the answer."""
-        decision: Decision = ray.get(self._actor.report.remote(report, attempt_id))
-        return decision
-
-    def attempt_ended(self, trial_id: str, attempt_id: str, outcome: Outcome) -> None:
-        """An attempt is over."""
-        ray.get(self._actor.attempt_ended.remote(trial_id, attempt_id, outcome))
-
-    def slot_started(self, slot_id: str, placement_group_id: str | None) -> None:
-        """A slot's workers are up."""
-        ray.get(self._actor.slot_started.remote(slot_id, placement_group_id))
-
-    def slot_failed(self, slot_id: str) -> None:
-        """A slot's workers died and may be long in coming back."""
-        ray.get(self._actor.slot_failed.remote(slot_id))
-
-    def is_stopping(self) -> bool:
-        """Whether the sweep was asked to stop."""
-        return bool(ray.get(self._actor.is_stopping.remote()))
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):  # what pickle looks for before `_actor` is there
+            raise AttributeError(name)
+        method = getattr(self._actor, name)
+        return lambda *arguments, **named: ray.get(method.remote(*arguments, **named))

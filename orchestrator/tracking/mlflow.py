@@ -1,9 +1,8 @@
-"""The only door to MLflow: a tracker that writes each call straight to the store.
+"""A tracker that writes each call straight to an MLflow store.
 
-One parent run a sweep and one child a trial, never deeper. Runs are found by their tags before they are
-made, so that a restart goes on with its own. Uses the client alone, never MLflow's process-wide active run.
-Calls block; `spool` puts them behind a queue. MLflow is imported here and nowhere else, and takes about a
-second.
+One parent run a sweep and one child a trial, never deeper. Runs are found by their tags before they are made, so that a
+restart goes on with its own. Uses MLflow's client alone (`client` opens it), never its process-wide active run. Calls
+block; `spool` puts them behind a queue. MLflow takes about a second to import, so it is imported where it is used.
 """
 
 from __future__ import annotations

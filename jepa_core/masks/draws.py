@@ -2,7 +2,7 @@
 
 A draw is `mix(key + stream * GOLDEN)`, where the key of a sample is a hash of (run seed, epoch, sample id). There is
 no state to save, to share between workers or to restore, and integer arithmetic gives the same bits on every device.
-The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+The mixing function is that of `jepa_core.splitmix64`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
-_FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
+from jepa_core import splitmix64
+
+GOLDEN = splitmix64.GOLDEN - splitmix64.LIMIT
+_FACTOR_1 = splitmix64.FACTOR_1 - splitmix64.LIMIT
+_FACTOR_2 = splitmix64.FACTOR_2 - splitmix64.LIMIT
 RANK_LIMIT = 1 << 29
 _EPOCH_FACTOR = 0xD1B54A32D192ED03 - (1 << 64)
 _FACTOR_3 = 0x7FEB352D
 _FACTOR_4 = 0x846CA68B - (1 << 32)
-_UNSIGNED = (1 << 64) - 1
 
 
 def mix(values: Tensor) -> Tensor:
@@ -27,12 +28,7 @@ def mix(values: Tensor) -> Tensor:
     On a CPU NumPy does the same in half the time, having unsigned integers.
     """
     if values.device.type == "cpu":
-        bits = values.numpy().view(np.uint64)
-        bits ^= bits >> np.uint64(30)
-        bits *= np.uint64(_FACTOR_1 & _UNSIGNED)
-        bits ^= bits >> np.uint64(27)
-        bits *= np.uint64(_FACTOR_2 & _UNSIGNED)
-        bits ^= bits >> np.uint64(31)
+        splitmix64.mix_bits(values.numpy().view(np.uint64))
         return values
     return mix_signed(values)
 
@@ -49,11 +45,8 @@ def mix_signed(values: Tensor) -> Tensor:
 
 def mix_int(value: int) -> int:
     """`mix` of one Python integer, taken modulo 2**64; the result is in the range of int64."""
-    value &= _UNSIGNED
-    value = ((value ^ (value >> 30)) * _FACTOR_1) & _UNSIGNED
-    value = ((value ^ (value >> 27)) * _FACTOR_2) & _UNSIGNED
-    value ^= value >> 31
-    return value - (1 << 64) if value >> 63 else value
+    mixed = splitmix64.mix_int(value % splitmix64.LIMIT)
+    return mixed - splitmix64.LIMIT if mixed >> 63 else mixed
 
 
 def mix_32(values: Tensor) -> Tensor:

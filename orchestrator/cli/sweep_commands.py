@@ -80,13 +80,13 @@ def logs(sweep_id: str, runs: Runs, follow: bool, trial: str | None, as_json: bo
     """Print what happened in a sweep, one line an event; with --json one JSON document a line."""
     import json
 
-    from orchestrator.sweep.journal.resume import find_trial
+    from orchestrator.sweep.journal.resume import trial_id_of
     from orchestrator.sweep.watch.status import event_line
     from orchestrator.text import json_able
 
     found = _open(runs, sweep_id)
     fresh = found.refresh()
-    wanted = None if trial is None else find_trial(found.record, trial)
+    wanted = None if trial is None else trial_id_of(found.record, trial)
     while True:
         for entry in fresh:
             if wanted is not None and entry.trial_id != wanted:

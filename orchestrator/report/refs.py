@@ -17,7 +17,7 @@ from orchestrator.report.write import load_sweep
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.text import align
-from orchestrator.tracking import find_trial
+from orchestrator.tracking import find_origin
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -65,7 +65,7 @@ def find_run(text: str, runs: Runs | str) -> FoundRun:
 
 def _of_mlflow(run_id: str, runs: Runs) -> tuple[str, str]:
     local = str(runs.local_folder)
-    found = find_trial(TrackingConfig(), local, run_id)
+    found = find_origin(TrackingConfig(), local, run_id)
     if found is None:
         raise NotFoundError(
             f"no MLflow run {run_id} of ours in the store of {local}; name the run as SWEEP/TRIAL instead"
@@ -74,11 +74,9 @@ def _of_mlflow(run_id: str, runs: Runs) -> tuple[str, str]:
 
 
 def _trial_named(record: SweepRecord, name: str) -> TrialRecord:
-    if name in record.trials:
-        return record.trials[name]
+    if (found := record.trial_named(name)) is not None:
+        return found
     trials = record.in_order()
-    if name.isdigit() and int(name) in {trial.index for trial in trials}:
-        return next(trial for trial in trials if trial.index == int(name))
     known = ", ".join(trial.trial_id for trial in trials[:8]) + (", ..." if len(trials) > 8 else "")
     raise NotFoundError(f"sweep {record.sweep_id} has no trial {name!r}; it has {known}")
 

@@ -31,7 +31,7 @@ from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.text import command_text, json_able, setting_words
-from orchestrator.tracking import Links, MetricRow, Tracker, find_tracker
+from orchestrator.tracking import NOTE_TAG, Links, MetricRow, Tracker, find_tracker
 
 if TYPE_CHECKING:
     from orchestrator.sweep.run.driver import SweepStart  # it brings Ray, which a report does not need
@@ -44,7 +44,6 @@ _MAX_PREVIEWS = 16
 _MASKS = "report/masks"
 _PICTURES_OF_TRIALS = "pictures.json"
 _LONGER = ("--set", "train.images=...")
-_NOTE_TAG = "mlflow.note.content"
 
 
 def load_sweep(runs: Runs | str, sweep_id: str) -> tuple[RunConfig, SweepRecord, str]:
@@ -88,7 +87,7 @@ def log_report(record: SweepRecord, tracker: Tracker, uri: str, *, register: boo
     for name, data in _files(config, record, summary, store, tracker.links()).items():
         store.write(f"report/{name}", data)
         tracker.log_artifact(None, f"report/{name}", data)
-    tracker.set_tags(None, {_NOTE_TAG: summary.markdown()})
+    tracker.set_tags(None, {NOTE_TAG: summary.markdown()})
     _log_outcome(record, summary, tracker)
     if register:
         _register(config, summary, tracker, uri)
@@ -108,7 +107,7 @@ def write_report(config: RunConfig, record: SweepRecord, uri: str) -> Summary:
         if tracker is not None:
             tracker.log_artifact(None, f"report/{name}", data)
     if tracker is not None:
-        tracker.set_tags(None, {_NOTE_TAG: summary.markdown()})
+        tracker.set_tags(None, {NOTE_TAG: summary.markdown()})
     return summary
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.tracking.base import (
+    NOTE_TAG,
     Dataset,
     Delivery,
     Links,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEVICE_HOURS",
+    "NOTE_TAG",
     "Dataset",
     "Delivery",
     "Links",
@@ -46,9 +48,9 @@ __all__ = [
     "check_place",
     "check_reachable",
     "check_writable",
+    "find_origin",
     "find_place",
     "find_tracker",
-    "find_trial",
     "open_tracker",
     "read_delivery",
     "spool_folder",
@@ -102,7 +104,7 @@ def find_tracker(
     return mlflow.MlflowTracker.find_sweep(find_place(config, runs_uri), experiment, sweep_id)
 
 
-def find_trial(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str, str | None] | None:
+def find_origin(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str, str | None] | None:
     """The sweep and the trial behind an MLflow run id; None when it is not one of ours.
 
     Raises:
@@ -110,7 +112,7 @@ def find_trial(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str,
     """
     from orchestrator.tracking import mlflow
 
-    return mlflow.find_trial(find_place(config, runs_uri), run_id)
+    return mlflow.find_origin(find_place(config, runs_uri), run_id)
 
 
 def check_writable(place: TrackingPlace) -> None:

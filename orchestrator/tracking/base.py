@@ -27,6 +27,9 @@ HEADLINE = "accuracy"
 """Under this name the ranking metric is recorded once more: it sorts first, so plots and lists start with
 it."""
 
+NOTE_TAG = "mlflow.note.content"
+"""The tag whose text MLflow shows, as Markdown, on the page of a run or an experiment."""
+
 _TRAINING_VIEW = "?workflowType=machine_learning"  # MLflow's page starts with its view for language models
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import (
     HEADLINE,
+    NOTE_TAG,
     Dataset,
     Links,
     MetricRow,
@@ -37,7 +38,6 @@ SWEEP_TAG = "orchestrator.sweep_id"
 TRIAL_TAG = "orchestrator.trial_id"
 KIND_TAG = "orchestrator.kind"
 NOT_FINITE_TAG = "orchestrator.not_finite"
-NOTE_TAG = "mlflow.note.content"
 _PARENT_TAG = "mlflow.parentRunId"
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 _TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 6000
@@ -338,7 +338,7 @@ class MlflowTracker:
         return self._run_ids[trial_id]
 
 
-def find_trial(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | None:
+def find_origin(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | None:
     """The sweep and the trial (None for the sweep itself) behind an MLflow run; None when it is not one of ours.
 
     Raises:

@@ -9,7 +9,7 @@ from orchestrator.config.models import HealthConfig, RunConfig, TrainConfig
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.sweep.core.health import judge
-from orchestrator.sweep.journal.resume import find_trial
+from orchestrator.sweep.journal.resume import trial_id_of
 from orchestrator.sweep.run.coordinator import Coordinator
 
 SETTINGS = HealthConfig(patience_reports=2, grace_fraction=0.2)
@@ -106,6 +106,6 @@ def test_a_trial_is_judged_by_the_loss_of_its_own_method(tmp_path: Path, method:
 def test_a_trial_is_found_by_id_and_by_number(tmp_path: Path) -> None:
     coordinator = Coordinator(str(tmp_path), RunConfig())
     coordinator.plan_trial("tabc", 7, {}, 0, "a")
-    assert find_trial(coordinator.record(), "tabc") == find_trial(coordinator.record(), "007") == "tabc"
+    assert trial_id_of(coordinator.record(), "tabc") == trial_id_of(coordinator.record(), "007") == "tabc"
     with pytest.raises(ConfigError, match="there are 007"):
-        find_trial(coordinator.record(), "8")
+        trial_id_of(coordinator.record(), "8")

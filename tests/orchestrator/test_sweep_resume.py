@@ -20,7 +20,12 @@ from orchestrator.sweep.core.record import SweepRecord, TrialRecord, TrialState
 from orchestrator.sweep.journal.lease import driver_lease, driver_text
 from orchestrator.sweep.journal.log import Journal
 from orchestrator.sweep.journal.requests import leave_request, take_request
-from orchestrator.sweep.journal.resume import check_same_sweep, check_something_left, find_stopped, read_sweep
+from orchestrator.sweep.journal.resume import (
+    check_same_sweep,
+    check_something_left,
+    read_sweep,
+    stopped_trial_id_of,
+)
 
 HOLD = """
 import sys, time
@@ -174,9 +179,9 @@ def test_only_what_has_stopped_is_revived() -> None:
     ]
     record = SweepRecord(sweep_id="s", trials={trial.trial_id: trial for trial in trials})
     revivable = [trial.trial_id for trial in trials if trial.state in ("stopped", "failed")]
-    assert [find_stopped(record, trial_id) for trial_id in revivable] == revivable
+    assert [stopped_trial_id_of(record, trial_id) for trial_id in revivable] == revivable
     with pytest.raises(ConfigError, match=r"is finished; .*there are 003 \(t3\), 004 \(t4\)"):
-        find_stopped(record, "2")
+        stopped_trial_id_of(record, "2")
 
 
 def test_a_request_is_heard_once_and_nonsense_never(tmp_path: Path) -> None:

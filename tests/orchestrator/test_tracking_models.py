@@ -11,7 +11,7 @@ import torch
 from jepa_core.encoder import EncoderSettings, build_encoder
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import CheckpointError
-from orchestrator.tracking import Dataset, find_place, find_tracker, find_trial
+from orchestrator.tracking import Dataset, find_origin, find_place, find_tracker
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.encoder_model import (
     CARD,
@@ -134,6 +134,6 @@ def test_a_sweep_that_ran_before_is_found_again_and_nothing_is_made(tracked, tmp
 def test_a_run_id_leads_back_to_its_trial(tracked, tmp_path):
     tracker, _ = tracked
     links = tracker.links()
-    assert find_trial(TrackingConfig(), str(tmp_path), links.trial_run_ids["t0"]) == ("s1", "t0")
-    assert find_trial(TrackingConfig(), str(tmp_path), links.sweep_run_id) == ("s1", None)
-    assert find_trial(TrackingConfig(), str(tmp_path), "0" * 32) is None
+    assert find_origin(TrackingConfig(), str(tmp_path), links.trial_run_ids["t0"]) == ("s1", "t0")
+    assert find_origin(TrackingConfig(), str(tmp_path), links.sweep_run_id) == ("s1", None)
+    assert find_origin(TrackingConfig(), str(tmp_path), "0" * 32) is None

@@ -32,7 +32,7 @@ from orchestrator.sweep.journal.resume import (
     check_same_sweep,
     check_something_left,
     earlier_configs,
-    find_stopped,
+    stopped_trial_id_of,
 )
 from orchestrator.sweep.run import coordinator as coordinator_module
 from orchestrator.sweep.run.coordinator import Coordinator
@@ -197,7 +197,7 @@ class Sweeps:
         check_same_sweep(self.configs[config], record)
         if not revive:
             check_something_left(self.configs[config], record)
-        return {"revive": [find_stopped(record, name) for name in revive]}
+        return {"revive": [stopped_trial_id_of(record, name) for name in revive]}
 
     def warm_start(self, source: str) -> Json:
         found = take_over(self._config, fold(read_events(self.stores[source])))

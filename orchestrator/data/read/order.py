@@ -19,13 +19,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_core.splitmix64 import GOLDEN, LIMIT, mix_bits, mix_int
+
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 ORDER_VERSION = 2
 """Part of a run's fingerprint: checkpoints of another order cannot be continued."""
-_MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 _STREAM_SHARDS, _STREAM_SAMPLES, STREAM_CROP = 1, 2, 3
 _KEPT_PLANS = 4
 
@@ -34,19 +34,13 @@ def hash_of(*values: int) -> int:
     """A 64-bit hash of integers."""
     state = 0
     for value in values:
-        state = _mix_int((state + _GOLDEN + value) & _MASK)
+        state = mix_int((state + GOLDEN + value) % LIMIT)
     return state
 
 
 def hash_each(base: int, values: Int64s) -> NDArray[np.uint64]:
     """`hash_of(..., value)` for each value, where `base` is the hash of what stands before it."""
-    state = values.astype(np.uint64) + np.uint64((base + _GOLDEN) & _MASK)
-    state ^= state >> np.uint64(30)
-    state *= np.uint64(0xBF58476D1CE4E5B9)
-    state ^= state >> np.uint64(27)
-    state *= np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return state
+    return mix_bits(values.astype(np.uint64) + np.uint64((base + GOLDEN) % LIMIT))
 
 
 def uniforms(seed: int, epoch: int, sample_id: int, *, stream: int, count: int) -> Floats:
@@ -58,7 +52,7 @@ def uniforms(seed: int, epoch: int, sample_id: int, *, stream: int, count: int) 
 
 def uniform(base: int, index: int) -> float:
     """Number `index` of `uniforms`, where `base` is the hash of what stands before it."""
-    return (_mix_int((base + _GOLDEN + index) & _MASK) >> 11) * 2.0**-53
+    return (mix_int((base + GOLDEN + index) % LIMIT) >> 11) * 2.0**-53
 
 
 class GlobalOrder:
@@ -145,11 +139,3 @@ def _permuted(values: Int64s, base: int) -> Int64s:
     """Values ordered by the hash of each: a permutation that depends on the values and the base alone."""
     shuffled: Int64s = values[np.argsort(hash_each(base, values), kind="stable")]
     return shuffled
-
-
-def _mix_int(value: int) -> int:
-    value ^= value >> 30
-    value = (value * 0xBF58476D1CE4E5B9) & _MASK
-    value ^= value >> 27
-    value = (value * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)

@@ -83,13 +83,8 @@ def realised_figures(config: RunConfig, point: Mapping[str, Any]) -> dict[str, f
     """
     run = apply_overrides(config, point)
     batch = max(1, run.train.batch_size // run.train.num_workers)
-    figures = mask_figures(run.masks, patch_grid(run), batch_size=batch)
+    figures = mask_figures(run.masks, run.encoder.grid, batch_size=batch)
     return figures | _other_figures(point)
-
-
-def patch_grid(config: RunConfig) -> PatchGrid:
-    """The patch grid of a configuration's encoder."""
-    return config.encoder.grid
 
 
 def mask_figures(settings: MaskSettings, grid: PatchGrid, *, batch_size: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.config.models import RunConfig
 from orchestrator.report.statistics.compute import training_flops_per_image
-from orchestrator.report.statistics.realised import REALISED, mask_figures, patch_grid
+from orchestrator.report.statistics.realised import REALISED, mask_figures
 from orchestrator.report.statistics.trials import TrialSummary
 from orchestrator.report.words.sentences import figure_text
 from orchestrator.text import counted
@@ -109,11 +109,11 @@ def _mask_notes(small: RunConfig, large: RunConfig) -> list[str]:
     """What the same mask settings come to on the other patch grid."""
     figures = [
         mask_figures(
-            run.masks, patch_grid(run), batch_size=run.train.batch_size // run.train.num_workers or 1
+            run.masks, run.encoder.grid, batch_size=run.train.batch_size // run.train.num_workers or 1
         )
         for run in (small, large)
     ]
-    grids = [patch_grid(run) for run in (small, large)]
+    grids = [run.encoder.grid for run in (small, large)]
     if grids[0] == grids[1]:
         return ["The patch grid is the same, and so are the masks."]
     moved = []

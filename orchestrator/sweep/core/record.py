@@ -215,6 +215,12 @@ class SweepRecord:
         """The ranking metric of every trial that reached a rung, by trial."""
         return {trial.trial_id: trial.rungs[rung] for trial in self.trials.values() if rung in trial.rungs}
 
+    def trial_named(self, name: str) -> TrialRecord | None:
+        """The trial with this id or number; None where there is none."""
+        if name in self.trials or not name.isdecimal():
+            return self.trials.get(name)
+        return next((trial for trial in self.in_order() if trial.index == int(name)), None)
+
     def in_order(self) -> list[TrialRecord]:
         """Trials in the order they were planned."""
         return sorted(self.trials.values(), key=lambda trial: trial.index)

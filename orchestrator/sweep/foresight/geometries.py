@@ -28,7 +28,7 @@ from orchestrator.config.models import Choice, RunConfig
 from orchestrator.config.space import dimensions, driven_keys
 from orchestrator.errors import ConfigError
 from orchestrator.sweep.foresight.model_costs import ModelCosts
-from orchestrator.sweep.space.points import SweepPlan, patch_grid, point_name, point_of_fractions
+from orchestrator.sweep.space.points import SweepPlan, point_name, point_of_fractions
 
 MAX_GEOMETRIES = 256
 """Geometries that are audited; the rest of a larger sweep is counted and not described."""
@@ -189,7 +189,7 @@ def _variants(config: RunConfig, plan: SweepPlan) -> list[_Variant]:
 def _audit_key(config: RunConfig) -> Hashable:
     batch_size = device_batch_size(config) if config.masks.sampler == "reference" else None
     return (
-        geometry_key(config.masks, patch_grid(config)),
+        geometry_key(config.masks, config.encoder.grid),
         batch_size,
         config.encoder,
         config.predictor,
@@ -201,7 +201,7 @@ def _audited(sweep: RunConfig, group: Sequence[_Variant], costs: ModelCosts) -> 
     config, point = group[0].config, group[0].point
     is_reference = config.masks.sampler == "reference"
     batch_size = min(device_batch_size(config), _MAX_BATCH) if is_reference else _BATCH
-    audit = audit_geometry(config.masks, patch_grid(config), batch_size=batch_size)
+    audit = audit_geometry(config.masks, config.encoder.grid, batch_size=batch_size)
     trial_ids = tuple(trial_id for variant in group for trial_id in variant.trial_ids)
     return GeometryAudit(
         name=point_name(sweep, point),
@@ -241,7 +241,7 @@ def _axis_notes(config: RunConfig, variants: Sequence[_Variant]) -> list[str]:
             notes.append(f"axis {key} exists at no point of the plan")
             continue
         bases = [variant.config for variant in having[:: max(1, len(having) // _BASES)]]
-        settings = [(base.masks, patch_grid(base)) for base in bases]
+        settings = [(base.masks, base.encoder.grid) for base in bases]
         grids = ", ".join(dict.fromkeys(str(grid) for _, grid in settings))
         listed = _texts(values)
         if all(is_inert(masks, grid, field, values) for masks, grid in settings):

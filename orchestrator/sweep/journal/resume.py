@@ -142,25 +142,25 @@ def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[A
     }
 
 
-def find_trial(record: SweepRecord, name: str) -> str:
+def trial_id_of(record: SweepRecord, name: str) -> str:
     """The id of a trial that is named by its id or by its number.
 
     Raises:
         ConfigError: There is no such trial.
     """
-    for trial in record.in_order():
-        if name == trial.trial_id or (name.isdecimal() and int(name) == trial.index):
-            return trial.trial_id
-    raise _no_such_trial(record.in_order(), name, f"is not one of {record.sweep_id}")
+    trial = record.trial_named(name)
+    if trial is None:
+        raise _no_such_trial(record.in_order(), name, f"is not one of {record.sweep_id}")
+    return trial.trial_id
 
 
-def find_stopped(record: SweepRecord, name: str) -> str:
+def stopped_trial_id_of(record: SweepRecord, name: str) -> str:
     """The id of a trial whose stop can be undone, named by its id or by its number.
 
     Raises:
         ConfigError: There is no such trial, or it was neither stopped nor has it failed.
     """
-    trial = record.trials[find_trial(record, name)]
+    trial = record.trials[trial_id_of(record, name)]
     if trial.state in STOPPED:
         return trial.trial_id
     others = [each for each in record.in_order() if each.state in STOPPED]

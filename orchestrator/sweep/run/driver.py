@@ -38,8 +38,8 @@ from orchestrator.sweep.journal.resume import (
     check_same_sweep,
     check_something_left,
     earlier_configs,
-    find_stopped,
     read_sweep,
+    stopped_trial_id_of,
 )
 from orchestrator.sweep.run.aside import Aside
 from orchestrator.sweep.run.checks import check_start
@@ -207,7 +207,7 @@ def check_resume(config: RunConfig, sweep_id: str, revive: tuple[str, ...] = ())
     if not revive:
         check_something_left(config, record)
     return GoingOn(
-        revive=tuple(find_stopped(record, name) for name in revive), earlier=earlier_configs(record)
+        revive=tuple(stopped_trial_id_of(record, name) for name in revive), earlier=earlier_configs(record)
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from jepa_core.geometry import PatchGrid
 from jepa_core.geometry.identity import geometry_key
 from orchestrator.config import (
     apply_overrides,
@@ -181,11 +180,6 @@ def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> dict[st
     return build_point(config.sweep.space, draw)
 
 
-def patch_grid(config: RunConfig) -> PatchGrid:
-    """The patch grid of a configuration's encoder."""
-    return config.encoder.grid
-
-
 def _random_points(config: RunConfig) -> list[dict[str, Any]]:
     generator = np.random.default_rng(config.sweep.search_seed)
     draws = generator.random((config.sweep.num_trials or 1, len(dimensions(config.sweep.space))))
@@ -219,7 +213,7 @@ def _merge_equal_geometries(
             (key, json.dumps(value)) for key, value in sorted(point.items()) if not key.startswith("masks.")
         )
         reads = reads_masks(trial_config)
-        key = (geometry_key(trial_config.masks, patch_grid(trial_config)) if reads else None, others)
+        key = (geometry_key(trial_config.masks, trial_config.encoder.grid) if reads else None, others)
         if key in kept:
             same = "masks the same integer blocks as" if reads else "reads no masks, so it is the same run as"
             notes.append(f"merged: {point_name(config, point)} {same} {point_name(config, kept[key])}")

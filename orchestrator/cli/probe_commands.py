@@ -149,6 +149,7 @@ def _own_model(config: RunConfig, checkpoint: Checkpoint) -> FeatureModel:
 
 def _log_report(found: FoundRun, report: ProbeReport, step: int) -> None:
     from orchestrator.errors import TrackingError
+    from orchestrator.protocol.metrics import evaluation_s, high_of, low_of
     from orchestrator.report.write import runs_root
     from orchestrator.tracking import MetricRow, find_tracker
 
@@ -157,11 +158,11 @@ def _log_report(found: FoundRun, report: ProbeReport, step: int) -> None:
         for figure in report.figures
         for name, value in (
             (figure.metric, figure.value),
-            (f"{figure.metric}/low", figure.low),
-            (f"{figure.metric}/high", figure.high),
+            (low_of(figure.metric), figure.low),
+            (high_of(figure.metric), figure.high),
         )
     }
-    metrics |= {f"evaluation/time/{name}_s": seconds for name, seconds in report.seconds.items()}
+    metrics |= {evaluation_s(name): seconds for name, seconds in report.seconds.items()}
     try:
         experiment = found.config.tracking.experiment or found.config.name
         tracker = find_tracker(found.config.tracking, runs_root(found.uri), experiment, found.record.sweep_id)

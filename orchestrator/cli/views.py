@@ -33,6 +33,7 @@ from orchestrator.protocol.events import (
     TrialRevived,
     WarmStarted,
 )
+from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, baseline_metric
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.watch.follower import Observer
 from orchestrator.text import counted
@@ -167,8 +168,8 @@ class _LiveView:
             ProgressBar(total=max(1, trial.total_images), completed=trial.images, width=16),
             "" if value is None else f"{value:.1f}",
             "" if gain is None else f"{gain:+.1f}",
-            _number(trial.metrics.get("train/images_per_s"), ",.0f"),
-            _number(trial.metrics.get("train/loss"), ".4f"),
+            _number(trial.metrics.get(IMAGES_PER_S), ",.0f"),
+            _number(trial.metrics.get(LOSS), ".4f"),
         )
 
     def _footer(self) -> Text:
@@ -227,7 +228,7 @@ def best_so_far(record: SweepRecord, metric: str) -> TrialRecord | None:
 
 def gain_over_untrained(trial: TrialRecord, metric: str) -> float | None:
     """A trial's newest probe value less its own untrained encoder's, in points."""
-    baseline = trial.metrics.get(metric.replace("probe/", "baseline/untrained/", 1))
+    baseline = trial.metrics.get(baseline_metric(metric))
     value = trial.metrics.get(metric)
     return None if baseline is None or value is None else value - baseline
 
@@ -260,10 +261,10 @@ def clock(seconds: float) -> str:
 def _progress_text(event: Reported, trial: TrialRecord, metric: str) -> str:
     metrics = event.rows[-1].metrics
     parts = [f"{event.images:,} of {counted(trial.total_images, 'image')}"]
-    if "train/loss" in metrics:
-        parts.append(f"loss {metrics['train/loss']:.4f}")
-    if "train/images_per_s" in metrics:
-        parts.append(f"{metrics['train/images_per_s']:,.0f} images/s")
+    if LOSS in metrics:
+        parts.append(f"loss {metrics[LOSS]:.4f}")
+    if IMAGES_PER_S in metrics:
+        parts.append(f"{metrics[IMAGES_PER_S]:,.0f} images/s")
     if metric in metrics:
         gain = gain_over_untrained(trial, metric)
         parts.append(f"{metric} {metrics[metric]:.1f}" + ("" if gain is None else f" (gain {gain:+.1f})"))

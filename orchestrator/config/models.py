@@ -43,6 +43,7 @@ from orchestrator.config.uris import (
     check_store_uri,
     check_tracking_uri,
 )
+from orchestrator.protocol.metrics import RANKING
 
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 10**12
@@ -470,7 +471,7 @@ class SweepConfig(Section):
     0 for all, then one more at a time for those that cannot be told from the best, up to `max_seeds`."""
     max_seeds: int = Field(default=5, ge=2, le=100)
     """Most seeds of a geometry when `seeds` is `auto`."""
-    metric: str = "probe/linear/mean"
+    metric: str = RANKING
     """Metric that ranks trials; higher is better."""
     trade_off: Literal["gpu_hours"] | None = None
     """Search by `optuna` or `gp` for what nothing beats on both `metric` and a trial's GPU hours (CPU core hours

@@ -16,6 +16,7 @@ from jepa_core.vit_defaults import vit_defaults
 from orchestrator.config.faults import Problem, key_path, named_field, problem
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.config.yaml12 import KeyPath
+from orchestrator.protocol.metrics import CONTEXT, MEAN, PROBE, PROBE_KINDS, RANKING, probe_metric
 
 MAX_GRID_PATCHES = 16_384
 MAX_BLOCKS = 256
@@ -305,15 +306,18 @@ def _check_warm_start(config: RunConfig) -> list[Problem]:
 @rule("sweep.metric", "probe.labels", "probe.encoder")
 def _check_metric(config: RunConfig) -> list[Problem]:
     """`sweep.metric` is a probe accuracy, of one of `probe.labels` where they are given."""
-    match = re.fullmatch(r"probe/(linear|knn)(_context)?/([A-Za-z0-9._-]+)", config.sweep.metric)
+    match = re.fullmatch(
+        rf"{PROBE}({'|'.join(PROBE_KINDS)})({CONTEXT})?/([A-Za-z0-9._-]+)", config.sweep.metric
+    )
     if not match:
-        message = "must be a probe accuracy, probe/linear/<label> or probe/knn/<label>; try probe/linear/mean"
+        names = " or ".join(probe_metric(kind, "<label>") for kind in PROBE_KINDS)
+        message = f"must be a probe accuracy, {names}; try {RANKING}"
         return _broken("sweep.metric", message)
     if match.group(2) and config.probe.encoder != "both":
         message = f"is measured under probe.encoder both alone, not {config.probe.encoder}; set probe.encoder to both"
         return _broken("sweep.metric", message)
     labels = config.probe.labels
-    if labels is not None and match.group(3) not in (*labels, "mean"):
+    if labels is not None and match.group(3) not in (*labels, MEAN):
         return _broken("sweep.metric", f"must name one of probe.labels ({', '.join(labels)}) or mean")
     return []
 

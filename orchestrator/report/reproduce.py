@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from orchestrator.protocol.metrics import LOSS, PROBE
 from orchestrator.report.statistics.matched import EQUIVALENT_POINTS
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.text import align
 
-_SHOWN = ("probe/", "train/loss")
+_SHOWN = (PROBE, LOSS)
 
 Sameness = Literal["identical", "within noise", "different", "not comparable"]
 
@@ -76,7 +77,7 @@ def _sameness(pairs: tuple[MetricPair, ...], same_images: bool) -> Sameness:
         return "not comparable"
     if all(pair.recorded == pair.again for pair in known):
         return "identical"
-    probes = [pair for pair in known if pair.name.startswith("probe/")]
+    probes = [pair for pair in known if pair.name.startswith(PROBE)]
     close = all(abs(pair.recorded - pair.again) <= EQUIVALENT_POINTS for pair in probes)
     return "within noise" if close else "different"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError, TrackingError
+from orchestrator.protocol.metrics import CPU_CORE_HOURS, GPU_HOURS
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
 from orchestrator.report.statistics.checkpoints import taken_text
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _PREVIEW_IMAGES = 6
 _MAX_PREVIEWS = 16
-_MASKS = "report/masks"
+_MASKS = "masks"
 _PICTURES_OF_TRIALS = "pictures.json"
 _LONGER = ("--set", "train.images=...")
 
@@ -70,8 +71,8 @@ def log_preview(start: SweepStart) -> None:
         return
     store = open_store(start.run_uri, start.config.storage)
     for name, data in files.items():
-        store.write(f"{_MASKS}/{name}", data)
-        start.tracker.log_artifact(None, f"masks/{name}", data)
+        store.write(f"report/{_MASKS}/{name}", data)
+        start.tracker.log_artifact(None, f"{_MASKS}/{name}", data)
 
 
 def log_report(record: SweepRecord, tracker: Tracker, uri: str, *, register: bool = True) -> None:
@@ -220,7 +221,7 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
         tags = {"orchestrator.rank": str(result.rank), "orchestrator.tied": str(result.tied).lower()}
         for trial_id in result.trial_ids:
             tracker.set_tags(trial_id, tags)
-    metrics = {"cost/gpu_hours": summary.gpu_hours, "cost/cpu_core_hours": summary.cpu_core_hours}
+    metrics = {GPU_HOURS: summary.gpu_hours, CPU_CORE_HOURS: summary.cpu_core_hours}
     best = summary.verdict.best
     if best is not None:
         metrics[summary.metric] = best.mean
@@ -257,7 +258,7 @@ def _mask_files(start: SweepStart) -> dict[str, bytes]:
 
 def _mask_pictures(summary: Summary, store: Store) -> dict[str, bytes]:
     """Pictures of the best and the worst geometry that were drawn when the sweep started."""
-    ranking, place = summary.verdict.ranking, f"{_MASKS}/{_PICTURES_OF_TRIALS}"
+    ranking, place = summary.verdict.ranking, f"report/{_MASKS}/{_PICTURES_OF_TRIALS}"
     if len(ranking) < 2 or summary.subject != MASKS or not store.exists(place):
         return {}
     try:
@@ -267,7 +268,7 @@ def _mask_pictures(summary: Summary, store: Store) -> dict[str, bytes]:
         return {}
     pictures = {}
     for title, result in (("highest", ranking[0]), ("lowest", ranking[-1])):
-        key = f"{_MASKS}/{names.get(result.trial_ids[0])}.png"
+        key = f"report/{_MASKS}/{names.get(result.trial_ids[0])}.png"
         if store.exists(key):
             pictures[f"{title}: {result.name}"] = store.read(key)
     return pictures

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.models import TrackingConfig
+from orchestrator.protocol.metrics import RANKING
 from orchestrator.tracking.base import (
     NOTE_TAG,
     Dataset,
@@ -28,13 +29,11 @@ from orchestrator.tracking.places import (
     ui_url,
 )
 from orchestrator.tracking.spool import Destination, SpooledTracker, read_delivery
-from orchestrator.tracking.views import DEVICE_HOURS
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow import MlflowTracker
 
 __all__ = [
-    "DEVICE_HOURS",
     "NOTE_TAG",
     "Dataset",
     "Delivery",
@@ -66,7 +65,7 @@ def open_tracker(
     experiment: str,
     spool_dir: Path,
     *,
-    headline: str | None = "probe/linear/mean",
+    headline: str | None = RANKING,
 ) -> SpooledTracker:
     """The tracker of a sweep: MLflow behind a spool on local disk.
 

@@ -23,10 +23,6 @@ ParameterValue = Any
 """A scalar, a string, None, or a sequence of scalars."""
 
 
-HEADLINE = "accuracy"
-"""Under this name the ranking metric is recorded once more: it sorts first, so plots and lists start with
-it."""
-
 NOTE_TAG = "mlflow.note.content"
 """The tag whose text MLflow shows, as Markdown, on the page of a run or an experiment."""
 

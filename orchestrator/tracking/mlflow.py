@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.errors import TrackingError
+from orchestrator.protocol.metrics import HEADLINE
 from orchestrator.tracking.base import (
-    HEADLINE,
     NOTE_TAG,
     Dataset,
     Links,

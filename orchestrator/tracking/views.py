@@ -10,13 +10,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from orchestrator.tracking.base import HEADLINE
-
-DEVICE_HOURS = "cost/device_hours"
-"""GPU hours, or CPU core hours where there is no GPU: the one cost that every run has."""
+from orchestrator.protocol.metrics import CPU_CORE_HOURS, DEVICE_HOURS, GPU_HOURS, HEADLINE
 
 _SECTION = "sweep"
-_COST_COLUMNS = ("cost/gpu_hours", "cost/cpu_core_hours")
+_COST_COLUMNS = (GPU_HOURS, CPU_CORE_HOURS)
 _FIRST_AXES = ("masks.target_scale.mid", "masks.target_aspect_ratio.mid")
 _RUNS_SHOWN = 20
 

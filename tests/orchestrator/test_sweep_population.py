@@ -18,6 +18,7 @@ from orchestrator.config.models import AXIS_KINDS, Axis, RunConfig, SweepConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.protocol.events import SweepStarted
+from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.statistics.compute import FlopsCounter
@@ -38,7 +39,6 @@ from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.evaluation import MISSING
 from orchestrator.train.loop.checkpoint import load_checkpoint
 from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.ray.slot import Outcome

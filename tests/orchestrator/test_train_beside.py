@@ -14,10 +14,11 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config import default_config
 from orchestrator.data import prepare_data
+from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapshot, evaluate_snapshot
-from orchestrator.train.evaluate.evaluation import MISSING, Evaluation
+from orchestrator.train.evaluate.evaluation import Evaluation
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
 from orchestrator.train.loop.run import Run, TrialJob

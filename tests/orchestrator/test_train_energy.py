@@ -11,13 +11,14 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config.models import BudgetConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.metrics import GPU_ENERGY_J
 from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.ledger import account
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.watch.follower import cost_row
 from orchestrator.tracking import MetricRow
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop.energy import ENERGY, EnergyMeter, energy_meter, summed_j
+from orchestrator.train.loop.energy import EnergyMeter, energy_meter, summed_j
 from orchestrator.train.loop.run import Run, TrialJob
 from orchestrator.train.reporting import ListReporter
 
@@ -51,7 +52,7 @@ def test_no_energy_is_told_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_ranks_are_summed_and_one_that_does_not_know_makes_it_unknown() -> None:
-    assert summed_j([1.0, 2.5]) == {ENERGY: 3.5}
+    assert summed_j([1.0, 2.5]) == {GPU_ENERGY_J: 3.5}
     assert summed_j([1.0, None]) == {}
 
 
@@ -63,7 +64,7 @@ def test_a_run_tells_the_energy_of_every_row(tmp_path: Path) -> None:
     )
     meter = EnergyMeter(_counter(0, 7_000, 10_000, 16_000))
     Run(job, reporter, Rank(), energy=meter).train()
-    told = {row.images: row.metrics[ENERGY] for report in reporter.reports for row in report.rows}
+    told = {row.images: row.metrics[GPU_ENERGY_J] for report in reporter.reports for row in report.rows}
     assert told == {0: 7.0, 160: 3.0, 320: 6.0}
 
 
@@ -72,7 +73,7 @@ def _event(kind: str, at_s: float, **fields: Any) -> dict[str, Any]:
 
 
 def _report(at_s: float, attempt: str, images: int, joules: float, *, row_s: float) -> dict[str, Any]:
-    row = {"images": images, "timestamp_ms": int(1000 * row_s), "metrics": {ENERGY: joules}}
+    row = {"images": images, "timestamp_ms": int(1000 * row_s), "metrics": {GPU_ENERGY_J: joules}}
     more = {"rung": None, "final": False, "correct": {}, "value": 0.0, "action": "continue", "reason": ""}
     return _event("report", at_s, attempt_id=attempt, images=images, rows=[row], **more)
 

@@ -10,10 +10,11 @@ from ray.exceptions import RayError
 from tiny_sweeps import Remembering, tiny_config
 
 from orchestrator.config import default_config
+from orchestrator.protocol.metrics import MISSING
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapshot
-from orchestrator.train.evaluate.evaluation import MISSING, Evaluation
+from orchestrator.train.evaluate.evaluation import Evaluation
 from orchestrator.train.evaluate.evaluator import RayEvaluator
 
 pytestmark = pytest.mark.ray

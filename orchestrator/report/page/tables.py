@@ -6,7 +6,16 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from orchestrator.report.statistics.gains import PROBES, LabelGain, MethodGain, Probe
+from orchestrator.protocol.metrics import (
+    COSINE,
+    EFFECTIVE_RANK,
+    FEATURE_STD,
+    HEALTH,
+    POSITION_SHARE,
+    PROBE_KINDS,
+    ProbeKind,
+)
+from orchestrator.report.statistics.gains import LabelGain, MethodGain
 from orchestrator.report.statistics.matched import BUDGETS, MatchedResult
 from orchestrator.report.statistics.realised import ASPECT, CONTEXT, TARGET, TARGETS
 from orchestrator.report.statistics.trials import TrialSummary
@@ -15,7 +24,7 @@ from orchestrator.report.words.summary import Summary
 from orchestrator.report.words.verdict import GeometryResult, StoppedResult
 from orchestrator.tracking import Links
 
-_HEALTH = ("health/std", "health/cosine", "health/effective_rank", "health/position_share")
+_HEALTH = (FEATURE_STD, COSINE, EFFECTIVE_RANK, POSITION_SHARE)
 
 
 def geometry_table(summary: Summary, links: Links | None) -> str:
@@ -127,10 +136,10 @@ def _matched_cell(result: MatchedResult) -> str:
 
 def gain_tables(summary: Summary, links: Links | None) -> str:
     """What each method gained over its untrained encoder, by label: one table a probe."""
-    return "".join(_gain_table(summary, probe, links) for probe in PROBES)
+    return "".join(_gain_table(summary, probe, links) for probe in PROBE_KINDS)
 
 
-def _gain_table(summary: Summary, probe: Probe, links: Links | None) -> str:
+def _gain_table(summary: Summary, probe: ProbeKind, links: Links | None) -> str:
     labels = list(dict.fromkeys(label for each in summary.gains for label in each.gains[probe]))
     if not labels:
         return ""
@@ -151,7 +160,7 @@ def _gain_table(summary: Summary, probe: Probe, links: Links | None) -> str:
     return _table([*heads, "GFLOP an image", unit], rows, text_columns=(0,))
 
 
-def _with_untrained(gains: Sequence[MethodGain], probe: Probe, label: str) -> str:
+def _with_untrained(gains: Sequence[MethodGain], probe: ProbeKind, label: str) -> str:
     """A label, and what the untrained encoder reaches on it: the mean of the method that ended under most seeds."""
     measured = [each for each in gains if label in each.gains[probe]]
     widest = max(measured, key=lambda each: len(each.seeds))
@@ -233,7 +242,7 @@ def _health_rows(
         ]
         rows.append(_row(cells, keys=(trial.trial_id,)))
     heads = ["trial", "state", "images", "there, beside the finished"]
-    heads += [key.removeprefix("health/").replace("_", " ") for key in _HEALTH]
+    heads += [key.removeprefix(HEALTH).replace("_", " ") for key in _HEALTH]
     return _table([*heads, "reason"], rows, text_columns=(0, 1, 3, 8))
 
 

@@ -11,6 +11,13 @@ from jepa_core.masks import audit_geometry
 from orchestrator.config import apply_overrides, reads_masks
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError
+from orchestrator.protocol.metrics import (
+    CONTEXT_PADDING_FRACTION,
+    CONTEXT_PATCHES,
+    GIGAFLOP_PER_IMAGE,
+    TARGET_PADDING_FRACTION,
+    TARGET_PATCHES,
+)
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.sweep.foresight.model_costs import ModelCosts, model_dims
 
@@ -24,9 +31,9 @@ class FlopsCounter:
 
     def per_image(self, point: Mapping[str, Any], metrics: Mapping[str, float]) -> float:
         """FLOPs of one image's training step at a point; NaN where neither they nor the patches were measured."""
-        if "train/gigaflop_per_image" in metrics:
-            return 1e9 * metrics["train/gigaflop_per_image"]
-        context, target = metrics.get("masks/context_patches"), metrics.get("masks/target_patches")
+        if GIGAFLOP_PER_IMAGE in metrics:
+            return 1e9 * metrics[GIGAFLOP_PER_IMAGE]
+        context, target = metrics.get(CONTEXT_PATCHES), metrics.get(TARGET_PATCHES)
         if context is None or target is None:
             return math.nan
         run = self._run_at(point)
@@ -35,8 +42,8 @@ class FlopsCounter:
             return math.nan
         return flops_per_image(
             dims,
-            context_patches=context / (1 - metrics.get("masks/context_padding_fraction", 0.0)),
-            target_patches=target / (1 - metrics.get("masks/target_padding_fraction", 0.0)),
+            context_patches=context / (1 - metrics.get(CONTEXT_PADDING_FRACTION, 0.0)),
+            target_patches=target / (1 - metrics.get(TARGET_PADDING_FRACTION, 0.0)),
             num_target_blocks=run.masks.num_target_blocks,
             num_context_blocks=run.masks.num_context_blocks,
         ).total

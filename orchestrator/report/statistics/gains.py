@@ -11,14 +11,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from orchestrator.protocol.metrics import MEAN, PROBE_KINDS, UNTRAINED, ProbeKind, by_label
 from orchestrator.report.statistics.noise import bounded_difference, interval_factor
 from orchestrator.report.statistics.trials import Geometry, TrialSummary
-
-Probe = Literal["linear", "knn"]
-PROBES: tuple[Probe, ...] = ("linear", "knn")
-_MEAN = "mean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +47,7 @@ class MethodGain:
     seeds: tuple[int, ...]
     trial_ids: tuple[str, ...]
     images: int
-    gains: Mapping[Probe, Mapping[str, LabelGain]]
+    gains: Mapping[ProbeKind, Mapping[str, LabelGain]]
     flops_per_image: float
     device_hours: float
 
@@ -60,9 +56,9 @@ class MethodGain:
         """Labels on which a gain is shown, by either probe; their mean is none."""
         names = (
             label
-            for probe in PROBES
+            for probe in PROBE_KINDS
             for label, gain in self.gains[probe].items()
-            if label != _MEAN and gain.is_shown
+            if label != MEAN and gain.is_shown
         )
         return tuple(dict.fromkeys(names))
 
@@ -75,7 +71,7 @@ def method_gains(geometries: Sequence[Geometry]) -> list[MethodGain]:
             seeds=tuple(trial.seed for trial in each.trials),
             trial_ids=tuple(trial.trial_id for trial in each.trials),
             images=max(trial.images for trial in each.trials),
-            gains={probe: _gains(each.trials, probe) for probe in PROBES},
+            gains={probe: _gains(each.trials, probe) for probe in PROBE_KINDS},
             flops_per_image=statistics.fmean(trial.flops_per_image for trial in each.trials),
             device_hours=each.device_hours,
         )
@@ -83,22 +79,15 @@ def method_gains(geometries: Sequence[Geometry]) -> list[MethodGain]:
     ]
 
 
-def _gains(trials: Sequence[TrialSummary], probe: Probe) -> dict[str, LabelGain]:
+def _gains(trials: Sequence[TrialSummary], probe: ProbeKind) -> dict[str, LabelGain]:
     """The gain on each label that every seed measured before and after."""
-    prefix, baseline = f"probe/{probe}/", f"baseline/untrained/{probe}/"
-    labels = [key.removeprefix(prefix) for key in sorted(trials[0].metrics) if key.startswith(prefix)]
-    measured = [
-        label
-        for label in labels
-        if all(prefix + label in trial.metrics and baseline + label in trial.metrics for trial in trials)
-    ]
-    if len(measured) == 2 and _MEAN in measured:  # of one label, which it repeats
-        measured.remove(_MEAN)
+    found = [by_label(trial.metrics, probe) for trial in trials]
+    untrained = [by_label(trial.metrics, probe, of=UNTRAINED) for trial in trials]
+    measured = [label for label in sorted(found[0]) if all(label in each for each in (*found, *untrained))]
+    if len(measured) == 2 and MEAN in measured:  # of one label, which it repeats
+        measured.remove(MEAN)
     return {
-        label: _gain(
-            [trial.metrics[prefix + label] for trial in trials],
-            [trial.metrics[baseline + label] for trial in trials],
-        )
+        label: _gain([each[label] for each in found], [each[label] for each in untrained])
         for label in measured
     }
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from jepa_core.masks import MaskSettings, PatchGrid, audit_geometry
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.metrics import CONTEXT_FRACTION, TARGET_FRACTION
 from orchestrator.report.statistics.trials import Geometry, value_text
 
 Array = NDArray[np.float64]
@@ -102,7 +103,7 @@ def mask_figures(settings: MaskSettings, grid: PatchGrid, *, batch_size: int) ->
 def geometry_figures(config: RunConfig, geometry: Geometry) -> dict[str, float]:
     """The figures of a geometry that ran: measured fractions where its trials have them."""
     figures = realised_figures(config, geometry.point)
-    for name, metric in ((TARGET, "masks/target_fraction"), (CONTEXT, "masks/context_fraction")):
+    for name, metric in ((TARGET, TARGET_FRACTION), (CONTEXT, CONTEXT_FRACTION)):
         measured = [trial.metrics[metric] for trial in geometry.trials if metric in trial.metrics]
         if measured:
             figures[name] = sum(measured) / len(measured)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.metrics import HEALTH, MEAN, PIXELS, PROBE, UNTRAINED, baseline_metric, by_label
 from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.statistics.compute import FlopsCounter
 from orchestrator.sweep.core.lineage import Stretch, schedule_of
@@ -158,7 +159,6 @@ def trial_summaries(config: RunConfig, record: SweepRecord) -> list[TrialSummary
 def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: FlopsCounter) -> TrialSummary:
     metric = config.sweep.metric
     curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
-    baseline = metric.removeprefix("probe/")
     listed = listed_point(config, trial.point)
     hours = {images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()}
     start_hours = hours.get(0, 0.0)
@@ -175,11 +175,11 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
         value=trial.metrics.get(metric, math.nan),
         images=trial.images,
         total_images=trial.total_images,
-        accuracies=_labels(trial.metrics, "probe/linear/"),
+        accuracies=_labels(trial.metrics),
         hits={label: _hits(text, config.probe.test_images) for label, text in trial.correct.items()},
-        untrained=_labels(trial.metrics, "baseline/untrained/linear/"),
-        pixels=_labels(trial.metrics, "baseline/pixels/linear/"),
-        untrained_value=trial.metrics.get(f"baseline/untrained/{baseline}", math.nan),
+        untrained=_labels(trial.metrics, of=UNTRAINED),
+        pixels=_labels(trial.metrics, of=PIXELS),
+        untrained_value=trial.metrics.get(baseline_metric(metric), math.nan),
         gpu_hours=trial.gpu_hours * own_share,
         cpu_core_hours=trial.cpu_core_hours * own_share,
         reason=trial.reason,
@@ -187,9 +187,9 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
         metrics=dict(trial.metrics),
         hours={images: spent - start_hours for images, spent in hours.items()},
         health={
-            images: {key: value for key, value in row.items() if key.startswith("health/")}
+            images: {key: value for key, value in row.items() if key.startswith(HEALTH)}
             for images, row in sorted(trial.history.items())
-            if any(key.startswith("health/") for key in row)
+            if any(key.startswith(HEALTH) for key in row)
         },
         flops_per_image=per_image,
         flops=spent,
@@ -221,9 +221,8 @@ def _hours_at(trial: TrialRecord, time_s: float) -> float:
     return held / 3600
 
 
-def _labels(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    names = {key: key.removeprefix(prefix) for key in metrics if key.startswith(prefix)}
-    return {label: metrics[key] for key, label in names.items() if label != "mean"}
+def _labels(metrics: Mapping[str, float], *, of: str = PROBE) -> dict[str, float]:
+    return {label: value for label, value in by_label(metrics, "linear", of=of).items() if label != MEAN}
 
 
 def _hits(text: str, num_images: int) -> Hits:

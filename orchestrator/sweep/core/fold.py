@@ -38,7 +38,7 @@ from orchestrator.protocol.events import (
     TrialRevived,
     WarmStarted,
 )
-from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.metrics import MISSING, PROBE
 from orchestrator.protocol.reports import Row
 from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, Takeover, TrialRecord
 
@@ -263,9 +263,7 @@ def _take_report(trial: TrialRecord, event: Reported, now_s: float) -> None:
         _merge_row(trial, row, attempt_id=event.attempt_id)
     if event.final and trial.history.get(event.images, {}).get(MISSING):
         # What an earlier probe found is not the value of a trial whose last evaluation is missing.
-        trial.metrics = {
-            name: value for name, value in trial.metrics.items() if not name.startswith("probe/")
-        }
+        trial.metrics = {name: value for name, value in trial.metrics.items() if not name.startswith(PROBE)}
     trial.images = max(trial.images, event.images)
     if event.correct:
         trial.correct = dict(event.correct)
@@ -285,7 +283,7 @@ def _merge_row(trial: TrialRecord, row: Row, *, attempt_id: str) -> None:
     trial.timestamps_ms.setdefault(row.images, row.timestamp_ms)
     trial.reported_by.setdefault(row.images, attempt_id)
     fresh = {name: value for name, value in row.metrics.items() if name not in known}
-    if MISSING in fresh and any(name.startswith("probe/") for name in known):
+    if MISSING in fresh and any(name.startswith(PROBE) for name in known):
         del fresh[MISSING]  # it was measured and then thought lost
     known.update(fresh)
     later = [metrics for at, metrics in trial.history.items() if at > row.images]

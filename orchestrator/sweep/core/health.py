@@ -10,6 +10,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.config.models import HealthConfig
+from orchestrator.protocol.metrics import (
+    EFFECTIVE_RANK,
+    FEATURE_STD,
+    LOSS,
+    MOMENTUM,
+    TARGET_MOVEMENT,
+    TARGET_SPREAD,
+)
 
 History = Mapping[int, Mapping[str, float]]
 Metrics = Mapping[str, float]
@@ -27,7 +35,7 @@ def judge(
     if not settings.stop_unhealthy or not history:
         return None
     images = max(history)
-    loss = history[images].get("train/loss")
+    loss = history[images].get(LOSS)
     if loss is not None and not math.isfinite(loss):
         return f"not finite: the loss is {loss} at {images:,} images"
     if images < settings.grace_fraction * total_images:
@@ -55,8 +63,8 @@ def _lasting(
 
 
 def _diverged(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
-    losses = [row["train/loss"] for row in history.values() if "train/loss" in row]
-    loss = metrics.get("train/loss", math.nan)
+    losses = [row[LOSS] for row in history.values() if LOSS in row]
+    loss = metrics.get(LOSS, math.nan)
     lowest = min((value for value in losses if math.isfinite(value)), default=math.nan)
     if loss > settings.max_loss_ratio * lowest and loss > settings.divergence_floor:
         return f"diverged: the loss is {loss:.3g}, {loss / lowest:.1f} times its lowest of {lowest:.3g}"
@@ -64,37 +72,39 @@ def _diverged(metrics: Metrics, history: History, settings: HealthConfig) -> str
 
 
 def _worse_than_nothing(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
-    loss = metrics.get("train/loss", math.nan)
+    loss = metrics.get(LOSS, math.nan)
     if loss > settings.max_layer_normed_loss:
         return f"diverged: the loss is {loss:.3g}, more than predicting zeros would cost"
     return None
 
 
 def _collapsed_rank(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
-    return _below_untrained("effective_rank", metrics, history, settings.min_rank_fraction)
+    return _below_untrained(EFFECTIVE_RANK, metrics, history, settings.min_rank_fraction)
 
 
 def _collapsed_spread(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
-    return _below_untrained("std", metrics, history, settings.min_std_fraction)
+    return _below_untrained(FEATURE_STD, metrics, history, settings.min_std_fraction)
 
 
 def _collapsed_targets(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
-    return _below_untrained("target_spread", metrics, history, settings.min_target_spread_fraction)
+    return _below_untrained(TARGET_SPREAD, metrics, history, settings.min_target_spread_fraction)
 
 
 def _below_untrained(name: str, metrics: Metrics, history: History, fraction: float) -> str | None:
-    value = metrics.get(f"health/{name}")
-    untrained = history.get(_UNTRAINED, {}).get(f"health/{name}")
+    value = metrics.get(name)
+    untrained = history.get(_UNTRAINED, {}).get(name)
     if value is None or untrained is None or value >= fraction * untrained:
         return None
-    return f"collapsed: health/{name} is {value:.3g}, less than {fraction:g} of the untrained encoder's {untrained:.3g}"
+    return (
+        f"collapsed: {name} is {value:.3g}, less than {fraction:g} of the untrained encoder's {untrained:.3g}"
+    )
 
 
 def _stalled(metrics: Metrics, history: History, settings: HealthConfig) -> str | None:
-    moved = metrics.get("health/target_movement")
+    moved = metrics.get(TARGET_MOVEMENT)
     if moved is None or moved >= settings.min_target_movement:
         return None
-    momentum = metrics.get("train/momentum", math.nan)
+    momentum = metrics.get(MOMENTUM, math.nan)
     return f"stalled: the target encoder does not move (momentum {momentum:g}, relative change {moved:.1e})"
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from orchestrator.config.models import BudgetConfig
+from orchestrator.protocol.metrics import CHECKPOINT_S, IMAGES_PER_S, PROBE_S, WAIT_FRACTION
 from orchestrator.sweep.core.record import Attempt, SweepRecord, TrialRecord
 
 PHASES = ("train", "wait", "probe", "checkpoint", "start", "lost", "idle", "beside")
@@ -184,13 +185,13 @@ def _measured_device_seconds(trial: TrialRecord, devices: Any) -> dict[str, floa
     last = list(trial.attempts.values())[-1]
     for images, metrics in sorted(trial.history.items()):
         count = devices(trial.attempts.get(trial.reported_by.get(images, ""), last))
-        rate = metrics.get("train/images_per_s", 0.0)
+        rate = metrics.get(IMAGES_PER_S, 0.0)
         if rate > 0:
             took = (images - before) / rate
-            wait = took * metrics.get("data/wait_fraction", 0.0)
+            wait = took * metrics.get(WAIT_FRACTION, 0.0)
             found["train"] += count * (took - wait)
             found["wait"] += count * wait
-        found["probe"] += count * metrics.get("time/probe_s", 0.0)
-        found["checkpoint"] += count * metrics.get("time/checkpoint_s", 0.0)
+        found["probe"] += count * metrics.get(PROBE_S, 0.0)
+        found["checkpoint"] += count * metrics.get(CHECKPOINT_S, 0.0)
         before = images
     return found

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.protocol.events import GenerationDecided, SeedsAdded, SweepEnd, WarmStarted
+from orchestrator.protocol.metrics import BESIDE_CPU_CORE_S, BESIDE_GPU_S, GPU_ENERGY_J
 from orchestrator.protocol.reports import Action, BestCheckpoint, Row
-from orchestrator.train.loop.energy import ENERGY
 
 TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
 STOPPED: tuple[TrialState, ...] = ("stopped", "failed")
@@ -149,12 +149,12 @@ class TrialRecord:
     @property
     def beside_gpu_s(self) -> float:
         """GPU seconds of evaluations beside training, which are no part of any attempt."""
-        return sum(metrics.get("evaluation/gpu_s", 0.0) for metrics in self.history.values())
+        return sum(metrics.get(BESIDE_GPU_S, 0.0) for metrics in self.history.values())
 
     @property
     def beside_cpu_core_s(self) -> float:
         """CPU core seconds of evaluations beside training, which are no part of any attempt."""
-        return sum(metrics.get("evaluation/cpu_core_s", 0.0) for metrics in self.history.values())
+        return sum(metrics.get(BESIDE_CPU_CORE_S, 0.0) for metrics in self.history.values())
 
     @property
     def gpu_hours(self) -> float:
@@ -168,7 +168,7 @@ class TrialRecord:
 
     def count_energy(self, row: Row) -> None:
         """Add a row's joules, once however often the row is reported."""
-        joules, key = row.metrics.get(ENERGY), (row.images, row.timestamp_ms)
+        joules, key = row.metrics.get(GPU_ENERGY_J), (row.images, row.timestamp_ms)
         if joules is not None and key not in self.energy_rows:
             self.energy_rows.add(key)
             self.energy_j = (self.energy_j or 0.0) + joules

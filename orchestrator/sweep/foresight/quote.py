@@ -19,6 +19,7 @@ import torch
 from orchestrator.config import apply_overrides, most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.metrics import CHECKPOINT_S, IMAGES_PER_S, PROBE_S
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.rungs import promotes, trial_rungs
@@ -300,13 +301,13 @@ def read_watch(watch: Stopwatch, images_a_report: int) -> Measured:
     rows = [report.rows[-1].metrics for _, report in watch.reports]
     gaps = [after[0] - before[0] for before, after in zip(watch.reports, watch.reports[1:], strict=False)]
     trained = list(zip(rows[1:], gaps, strict=True))[1:]
-    rates = [images_a_report / metrics["train/images_per_s"] for metrics, _ in trained]
-    probes = [metrics["time/probe_s"] for metrics, _ in trained if "time/probe_s" in metrics]
-    saves = [metrics["time/checkpoint_s"] for metrics, _ in trained if "time/checkpoint_s" in metrics]
+    rates = [images_a_report / metrics[IMAGES_PER_S] for metrics, _ in trained]
+    probes = [metrics[PROBE_S] for metrics, _ in trained if PROBE_S in metrics]
+    saves = [metrics[CHECKPOINT_S] for metrics, _ in trained if CHECKPOINT_S in metrics]
     rests = [
         gap - took
         for (metrics, gap), took in zip(trained, rates, strict=True)
-        if "time/probe_s" not in metrics and "time/checkpoint_s" not in metrics
+        if PROBE_S not in metrics and CHECKPOINT_S not in metrics
     ]
     mean = statistics.fmean(rates)
     return Measured(

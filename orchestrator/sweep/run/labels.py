@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.config.models import RunConfig
 from orchestrator.data import LabelInfo, Note, ShardSet, Survey
 from orchestrator.errors import DataError
+from orchestrator.protocol.metrics import MEAN, label_of
 from orchestrator.text import counted
 
 MIN_CLASSES = 2
@@ -32,8 +33,8 @@ def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo], notes: Sequ
             f"{where}: {unlabelled(notes)}; `orchestrator train` trains the base configuration without them"
         )
     named = [*(config.probe.labels or ())]
-    of_metric = sweep.metric.rpartition("/")[2]
-    if of_metric != "mean" and ranks:
+    of_metric = label_of(sweep.metric)
+    if of_metric != MEAN and ranks:
         named.append(of_metric)
     missing = [name for name in dict.fromkeys(named) if name not in labels]
     if missing:
@@ -42,7 +43,7 @@ def check_labels(config: RunConfig, labels: Mapping[str, LabelInfo], notes: Sequ
             f"{where}: has no label {', '.join(missing)} (probe.labels, sweep.metric); there are: {there}"
             + "".join(f"\n  {note.text()}" for note in notes if note.is_of_labels)
         )
-    ranking = (config.probe.labels or tuple(labels)) if of_metric == "mean" else (of_metric,)
+    ranking = (config.probe.labels or tuple(labels)) if of_metric == MEAN else (of_metric,)
     if ranks and ranking and all(labels[name].num_classes < MIN_CLASSES for name in ranking):
         raise DataError(f"{where}: {_one_class(ranking[0], labels[ranking[0]])}")
 

@@ -19,11 +19,12 @@ from orchestrator.protocol.events import (
     TrialExtended,
     TrialRevived,
 )
+from orchestrator.protocol.metrics import CPU_CORE_HOURS, DEVICE_HOURS, ENERGY_KWH, GPU_HOURS
 from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space.points import TrialPlan, listed_point, make_trial
-from orchestrator.tracking import DEVICE_HOURS, Dataset, MetricRow, RunStatus, Tracker
+from orchestrator.tracking import Dataset, MetricRow, RunStatus, Tracker
 
 POINT_PARAM = "sweep.point"
 """The MLflow parameter that holds a listed point's name."""
@@ -192,10 +193,10 @@ class Follower:
 def cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
     """What a trial has cost up to a report, as metrics."""
     metrics = {
-        "cost/gpu_hours": trial.gpu_hours,
-        "cost/cpu_core_hours": trial.cpu_core_hours,
+        GPU_HOURS: trial.gpu_hours,
+        CPU_CORE_HOURS: trial.cpu_core_hours,
         DEVICE_HOURS: trial.gpu_hours or trial.cpu_core_hours,
     }
     if trial.energy_kwh is not None:
-        metrics["cost/energy_kwh"] = trial.energy_kwh
+        metrics[ENERGY_KWH] = trial.energy_kwh
     return MetricRow(step=images, timestamp_ms=time_ms, metrics=metrics)

@@ -12,6 +12,7 @@ from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
 from orchestrator.protocol.events import Entry, GenerationDecided, Reported, SweepResumed, SweepStarted
+from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, RANKING
 from orchestrator.protocol.reading import plain_fields
 from orchestrator.storage import Store
 from orchestrator.sweep.core.fold import apply
@@ -166,7 +167,7 @@ def event_line(entry: Entry) -> str:
         if key not in known and value not in (None, "")
     ]
     for row in entry.event.rows if isinstance(entry.event, Reported) else ():
-        shown = {"train/loss": ".4f", "probe/linear/mean": ".1f", "train/images_per_s": ".0f"}
+        shown = {LOSS: ".4f", RANKING: ".1f", IMAGES_PER_S: ".0f"}
         parts += [f"{key}={row.metrics[key]:{form}}" for key, form in shown.items() if key in row.metrics]
     return f"{when}  {entry.event.kind:<16}  {' '.join(parts)}".rstrip()
 

@@ -24,10 +24,10 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet
 from orchestrator.data.format.cache import file_lock
 from orchestrator.errors import NotFoundError
+from orchestrator.protocol.metrics import PIXELS, PROBE, UNTRAINED, baseline_metric, of_context
 from orchestrator.storage import Store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluation import (
-    CONTEXT,
     Evaluation,
     ProbeData,
     probe_encoder,
@@ -86,7 +86,7 @@ class Baselines:
         """Accuracies in per cent, on rank 0; without those that are missing, or whose probe failed."""
         if self.config.probe.encoder != "both":
             return dict(self._found)
-        return self._found | {_of_context(name): value for name, value in self._found.items()}
+        return self._found | {of_context(name): value for name, value in self._found.items()}
 
     def _take(self, key: str, *, wait: bool) -> None:
         """Read a baseline's figures, or measure and store them; nothing while another process of the node does so."""
@@ -98,7 +98,7 @@ class Baselines:
                 self._keep(key, stored or {})
                 return
             found = self._missing[key]()
-            if any(name.endswith("/linear/mean") for name in found):  # on rank 0, unless the probe failed
+            if found:  # on rank 0, unless the probe failed
                 self.store.write(f"{key}.json", json.dumps(found, sort_keys=True).encode())
             self._keep(key, found)
 
@@ -127,7 +127,7 @@ class Baselines:
         objective = self.untrained().objective
         with gathered(objective):
             found = probe_encoder(objective.target_encoder, self.probes, config=self.config, rank=self.rank)
-        return _as_baseline("untrained", found)
+        return _as_baseline(found, of=UNTRAINED)
 
     def _measure_pixels(self) -> dict[str, float]:
         if self.rank.index != 0:
@@ -137,20 +137,14 @@ class Baselines:
         )
         train = self.config.train.model_copy(update={"seed": 0})  # one figure for trials of every seed
         config = self.config.model_copy(update={"train": train})
-        return _as_baseline("pixels", try_probe(train_ND, test_ND, self.probes, config=config))
+        return _as_baseline(try_probe(train_ND, test_ND, self.probes, config=config), of=PIXELS)
 
 
-def _of_context(baseline: str) -> str:
-    """`baseline/untrained/linear/class` as `baseline/untrained/linear_context/class`."""
-    what, name, kind, label = baseline.split("/", 3)
-    return f"{what}/{name}/{kind}{CONTEXT}/{label}"
-
-
-def _as_baseline(name: str, evaluation: Evaluation) -> dict[str, float]:
+def _as_baseline(evaluation: Evaluation, *, of: str) -> dict[str, float]:
     return {
-        f"baseline/{name}/{metric.removeprefix('probe/')}": value
+        baseline_metric(metric, of): value
         for metric, value in evaluation.metrics.items()
-        if metric.startswith("probe/")
+        if metric.startswith(PROBE)
     }
 
 

@@ -24,7 +24,7 @@ from jepa_core.execution import ExecutionSettings
 from jepa_core.sharding import has_shards, load_whole, whole
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
-from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.metrics import BESIDE_CPU_CORE_S, BESIDE_GPU_S, MISSING, PROBE_S
 from orchestrator.protocol.reports import Row
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluation import Evaluation, evaluate
@@ -157,9 +157,9 @@ class Evaluations:
 
     def _result(self, snapshot: Snapshot, found: Evaluation, lost_s: float) -> LateResult:
         metrics = dict(found.metrics)
-        seconds = lost_s + metrics.pop("time/probe_s", 0.0)
-        metrics["evaluation/cpu_core_s"] = seconds * self._evaluator.num_cpus
-        metrics["evaluation/gpu_s"] = seconds * self._evaluator.num_gpus
+        seconds = lost_s + metrics.pop(PROBE_S, 0.0)
+        metrics[BESIDE_CPU_CORE_S] = seconds * self._evaluator.num_cpus
+        metrics[BESIDE_GPU_S] = seconds * self._evaluator.num_gpus
         row = Row(images=snapshot.images, timestamp_ms=snapshot.timestamp_ms, metrics=metrics)
         return LateResult(row=row, correct=found.correct, weights=snapshot.weights)
 
@@ -192,4 +192,4 @@ def evaluate_snapshot(snapshot: Snapshot, *, device: torch.device, cache: DataCa
     state = new_state(config, 1, rank)
     load_whole(state.objective, {name: torch.tensor(value) for name, value in snapshot.weights.items()})
     found = evaluate(state, probes, config=config, rank=rank)
-    return replace(found, metrics={**found.metrics, "time/probe_s": time.monotonic() - started_s})
+    return replace(found, metrics={**found.metrics, PROBE_S: time.monotonic() - started_s})

@@ -22,12 +22,19 @@ from jepa_core.probes import LinearProbe, knn_probe
 from jepa_core.step import TrainState, autocast, prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import BadSample, LabelledImages, ShardSet, load_images
-from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.metrics import (
+    MEAN,
+    MISSING,
+    PROBE_KINDS,
+    PROBE_S,
+    is_of_context,
+    of_context,
+    probe_metric,
+)
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.health import collapse_signs, health_of
 
 _log = logging.getLogger(__name__)
-CONTEXT = "_context"
 _BATCH_IMAGES = 256
 _BATCH_IMAGES_OF_CPU = 64
 """So few that what one layer writes is still in a core's cache when the next one reads it."""
@@ -101,7 +108,7 @@ def extract_features(encoder: Encoder, images_BCHW: Tensor, *, config: RunConfig
 
 def ranked_encoder(config: RunConfig) -> Literal["target", "context"]:
     """The encoder whose probe is the ranking metric."""
-    reads_context = config.probe.encoder == "context" or f"{CONTEXT}/" in config.sweep.metric
+    reads_context = config.probe.encoder == "context" or is_of_context(config.sweep.metric)
     return "context" if reads_context else "target"
 
 
@@ -114,15 +121,15 @@ def evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: R
 def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: Rank) -> Evaluation:
     started = time.monotonic()
     objective, wanted = state.objective, config.probe.encoder
-    encoders = {"": objective.context_encoder if wanted == "context" else objective.target_encoder}
+    encoders = {False: objective.context_encoder if wanted == "context" else objective.target_encoder}
     if wanted == "both":
-        encoders[CONTEXT] = objective.context_encoder
+        encoders[True] = objective.context_encoder
     metrics: dict[str, float] = {}
     correct: dict[str, str] = {}
-    for suffix, encoder in encoders.items():
+    for told_apart, encoder in encoders.items():
         found = probe_encoder(encoder, probes, config=config, rank=rank)
-        metrics |= {_with_suffix(name, suffix): value for name, value in found.metrics.items()}
-        if suffix == (CONTEXT if f"{CONTEXT}/" in config.sweep.metric else ""):
+        metrics |= {of_context(name) if told_apart else name: value for name, value in found.metrics.items()}
+        if told_apart == is_of_context(config.sweep.metric):
             correct = found.correct
     if rank.index != 0:
         return Evaluation()
@@ -130,7 +137,7 @@ def _evaluate(state: TrainState, probes: ProbeData, *, config: RunConfig, rank: 
         metrics, correct = {MISSING: 1.0}, {}
     if all(math.isfinite(value) for value in metrics.values()):
         metrics.update(_health(state, probes, config=config, rank=rank))
-        metrics["time/probe_s"] = time.monotonic() - started
+        metrics[PROBE_S] = time.monotonic() - started
     return Evaluation(metrics=metrics, correct=correct)
 
 
@@ -145,14 +152,6 @@ def probe_encoder(encoder: Encoder, probes: ProbeData, *, config: RunConfig, ran
     return try_probe(train, test, probes, config=config)
 
 
-def _with_suffix(metric: str, suffix: str) -> str:
-    """`probe/linear/class` as `probe/linear_context/class`; what is no probe's figure stays as it is."""
-    if not metric.startswith("probe/"):
-        return metric
-    _, kind, label = metric.split("/", 2)
-    return f"probe/{kind}{suffix}/{label}"
-
-
 def try_probe(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: RunConfig) -> Evaluation:
     """`probe_features`, tried again where it fails, and then noted as missing: training goes on without it."""
     for _ in range(1 + config.probe.max_failures):
@@ -164,7 +163,7 @@ def try_probe(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, config: R
 
 
 def _probe_names(probes: ProbeData) -> list[str]:
-    return [f"probe/{kind}/{name}" for kind in ("linear", "knn") for name in (*probes.num_classes, "mean")]
+    return [probe_metric(kind, name) for kind in PROBE_KINDS for name in (*probes.num_classes, MEAN)]
 
 
 def measure_health(
@@ -218,12 +217,12 @@ def probe_features(train_ND: Tensor, test_ND: Tensor, probes: ProbeData, *, conf
             num_neighbors=settings.knn_neighbors,
             temperature=settings.knn_temperature,
         )
-        result.metrics[f"probe/linear/{label}"] = 100 * linear.accuracy
-        result.metrics[f"probe/knn/{label}"] = 100 * knn.accuracy
+        result.metrics[probe_metric("linear", label)] = 100 * linear.accuracy
+        result.metrics[probe_metric("knn", label)] = 100 * knn.accuracy
         result.correct[label] = np.packbits(linear.correct_N.numpy()).tobytes().hex()
-    for kind in ("linear", "knn"):
-        values = [result.metrics[f"probe/{kind}/{label}"] for label in probes.num_classes]
-        result.metrics[f"probe/{kind}/mean"] = sum(values) / len(values)
+    for kind in PROBE_KINDS:
+        values = [result.metrics[probe_metric(kind, label)] for label in probes.num_classes]
+        result.metrics[probe_metric(kind)] = sum(values) / len(values)
     return result
 
 

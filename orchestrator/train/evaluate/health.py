@@ -13,6 +13,13 @@ from jepa_core.masks import MaskBatch, build_sampler
 from jepa_core.objectives import IJepa
 from jepa_core.step import TrainState, autocast
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.metrics import (
+    LIDAR,
+    LOSS_OF_CONSTANT,
+    LOSS_OVER_CONSTANT,
+    LOSS_OVER_POSITION,
+    TARGET_SPREAD,
+)
 from orchestrator.train.distributed import Rank
 
 LIDAR_VIEWS = 4
@@ -54,7 +61,7 @@ def health_of(state: TrainState, images_BCHW: Tensor, *, config: RunConfig, rank
 
 def _target_spread(state: TrainState, images_BCHW: Tensor) -> dict[str, Tensor]:
     spread = state.objective.target_spread(images_BCHW)
-    return {} if spread is None else {"health/target_spread": spread}
+    return {} if spread is None else {TARGET_SPREAD: spread}
 
 
 def _of_ijepa(objective: IJepa, images_BCHW: Tensor, config: RunConfig) -> dict[str, Tensor]:
@@ -72,10 +79,10 @@ def _of_ijepa(objective: IJepa, images_BCHW: Tensor, config: RunConfig) -> dict[
     if not torch.isfinite(features_BQD).all():
         return {}
     return {
-        "health/lidar": lidar(features_BQD),
-        "health/loss_over_constant": losses["loss"] / losses["constant"].clamp_min(tiny),
-        "health/loss_over_position": losses["loss"] / losses["position"].clamp_min(tiny),
-        "health/loss_of_constant": losses["constant"],
+        LIDAR: lidar(features_BQD),
+        LOSS_OVER_CONSTANT: losses["loss"] / losses["constant"].clamp_min(tiny),
+        LOSS_OVER_POSITION: losses["loss"] / losses["position"].clamp_min(tiny),
+        LOSS_OF_CONSTANT: losses["constant"],
     }
 
 

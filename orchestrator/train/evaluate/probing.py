@@ -30,6 +30,7 @@ from jepa_core.probes import (
 from jepa_core.step import prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import LabelledImages, ShardSet
+from orchestrator.protocol.metrics import evaluation_metric
 from orchestrator.train.evaluate.evaluation import ProbeData, load_probe_data
 from orchestrator.train.evaluate.features import FeatureCache, FeatureModel, OwnModel, extract_sets
 
@@ -59,7 +60,7 @@ class ProbeFigure:
     @property
     def metric(self) -> str:
         """Its name in MLflow."""
-        return f"evaluation/{self.evaluation.replace(' ', '_').replace('%', 'pct')}/{self.label}"
+        return evaluation_metric(self.evaluation, self.label)
 
 
 @dataclass(frozen=True, kw_only=True)

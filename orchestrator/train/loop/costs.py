@@ -14,6 +14,15 @@ from jepa_core.phases import PHASES, PhaseTimer
 from jepa_core.sharding import has_shards
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.metrics import (
+    CONTEXT_PATCHES,
+    GIGAFLOP_PER_IMAGE,
+    GIGAFLOP_PER_S,
+    MFU,
+    PEAK_MEMORY_BYTES,
+    TARGET_PATCHES,
+    phase_s,
+)
 from orchestrator.train.distributed import Rank
 
 
@@ -49,8 +58,8 @@ class StepCosts:
         Phases are seconds a step on this rank; `images_per_s` is of all ranks together.
         """
         seconds = self.timer.drain()
-        out = {f"time/{name}_s": seconds.get(name, 0.0) / num_steps for name in PHASES}
-        out["memory/peak_bytes"] = take_peak_memory_bytes(self.rank.device)
+        out = {phase_s(name): seconds.get(name, 0.0) / num_steps for name in PHASES}
+        out[PEAK_MEMORY_BYTES] = take_peak_memory_bytes(self.rank.device)
         out |= self._later
         self._later = {}
         flops = self._flops_per_image(means)
@@ -58,20 +67,20 @@ class StepCosts:
 
     def _flops_per_image(self, means: Mapping[str, float]) -> float | None:
         """Operations of the masks that were drawn; None where they are not known."""
-        if self.dims is None or "masks/context_patches" not in means:
+        if self.dims is None or CONTEXT_PATCHES not in means:
             return self.counted
         return flops_per_image(
             self.dims,
-            context_patches=means["masks/context_patches"],
-            target_patches=means["masks/target_patches"],
+            context_patches=means[CONTEXT_PATCHES],
+            target_patches=means[TARGET_PATCHES],
             num_target_blocks=self.config.masks.num_target_blocks,
             num_context_blocks=self.config.masks.num_context_blocks,
         ).total
 
     def _operations(self, flops: float, images_per_s: float) -> dict[str, float]:
         out = {
-            "train/gigaflop_per_image": flops / 1e9,
-            "train/gigaflop_per_s": flops * images_per_s / 1e9,
+            GIGAFLOP_PER_IMAGE: flops / 1e9,
+            GIGAFLOP_PER_S: flops * images_per_s / 1e9,
         }
         share = model_flops_utilisation(flops, images_per_s, self.rank.device, self.rank.precision)
-        return out if share is None else out | {"train/mfu": share}
+        return out if share is None else out | {MFU: share}

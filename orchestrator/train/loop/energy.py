@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.metrics import GPU_ENERGY_J
 
 if TYPE_CHECKING:
     import torch
-
-ENERGY = "energy/gpu_j"
-"""Name of the metric: joules of the trial's GPUs since its last row."""
 
 _log = logging.getLogger(__name__)
 _JOULES_PER_MILLIJOULE = 1e-3
@@ -90,4 +88,4 @@ def nvml_counter(uuid: str) -> Callable[[], int]:
 def summed_j(of_ranks: list[float | None]) -> dict[str, float]:
     """The metric of all ranks together; nothing where one of them does not know."""
     known = [joules for joules in of_ranks if joules is not None]
-    return {ENERGY: sum(known)} if known and len(known) == len(of_ranks) else {}
+    return {GPU_ENERGY_J: sum(known)} if known and len(known) == len(of_ranks) else {}

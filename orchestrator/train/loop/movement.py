@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from orchestrator.protocol.metrics import TARGET_MOVEMENT
+
 
 class TargetMovement:
     """Remembers one weight of a module; `take` tells its relative change since the last call.
@@ -26,7 +28,7 @@ class TargetMovement:
         if now is None or before is None or not now.numel():
             return {}
         change = torch.linalg.vector_norm(now - before) / torch.linalg.vector_norm(before).clamp_min(1e-30)
-        return {"health/target_movement": float(change)}
+        return {TARGET_MOVEMENT: float(change)}
 
     def _copy(self) -> Tensor | None:
         if self._weight is None:

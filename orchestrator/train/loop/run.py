@@ -29,7 +29,17 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
 from orchestrator.data.read.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
-from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.metrics import (
+    BAD_PROBE_SAMPLES,
+    BAD_SAMPLES,
+    CHECKPOINT_S,
+    IMAGES_PER_S,
+    MISSING,
+    PROBE,
+    PROBE_S,
+    UNTRAINED,
+    WAIT_FRACTION,
+)
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.storage import open_store
 from orchestrator.train.distributed import Rank
@@ -63,7 +73,6 @@ from orchestrator.train.loop.preemption import PreemptionNotice
 from orchestrator.train.reporting import Reporter
 
 _log = logging.getLogger(__name__)
-BAD_PROBE_SAMPLES = "data/bad_probe_samples"
 
 
 @dataclass
@@ -92,10 +101,10 @@ class Meter:
             means = self.rank.mean(self.total_N / self.num_steps).tolist()
             out.update(zip(self.names, means, strict=True))
             elapsed_s = max(1e-9, time.monotonic() - self.started_s)
-            out["train/images_per_s"] = self.num_steps * batch_size / elapsed_s
-            out["data/wait_fraction"] = min(1.0, self.wait_s / elapsed_s)
+            out[IMAGES_PER_S] = self.num_steps * batch_size / elapsed_s
+            out[WAIT_FRACTION] = min(1.0, self.wait_s / elapsed_s)
             if self.costs is not None:
-                rate = out["train/images_per_s"]
+                rate = out[IMAGES_PER_S]
                 out |= self.costs.take(out, num_steps=self.num_steps, images_per_s=rate)
         elif self.costs is not None:
             self.costs.discard()
@@ -254,9 +263,9 @@ class Run:
         row, self._opening = self._opening, None
         figures = {} if self.baselines is None else self.baselines.figures
         metrics = figures | {
-            key.replace("baseline/untrained", "probe"): value
+            PROBE + key.removeprefix(UNTRAINED): value
             for key, value in figures.items()
-            if key.startswith("baseline/untrained/")
+            if key.startswith(UNTRAINED)
         }
         row = replace(row, metrics=metrics | dict(row.metrics))
         return self._deliver(TrialReport(trial_id=self.job.trial_id, images=0, rows=(row,)))
@@ -337,7 +346,7 @@ class Run:
 
     def _at_stop(self, stop: Stop, *, bad_samples: int) -> Decision:
         metrics = self.meter.drain(batch_size=self.config.train.batch_size)
-        metrics["data/bad_samples"] = float(bad_samples)
+        metrics[BAD_SAMPLES] = float(bad_samples)
         metrics |= self._bad_probe_samples()
         metrics |= self.movement.take()
         if not self._open_late(wait=True):
@@ -349,7 +358,7 @@ class Run:
         metrics |= summed_j(self.rank.gather(self.energy.take_j()))
         metrics |= evaluation.metrics
         if self.evaluations is not None:
-            metrics["time/probe_s"] = metrics.get("time/probe_s", 0.0) + waited_s
+            metrics[PROBE_S] = metrics.get(PROBE_S, 0.0) + waited_s
         images = self.plan.images_at(stop.step)
         row = Row(images=images, timestamp_ms=_now_ms(), metrics=metrics)
         report = TrialReport(
@@ -396,7 +405,7 @@ class Run:
     def _keep_best(self, step: int, metrics: Mapping[str, float], weights: Weights) -> None:
         started_s = time.monotonic()
         self.best.keep(step, metrics, weights)
-        self.costs.keep_for_next("time/checkpoint_s", time.monotonic() - started_s)
+        self.costs.keep_for_next(CHECKPOINT_S, time.monotonic() - started_s)
 
     def _evaluate(self, probes: ProbeData) -> Evaluation:
         """Probe the present weights, and keep them where no probe was higher. Every rank must call it."""
@@ -479,7 +488,7 @@ class Run:
             keep=self.config.train.keep_checkpoints,
             pinned_step=self.job.pinned_step,
         )
-        self.costs.keep_for_next("time/checkpoint_s", time.monotonic() - started_s)
+        self.costs.keep_for_next(CHECKPOINT_S, time.monotonic() - started_s)
 
     def _save_between_stops(self) -> None:
         """A checkpoint without metrics, since the node will be taken away; the rank that heard it is alone with it.

@@ -151,8 +151,8 @@ def row_of(
         "reason": judged.reason,
         "stopped_at": judged.images / judged.total_images if judged.reason else None,
         "value_if_never_stopped": whole.metrics.get(METRIC),
-        "core_seconds": 3600 * whole.cpu_core_hours,
-        "core_seconds_saved": share * 3600 * whole.cpu_core_hours,
+        "core_seconds": 3600 * whole.hours.cpu_core,
+        "core_seconds_saved": share * 3600 * whole.hours.cpu_core,
     }
 
 

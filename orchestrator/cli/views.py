@@ -33,6 +33,7 @@ from orchestrator.protocol.events import (
     TrialRevived,
     WarmStarted,
 )
+from orchestrator.protocol.hours import WholeHours
 from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, baseline_metric
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.watch.follower import Observer
@@ -179,7 +180,7 @@ class _LiveView:
         left_s = seconds_left(self.record, time.time())
         if left_s is not None:
             text += f" · about {clock(left_s)} left"
-        text += f" · {cost_text(self.record)}"
+        text += f" · {hours_text(self.record.hours)}"
         best = best_so_far(self.record, self.metric)
         if best is not None:
             text += f"\nbest so far: {best.metrics[self.metric]:.1f}  {best.name}"
@@ -243,12 +244,9 @@ def seconds_left(record: SweepRecord, now_s: float) -> float | None:
     return left * (now_s - min(starts) - record.idle_ms / 1000) / seen
 
 
-def cost_text(record: SweepRecord) -> str:
+def hours_text(hours: WholeHours) -> str:
     """GPU hours, or CPU core hours where there is no GPU."""
-    gpu_hours = sum(trial.gpu_hours for trial in record.trials.values())
-    if gpu_hours:
-        return f"{gpu_hours:.2f} GPU hours"
-    return f"{sum(trial.cpu_core_hours for trial in record.trials.values()):.3f} CPU core hours"
+    return f"{hours.gpu:.2f} GPU hours" if hours.has_gpus else f"{hours.cpu_core:.3f} CPU core hours"
 
 
 def clock(seconds: float) -> str:

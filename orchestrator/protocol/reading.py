@@ -17,6 +17,8 @@ _Reader = Callable[[object, str], object]
 
 LEFT_OUT = {"left_out": True}
 """Metadata of a field that is not written where it is None."""
+FLAT = {"flat": True}
+"""Metadata of a field whose own `to_json` is written among the fields beside it; such classes are not read back."""
 
 
 class Misfit(ValueError):
@@ -53,7 +55,9 @@ def plain_fields(value: object) -> dict[str, object]:
     found: dict[str, object] = {}
     for each in fields(value):
         item = getattr(value, each.name)
-        if item is not None or "left_out" not in each.metadata:
+        if "flat" in each.metadata:
+            found |= item.to_json()
+        elif item is not None or "left_out" not in each.metadata:
             found[each.name] = plain(item)
     return found
 

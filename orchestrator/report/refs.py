@@ -98,7 +98,7 @@ class Comparison:
                 str(len(geometry.trials)),
                 f"{geometry.mean:.1f}",
                 f"{max(trial.images for trial in geometry.trials):,}",
-                f"{geometry.device_hours:.3f}",
+                f"{geometry.share.counted:.3f}",
             ]
             for geometry in self.geometries
         ]
@@ -116,8 +116,7 @@ class Comparison:
                 "point": dict(each.point),
                 "mean": each.mean,
                 "trial_ids": [trial.trial_id for trial in each.trials],
-                "gpu_hours": each.gpu_hours,
-                "cpu_core_hours": each.cpu_core_hours,
+                **each.share.to_json(),
             }
             for each in self.geometries
         ]

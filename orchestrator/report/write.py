@@ -221,7 +221,7 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
         tags = {"orchestrator.rank": str(result.rank), "orchestrator.tied": str(result.tied).lower()}
         for trial_id in result.trial_ids:
             tracker.set_tags(trial_id, tags)
-    metrics = {GPU_HOURS: summary.gpu_hours, CPU_CORE_HOURS: summary.cpu_core_hours}
+    metrics = {GPU_HOURS: summary.hours.gpu, CPU_CORE_HOURS: summary.hours.cpu_core}
     best = summary.verdict.best
     if best is not None:
         metrics[summary.metric] = best.mean

@@ -164,7 +164,8 @@ def test_what_a_trial_took_to_start_is_no_cost_of_its_geometry():
         for event in events
     ]
     quick_one, slow_one = (trial_summaries(sweep_config(), record_of(found))[0] for found in (events, slow))
-    assert slow_one.gpu_hours == pytest.approx(quick_one.gpu_hours)
+    assert slow_one.share.gpu == pytest.approx(quick_one.share.gpu)
     assert slow_one.hours == pytest.approx(quick_one.hours)
+    assert slow_one.whole.gpu - quick_one.whole.gpu == pytest.approx(60 / 3600)
     quick, whole = (summarize(sweep_config(), record_of(found)) for found in (events, slow))
-    assert whole.gpu_hours - quick.gpu_hours == pytest.approx(60 / 3600)
+    assert whole.hours.gpu - quick.hours.gpu == pytest.approx(60 / 3600)

@@ -14,6 +14,7 @@ from sweep_records import entries, sweep_events, write_journal
 from tiny_sweeps import Remembering
 
 from orchestrator.config import apply_overrides, dump, load_config
+from orchestrator.protocol.hours import ShareHours
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
@@ -130,7 +131,7 @@ def measured_trial(name: str, seed: int, *, untrained: float, after: float, knn:
         images=1000,
         total_images=1000,
         metrics=metrics,
-        gpu_hours=0.5,
+        share=ShareHours(gpu=0.5),
         flops_per_image=2e9,
     )
 

@@ -11,6 +11,7 @@ from PIL import Image
 from orchestrator.config import default_config, dump
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
+from orchestrator.report.page.tables import ledger_table
 from orchestrator.report.statistics.trials import point_text
 from orchestrator.report.words.sentences import verdict_lines
 from orchestrator.report.words.summary import Summary, summarize
@@ -200,8 +201,14 @@ def test_the_summary_as_json_and_csv_holds_every_trial(summary):
 
 
 def test_costs_add_up_over_trials_and_attempts(summary):
-    assert summary.gpu_hours == pytest.approx(0.5 * sum(range(1, 13)))
+    assert summary.hours.gpu == pytest.approx(0.5 * sum(range(1, 13)))
     assert "39.00 GPU hours" in summary.cost_line()
+
+
+def test_the_ledger_by_state_adds_up_to_what_the_trials_held(summary):
+    shares = sum(trial.share.gpu for trial in summary.trials)
+    assert shares < summary.hours.gpu == pytest.approx(sum(trial.whole.gpu for trial in summary.trials))
+    assert f">{summary.hours.gpu:.3f}<" in ledger_table(summary)
 
 
 def test_words_say_what_was_assumed_and_what_was_not():
@@ -221,11 +228,11 @@ def test_the_markdown_note_escapes_its_table(summary):
 
 def test_the_front_keeps_what_nothing_beats_on_both(summary):
     front = summary.front()
-    assert [result.device_hours for result in front] == sorted(result.device_hours for result in front)
+    assert [result.share.counted for result in front] == sorted(result.share.counted for result in front)
     assert [result.mean for result in front] == sorted(result.mean for result in front)
     others = [result for result in summary.verdict.ranking if result not in front]
     assert others
-    assert all(any(f.mean >= o.mean and f.device_hours <= o.device_hours for f in front) for o in others)
+    assert all(any(f.mean >= o.mean and f.share.counted <= o.share.counted for f in front) for o in others)
 
 
 def test_a_point_reads_without_its_section():
@@ -246,5 +253,5 @@ def test_the_ledger_counts_what_worker_groups_held_between_trials():
         sizes=[(2.0, 4.0), (2.0, 4.0)],
     )
     summary = summarize(default_config(), record)
-    assert (summary.held_gpu_hours, summary.held_cpu_core_hours) == (3.0, 6.0)
+    assert (summary.held.gpu, summary.held.cpu_core) == (3.0, 6.0)
     assert "held by worker groups" in render_page(PageContent(summary=summary))

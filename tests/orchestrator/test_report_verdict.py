@@ -6,6 +6,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.protocol.hours import ShareHours
 from orchestrator.report.statistics.noise import bounded, bounded_difference, difference_error, pool_noise
 from orchestrator.report.statistics.trials import TrialSummary, group_geometries
 from orchestrator.report.words.sentences import answers, cost_text, verdict_lines
@@ -134,12 +135,12 @@ def test_a_stopped_trial_is_never_ranked_but_compared_where_it_stopped():
 
 def test_the_cheapest_of_the_tied_costs_least_and_not_the_cheapest_of_all():
     trials = [
-        trial(0.1, seed, value + (-1) ** (seed + place) * 0.1, gpu_hours=cost)
+        trial(0.1, seed, value + (-1) ** (seed + place) * 0.1, share=ShareHours(gpu=cost))
         for place, (value, cost) in enumerate(((70, 3.0), (69.95, 2.0), (50, 1.0)))
         for seed in range(3)
     ]
     trials = [
-        TrialSummary(**{**vars(each), "point": {"x": each.gpu_hours}, "name": str(each.gpu_hours)})
+        TrialSummary(**{**vars(each), "point": {"x": each.share.gpu}, "name": str(each.share.gpu)})
         for each in trials
     ]
     verdict = judge(trials, METRIC)
@@ -227,7 +228,7 @@ def test_telling_more_geometries_apart_takes_more():
     [(0.001, "3.6 CPU core seconds"), (0.01, "0.6 CPU core minutes"), (2.0, "2.00 CPU core hours")],
 )
 def test_costs_are_told_in_a_unit_in_which_they_can_be_read(hours, text):
-    assert cost_text(0.0, hours) == text
+    assert cost_text(ShareHours(cpu_core=hours)) == text
 
 
 @pytest.mark.parametrize(

@@ -403,8 +403,8 @@ def test_core_hours_count_every_attempt() -> None:
         {"kind": "attempt_ended", "time_ms": 5_400_000, "trial_id": "a", "attempt_id": "2"},
     ]
     trial = record_of(events).trials["a"]
-    assert trial.gpu_hours == pytest.approx(2.0)
-    assert trial.cpu_core_hours == pytest.approx(4.0)
+    assert trial.hours.gpu == pytest.approx(2.0)
+    assert trial.hours.cpu_core == pytest.approx(4.0)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -559,8 +559,8 @@ def _trial_form(trial: TrialRecord) -> Json:
         "took_over": [[each.images, each.parent] for each in trial.takeovers],
         "longest_gap_s": trial.longest_gap_s,
         "energy_j": trial.energy_j,
-        "gpu_hours": trial.gpu_hours,
-        "cpu_core_hours": trial.cpu_core_hours,
+        "gpu_hours": trial.hours.gpu,
+        "cpu_core_hours": trial.hours.cpu_core,
         "attempts": {
             attempt.attempt_id: {
                 "slot": attempt.slot_id,

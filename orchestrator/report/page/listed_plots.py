@@ -66,7 +66,7 @@ def draw_progress(summary: Summary, figure: Figure, tips: Tips) -> bool:
         return False
     axes = figure.add_subplot()
     drawn = [_draw_one(summary, axes, geometry, geometries, tips) for geometry in geometries[:MOST_NAMED]]
-    axes.set_xlabel("GPU hours of a trial" if summary.gpu_hours > 0 else "CPU core hours of a trial")
+    axes.set_xlabel("GPU hours of a trial" if summary.hours.has_gpus else "CPU core hours of a trial")
     axes.set_ylabel(f"{summary.metric} [%]")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return any(drawn)

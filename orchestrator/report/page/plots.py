@@ -241,7 +241,7 @@ def _draw_curves(summary: Summary, figure: Figure, tips: Tips) -> bool:
 def _draw_hours(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """The same over device hours, retries included."""
     axes = figure.add_subplot()
-    axes.set_xlabel("GPU hours" if summary.gpu_hours > 0 else "CPU core hours")
+    axes.set_xlabel("GPU hours" if summary.hours.has_gpus else "CPU core hours")
     return _draw_learning(summary, axes, tips, {trial.trial_id: trial.hours for trial in summary.trials})
 
 
@@ -287,8 +287,8 @@ def _draw_cost(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """Accuracy with intervals over a trial's cost; the line joins what nothing beats on both."""
     axes = figure.add_subplot()
     ranking = summary.verdict.ranking
-    gpus = any(result.gpu_hours > 0 for result in ranking)
-    costs = [result.gpu_hours if gpus else result.cpu_core_hours for result in ranking]
+    gpus = any(result.share.has_gpus for result in ranking)
+    costs = [result.share.gpu if gpus else result.share.cpu_core for result in ranking]
     named = is_listed(summary)
     for cost, result in zip(costs, ranking, strict=True):
         error = [[result.mean - result.low], [result.high - result.mean]]
@@ -297,7 +297,7 @@ def _draw_cost(summary: Summary, figure: Figure, tips: Tips) -> bool:
         text = f"{result.name}: {result.mean:.1f} % ({result.low:.1f} to {result.high:.1f}), {cost:.3g} hours"
         tips.tag(drawn.lines[0], text, key=result.trial_ids[0])
     front = summary.front()
-    places = [result.gpu_hours if gpus else result.cpu_core_hours for result in front]
+    places = [result.share.gpu if gpus else result.share.cpu_core for result in front]
     axes.plot(places, [result.mean for result in front], color=_OTHER, linewidth=1)
     annotate(summary, axes, ranking, costs)
     axes.set_xlabel("GPU hours a trial" if gpus else "CPU core hours a trial")

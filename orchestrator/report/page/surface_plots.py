@@ -169,7 +169,7 @@ def _draw_costs(summary: Summary, findings: Findings, axes: Axes, grid: Array, l
     lines = axes.contour(
         levels[0], levels[1], hours, levels=5, colors="white", linewidths=0.9, linestyles="dashed"
     )
-    unit = "GPU h" if summary.gpu_hours > 0 else "core h"
+    unit = "GPU h" if summary.hours.has_gpus else "core h"
     axes.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g} {unit}")
     crosses = "; crosses: try next" if summary.verdict.outcome != "no_gain" else ""
     axes.set_title(f"dashed: equal {unit} a trial; dots: trials ran{crosses}", fontsize=8)

@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from orchestrator.protocol.hours import WholeHours
 from orchestrator.protocol.metrics import (
     COSINE,
     EFFECTIVE_RANK,
@@ -33,7 +34,7 @@ def geometry_table(summary: Summary, links: Links | None) -> str:
         return ""
     front = {result.name for result in summary.front()}
     realised = {} if summary.findings is None else summary.findings.figures
-    unit = "GPU h a trial" if summary.gpu_hours > 0 else "core h a trial"
+    unit = "GPU h a trial" if summary.hours.has_gpus else "core h a trial"
     shown = {name: short for name, short in _SHORT.items() if _differs(name, realised)}
     heads = ["#", summary.subject.one, "mean %", "95 % interval", "behind", "apart from", *shown.values()]
     rows = []
@@ -47,7 +48,7 @@ def geometry_table(summary: Summary, links: Links | None) -> str:
             _cell("" if result.rank == 1 else f"{result.behind_best:.1f}"),
             _cell("" if result.rank == 1 else f"{result.margin:.1f}"),
             *(_cell(figure_text(figures[name]) if name in figures else "") for name in shown),
-            _cell(f"{result.device_hours:.3f}"),
+            _cell(f"{result.share.counted:.3f}"),
             _cell(_runs(result, links), css="text"),
         ]
         rows.append(_row(cells, keys=result.trial_ids, css="tied" if result.tied else ""))
@@ -148,7 +149,7 @@ def _gain_table(summary: Summary, probe: ProbeKind, links: Links | None) -> str:
         f"{name}: {summary.subject.one}",
         *(_with_untrained(summary.gains, probe, each) for each in labels),
     ]
-    unit = "GPU h a trial" if summary.gpu_hours > 0 else "core h a trial"
+    unit = "GPU h a trial" if summary.hours.has_gpus else "core h a trial"
     rows = []
     for method in summary.gains:
         cells = [_linked(method.name, method.trial_ids[0], links, text=True)]
@@ -185,7 +186,7 @@ def next_table(summary: Summary) -> str:
     findings = summary.findings
     if findings is None or not findings.suggestions:
         return ""
-    unit = "GPU h" if summary.gpu_hours > 0 else "core h"
+    unit = "GPU h" if summary.hours.has_gpus else "core h"
     rows = []
     for each in findings.suggestions:
         name = html.escape(each.name) + (" (beyond the range searched)" if each.beyond else "")
@@ -253,8 +254,8 @@ def ledger_table(summary: Summary) -> str:
         by_state.setdefault(trial.state, []).append(trial)
     rows = [_ledger_row(state, trials) for state, trials in by_state.items()]
     rows.append(_ledger_row("all trials", summary.trials))
-    if summary.held_cpu_core_hours > 0:
-        held = [f"{summary.held_gpu_hours:.3f}", f"{summary.held_cpu_core_hours:.3f}"]
+    if summary.held.cpu_core > 0:
+        held = [f"{summary.held.gpu:.3f}", f"{summary.held.cpu_core:.3f}"]
         cells = ["", "", *held, ""]
         rows.append(
             _row([_cell("held by worker groups, between trials too", css="text"), *map(_cell, cells)])
@@ -262,20 +263,20 @@ def ledger_table(summary: Summary) -> str:
     heads = ["", "trials", "attempts", "GPU hours", "CPU core hours", "images"]
     kwh = "unknown" if summary.energy_kwh is None else f"{summary.energy_kwh:.4g} kWh"
     legend = (
-        '<p class="soft">Hours count the devices that were allocated, busy or not, retries included. A trial\'s '
-        "count from its first step on: what it took to start, and the baselines that the first trials measure for "
-        f"all, are in the last line alone. Energy of the trials' GPUs: {kwh}.</p>"
+        '<p class="soft">Hours count the devices that were allocated, busy or not, starts, baselines and retries '
+        f"included. Energy of the trials' GPUs: {kwh}.</p>"
     )
     return _table(heads, rows, text_columns=(0,)) + legend
 
 
 def _ledger_row(name: str, trials: Sequence[TrialSummary]) -> str:
+    hours = WholeHours.total(trial.whole for trial in trials)
     cells = [
         _cell(name, css="text"),
         _cell(str(len(trials))),
         _cell(str(sum(trial.num_attempts for trial in trials))),
-        _cell(f"{sum(trial.gpu_hours for trial in trials):.3f}"),
-        _cell(f"{sum(trial.cpu_core_hours for trial in trials):.3f}"),
+        _cell(f"{hours.gpu:.3f}"),
+        _cell(f"{hours.cpu_core:.3f}"),
         _cell(f"{sum(trial.images for trial in trials):,}"),
     ]
     return _row(cells)

@@ -159,7 +159,7 @@ def _fit(places_GD: Array, geometries: Sequence[Geometry], noise: Noise) -> Surf
 
 
 def _fit_cost(places_GD: Array, geometries: Sequence[Geometry]) -> Surface | None:
-    hours = [g.gpu_hours or g.cpu_core_hours for g in geometries]
+    hours = [g.share.counted for g in geometries]
     if min(hours) <= 0:
         return None
     return fit_surface(places_GD, np.log(hours), noise_sd=0.05, freedom=math.inf)

@@ -73,7 +73,7 @@ def method_gains(geometries: Sequence[Geometry]) -> list[MethodGain]:
             images=max(trial.images for trial in each.trials),
             gains={probe: _gains(each.trials, probe) for probe in PROBE_KINDS},
             flops_per_image=statistics.fmean(trial.flops_per_image for trial in each.trials),
-            device_hours=each.device_hours,
+            device_hours=each.share.counted,
         )
         for each in geometries
     ]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.hours import ShareHours, WholeHours
 from orchestrator.protocol.metrics import HEALTH, MEAN, PIXELS, PROBE, UNTRAINED, baseline_metric, by_label
 from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.statistics.compute import FlopsCounter
@@ -29,10 +30,8 @@ class TrialSummary:
 
     `hits` tells for each label which test images the linear probe got right; it may be empty. `untrained`
     and `pixels` are the baselines by label, `untrained_value` the ranking metric of the untrained encoder.
-    `curve` is the ranking metric over images seen, `hours` the device hours spent until then (GPU hours, or CPU core
-    hours without a GPU), retries included; `health` holds the label-free metrics by images. Hours count from a
-    trial's first step on: starting and measuring the shared baselines fall to whichever trial comes first, so they
-    say nothing about a geometry.
+    `curve` is the ranking metric over images seen, `hours` the part of `share` that was held until then (GPU hours, or
+    CPU core hours without a GPU); `health` holds the label-free metrics by images.
     """
 
     trial_id: str
@@ -48,8 +47,8 @@ class TrialSummary:
     untrained: Mapping[str, float] = field(default_factory=dict)
     pixels: Mapping[str, float] = field(default_factory=dict)
     untrained_value: float = math.nan
-    gpu_hours: float = 0.0
-    cpu_core_hours: float = 0.0
+    whole: WholeHours = field(default_factory=WholeHours)
+    share: ShareHours = field(default_factory=ShareHours)
     reason: str = ""
     curve: Mapping[int, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -72,11 +71,6 @@ class TrialSummary:
         return self.label or point_text(self.point)
 
     @property
-    def device_hours(self) -> float:
-        """GPU hours, or CPU core hours where no GPU was used."""
-        return self.gpu_hours or self.cpu_core_hours
-
-    @property
     def comparable(self) -> bool:
         """Whether the trial ran to its end and was measured."""
         return self.state == "finished" and math.isfinite(self.value)
@@ -96,19 +90,9 @@ class Geometry:
         return sum(trial.value for trial in self.trials) / len(self.trials)
 
     @property
-    def gpu_hours(self) -> float:
-        """GPU hours a trial."""
-        return sum(trial.gpu_hours for trial in self.trials) / len(self.trials)
-
-    @property
-    def cpu_core_hours(self) -> float:
-        """CPU core hours a trial."""
-        return sum(trial.cpu_core_hours for trial in self.trials) / len(self.trials)
-
-    @property
-    def device_hours(self) -> float:
-        """GPU hours a trial, or CPU core hours where no GPU was used."""
-        return self.gpu_hours or self.cpu_core_hours
+    def share(self) -> ShareHours:
+        """Device hours a trial."""
+        return ShareHours.mean([trial.share for trial in self.trials])
 
     def label_mean(self, source: Literal["accuracies", "untrained", "pixels"], label: str) -> float:
         """One label's accuracy over the seeds that measured it; NaN when none did."""
@@ -160,12 +144,10 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
     metric = config.sweep.metric
     curve = {images: row[metric] for images, row in sorted(trial.history.items()) if metric in row}
     listed = listed_point(config, trial.point)
-    hours = {images: _hours_at(trial, stamp / 1000) for images, stamp in trial.timestamps_ms.items()}
+    hours = _hours_by_images(trial)
     start_hours = hours.get(0, 0.0)
-    device_hours = trial.gpu_hours or trial.cpu_core_hours
     spent = flops.spent(trial) if trial.takeovers else {}
     per_image = spent[max(spent)] / max(spent) if spent else flops.per_image(trial.point, trial.metrics)
-    own_share = 1 - start_hours / device_hours if device_hours > 0 else 1.0
     return TrialSummary(
         trial_id=trial.trial_id,
         name=trial.name or trial.trial_id,
@@ -180,8 +162,8 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
         untrained=_labels(trial.metrics, of=UNTRAINED),
         pixels=_labels(trial.metrics, of=PIXELS),
         untrained_value=trial.metrics.get(baseline_metric(metric), math.nan),
-        gpu_hours=trial.gpu_hours * own_share,
-        cpu_core_hours=trial.cpu_core_hours * own_share,
+        whole=trial.hours,
+        share=trial.hours.share_after(start_hours),
         reason=trial.reason,
         curve=curve,
         metrics=dict(trial.metrics),
@@ -209,16 +191,11 @@ def _label(config: RunConfig, trial: TrialRecord) -> str:
     return "" if listed is None else listed.name
 
 
-def _hours_at(trial: TrialRecord, time_s: float) -> float:
-    """Device hours that a trial had held until a moment: every attempt counts, lost or not."""
-    attempts = trial.attempts.values()
-    uses_gpus = any(attempt.num_gpus > 0 for attempt in attempts)
-    held = 0.0
-    for attempt in attempts:
-        devices = attempt.num_gpus if uses_gpus else attempt.num_cpus
-        ended = attempt.ended if attempt.ended is not None else attempt.last_seen
-        held += devices * max(0.0, min(ended, time_s) - attempt.started)
-    return held / 3600
+def _hours_by_images(trial: TrialRecord) -> dict[int, float]:
+    """Device hours that a trial had held at every row: every attempt counts, lost or not."""
+    held = {images: trial.hours_until(stamp / 1000) for images, stamp in trial.timestamps_ms.items()}
+    uses_gpus = trial.hours.has_gpus
+    return {images: hours.gpu if uses_gpus else hours.cpu_core for images, hours in held.items()}
 
 
 def _labels(metrics: Mapping[str, float], *, of: str = PROBE) -> dict[str, float]:

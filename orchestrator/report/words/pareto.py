@@ -12,7 +12,7 @@ from orchestrator.report.words.verdict import GeometryResult
 def pareto_front(ranking: Sequence[GeometryResult]) -> list[GeometryResult]:
     """Those that no other one equals or beats on both, by their means; cheapest first."""
     front: list[GeometryResult] = []
-    for result in sorted(ranking, key=lambda each: (each.device_hours, -each.mean)):
+    for result in sorted(ranking, key=lambda each: (each.share.counted, -each.mean)):
         if not front or result.mean > front[-1].mean:
             front.append(result)
     return front
@@ -24,8 +24,7 @@ def pareto_lines(front: Sequence[GeometryResult], metric: str) -> list[str]:
         return []
     lines = [f"Pareto set ({metric} against hours a trial, by means; nothing is better on both):"]
     return lines + [
-        f"  {each.mean:.1f} % ({each.low:.1f} to {each.high:.1f}) for "
-        f"{cost_text(each.gpu_hours, each.cpu_core_hours)}: {each.name}"
+        f"  {each.mean:.1f} % ({each.low:.1f} to {each.high:.1f}) for {cost_text(each.share)}: {each.name}"
         for each in front
     ]
 
@@ -39,8 +38,7 @@ def pareto_json(front: Sequence[GeometryResult]) -> list[dict[str, Any]]:
             "mean": each.mean,
             "low": each.low,
             "high": each.high,
-            "gpu_hours": each.gpu_hours,
-            "cpu_core_hours": each.cpu_core_hours,
+            **each.share.to_json(),
             "trial_ids": list(each.trial_ids),
         }
         for each in front

@@ -49,8 +49,8 @@ def plan_scale(small: RunConfig, large: RunConfig, trial: TrialSummary, sweep_id
     images = large.train.images / small.train.images
     before, after = training_flops_per_image(small), training_flops_per_image(large)
     flops = images * after / before if before and after else math.nan
-    unit = "GPU hours" if trial.gpu_hours > 0 else "CPU core hours"
-    hours = trial.device_hours * flops if trial.device_hours > 0 else math.nan
+    unit = "GPU hours" if trial.share.has_gpus else "CPU core hours"
+    hours = trial.share.counted * flops if trial.share.counted > 0 else math.nan
     notes = [
         *_start_notes(large, trial),
         *_compute_notes(small, large, images, flops),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from orchestrator.protocol.hours import DeviceHours
 from orchestrator.report.statistics.findings import Findings
 from orchestrator.report.statistics.matched import MANY_SEEDS
 from orchestrator.report.statistics.realised import REALISED
@@ -126,9 +127,9 @@ def figure_text(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.2g}"
 
 
-def cost_text(gpu_hours: float, cpu_core_hours: float) -> str:
+def cost_text(cost: DeviceHours) -> str:
     """Device hours in the unit that fits."""
-    hours, unit = (gpu_hours, "GPU") if gpu_hours > 0 else (cpu_core_hours, "CPU core")
+    hours, unit = cost.counted, "GPU" if cost.has_gpus else "CPU core"
     if 0 < hours < 1 / 600:
         return f"{3600 * hours:.2g} {unit} seconds"
     return f"{hours:.2f} {unit} hours" if hours >= 0.1 else f"{60 * hours:.1f} {unit} minutes"
@@ -220,15 +221,15 @@ def _cheapest(verdict: Verdict) -> list[str]:
     if cheapest is None or best is None:
         return []
     if verdict.outcome == "no_gain":
-        return [f"The highest cost {cost_text(best.gpu_hours, best.cpu_core_hours)} a trial."]
-    cost = cost_text(cheapest.gpu_hours, cheapest.cpu_core_hours)
+        return [f"The highest cost {cost_text(best.share)} a trial."]
+    cost = cost_text(cheapest.share)
     if len(verdict.tied) == 1:
         return [f"It cost {cost} a trial."]
     if cheapest is best:
         return [f"The highest is also the cheapest of the {len(verdict.tied)} tied: {cost} a trial."]
     if not verdict.saves:
         return [f"None of the {len(verdict.tied)} tied costs notably less than the highest: {cost} a trial."]
-    other = cost_text(best.gpu_hours, best.cpu_core_hours)
+    other = cost_text(best.share)
     return [f"Cheapest of the {len(verdict.tied)} tied: {cheapest.name}, {cost} a trial, not {other}."]
 
 

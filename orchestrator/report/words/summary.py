@@ -6,11 +6,13 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.config.models import RunConfig
 from orchestrator.config.space import driven_keys
+from orchestrator.protocol.hours import WholeHours
+from orchestrator.protocol.reading import plain_fields
 from orchestrator.report.statistics.findings import Findings, explore
 from orchestrator.report.statistics.gains import MethodGain, method_gains
 from orchestrator.report.statistics.matched import MatchedResult, compare
@@ -32,20 +34,19 @@ from orchestrator.text import align, counted, json_able
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Summary:
-    """A sweep in figures; `gpu_hours` and `cpu_core_hours` count every trial's start, training and retries."""
+    """A sweep in figures."""
 
     sweep_id: str
     state: str
     metric: str
     trials: tuple[TrialSummary, ...]
     verdict: Verdict
-    gpu_hours: float
-    cpu_core_hours: float
+    hours: WholeHours
+    """What its trials held."""
     seconds: float
     energy_kwh: float | None = None
     """kWh of the trials' GPUs; None when they are not known."""
-    held_gpu_hours: float = 0.0
-    held_cpu_core_hours: float = 0.0
+    held: WholeHours = field(default_factory=WholeHours)
     """What the sweep's worker groups held, with and without a trial; 0 where they were not kept between trials."""
     findings: Findings | None = None
     matched: tuple[MatchedResult, ...] = ()
@@ -109,30 +110,30 @@ class Summary:
         for trial in self.trials:
             point = [value_text(trial.point.get(axis, "")) for axis in axes]
             published = trial.published if math.isfinite(trial.published) else ""
-            costs = [published, trial.images, trial.gpu_hours, trial.cpu_core_hours]
+            costs = [published, trial.images, trial.share.gpu, trial.share.cpu_core]
             metrics = [trial.metrics.get(key, "") for key in keys]
             writer.writerow([trial.trial_id, trial.name, trial.state, trial.seed, *point, *costs, *metrics])
         return buffer.getvalue()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able: NaN and infinity become null."""
-        verdict = {**asdict(self.verdict), "lines": self.lines()}
+        verdict = {**plain_fields(self.verdict), "lines": self.lines()}
         cheapest = self.verdict.cheapest
         verdict["cheapest"] = None if cheapest is None else cheapest.name
         verdict["tied"] = [result.name for result in self.verdict.tied]
         trials = [
             {key: getattr(trial, key) for key in _TRIAL_KEYS}
+            | trial.share.to_json()
             | {"gain": trial.value - trial.untrained_value, "best_checkpoint": trial.probed.to_json()}
             | {"peak": trial.probed.peak_text()}
             | ({"schedule": [each.to_json() for each in trial.schedule]} if trial.schedule else {})
             for trial in self.trials
         ]
         figures = {
-            "gpu_hours": self.gpu_hours,
-            "cpu_core_hours": self.cpu_core_hours,
+            **self.hours.to_json(),
             "energy_kwh": self.energy_kwh,
-            "held_gpu_hours": self.held_gpu_hours,
-            "held_cpu_core_hours": self.held_cpu_core_hours,
+            "held_gpu_hours": self.held.gpu,
+            "held_cpu_core_hours": self.held.cpu_core,
             "seconds": self.seconds,
         }
         head: dict[str, Any] = {"sweep_id": self.sweep_id, "state": self.state, "metric": self.metric}
@@ -181,8 +182,7 @@ class Summary:
 
     def cost_line(self) -> str:
         """What the whole sweep cost."""
-        held = self.held_gpu_hours, self.held_cpu_core_hours
-        cost = cost_text(*(held if any(held) else (self.gpu_hours, self.cpu_core_hours)))
+        cost = cost_text(self.held if self.held.counted else self.hours)
         if self.energy_kwh is not None:
             cost += f", {self.energy_kwh:.4g} kWh"
         trials = counted(len(self.trials), "trial")
@@ -191,14 +191,14 @@ class Summary:
     def rows(self) -> list[list[str]]:
         """The table: a header and one row a trial, best first, then those that did not finish."""
         labels = list(dict.fromkeys(label for trial in self.trials for label in trial.accuracies))
-        gpus = self.gpu_hours > 0
+        gpus = self.hours.has_gpus
         published = ["published"] if self.has_published else []
         head = ["#", self.subject.one, "seed", "state", "images", self.metric, *published, "gain", *labels]
         places = self._places()
         rows = [[*head, "GPU hours" if gpus else "core hours"]]
         for trial in self._in_order():
             accuracies = [trial.accuracies.get(label, math.nan) for label in labels]
-            hours = trial.gpu_hours if gpus else trial.cpu_core_hours
+            hours = trial.share.gpu if gpus else trial.share.cpu_core
             state = trial.state if trial.state != "stopped" else "stopped early"
             cells = [places.get(trial.trial_id, ""), trial.title, str(trial.seed), state]
             cells += [f"{trial.images:,}", _figure(trial.value)]
@@ -241,8 +241,6 @@ _TRIAL_KEYS = (
     "accuracies",
     "untrained",
     "pixels",
-    "gpu_hours",
-    "cpu_core_hours",
     "label",
     "published",
 )
@@ -267,12 +265,10 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         metric=config.sweep.metric,
         trials=trials,
         verdict=verdict,
-        gpu_hours=sum(trial.gpu_hours for trial in record.trials.values()),
-        cpu_core_hours=sum(trial.cpu_core_hours for trial in record.trials.values()),
+        hours=record.hours,
         seconds=max(0, ended_ms - record.started_ms - record.idle_ms) / 1000,
         energy_kwh=account(record, config.budget).total_energy_kwh,
-        held_gpu_hours=sum(slot.device_seconds(has_gpus=True) for slot in record.slots.values()) / 3600,
-        held_cpu_core_hours=sum(slot.device_seconds(has_gpus=False) for slot in record.slots.values()) / 3600,
+        held=record.held,
         findings=findings,
         matched=() if is_population else tuple(compare(geometries, config.sweep.metric, against_best=True)),
         gains=tuple(method_gains(geometries)) if is_methods else (),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.protocol.hours import ShareHours
+from orchestrator.protocol.reading import FLAT
 from orchestrator.report.statistics.noise import (
     DEFAULT_TEST_IMAGES,
     Noise,
@@ -49,7 +51,7 @@ class LabelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryResult:
-    """One geometry's place; `low` and `high` bound its mean with 95 %, within 0 to 100; costs are a trial's."""
+    """One geometry's place; `low` and `high` bound its mean with 95 %, within 0 to 100; `share` is of a trial."""
 
     rank: int
     name: str
@@ -63,15 +65,9 @@ class GeometryResult:
     margin: float
     """How far behind the best it would have to be to be told from it."""
     tied: bool
-    gpu_hours: float
-    cpu_core_hours: float
+    share: ShareHours = field(metadata=FLAT)
     images: int
     labels: Mapping[str, LabelResult]
-
-    @property
-    def device_hours(self) -> float:
-        """GPU hours a trial, or CPU core hours where no GPU was used."""
-        return self.gpu_hours or self.cpu_core_hours
 
     @property
     def beats_untrained(self) -> tuple[str, ...]:
@@ -171,9 +167,9 @@ class Verdict:
     @property
     def cheapest(self) -> GeometryResult | None:
         """The cheapest of the tied: fewest GPU hours, or CPU core hours where no GPU was used."""
-        uses_gpus = any(result.gpu_hours > 0 for result in self.ranking)
+        uses_gpus = any(result.share.has_gpus for result in self.ranking)
         return min(
-            self.tied, key=lambda each: each.gpu_hours if uses_gpus else each.cpu_core_hours, default=None
+            self.tied, key=lambda each: each.share.gpu if uses_gpus else each.share.cpu_core, default=None
         )
 
     @property
@@ -183,7 +179,7 @@ class Verdict:
         return (
             best is not None
             and cheapest is not None
-            and cheapest.device_hours <= (1 - _NOTABLE_SAVING) * best.device_hours
+            and cheapest.share.counted <= (1 - _NOTABLE_SAVING) * best.share.counted
         )
 
 
@@ -242,8 +238,7 @@ def _ranked(
         behind_best=behind,
         margin=margin,
         tied=behind <= margin,
-        gpu_hours=geometry.gpu_hours,
-        cpu_core_hours=geometry.cpu_core_hours,
+        share=geometry.share,
         images=max(trial.images for trial in geometry.trials),
         labels=_label_results(geometry, geometries),
     )

@@ -49,7 +49,7 @@ class Recommendation:
         lines = [
             f"{self.result.name}",
             f"  {self.metric} {self.result.mean:.1f} % (95 % interval {self.result.low:.1f} to "
-            f"{self.result.high:.1f}), {cost_text(self.result.gpu_hours, self.result.cpu_core_hours)} a trial",
+            f"{self.result.high:.1f}), {cost_text(self.result.share)} a trial",
             f"  {self.reason}",
             "settings:" if len(self.trial.schedule) < 2 else "settings at its end:",
             *(f"  {key}: {setting_text(value)}" for key, value in self._settings().items()),
@@ -74,8 +74,7 @@ class Recommendation:
             "mean": self.result.mean,
             "low": self.result.low,
             "high": self.result.high,
-            "gpu_hours": self.result.gpu_hours,
-            "cpu_core_hours": self.result.cpu_core_hours,
+            **self.result.share.to_json(),
             "trial_ids": list(self.result.trial_ids),
             "trial_id": self.trial.trial_id,
             "best_checkpoint": self.trial.probed.to_json(),

@@ -5,11 +5,13 @@ The coordinator, the live view, `--resume` and the report all read this one reco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.protocol.events import GenerationDecided, SeedsAdded, SweepEnd, WarmStarted
+from orchestrator.protocol.hours import WholeHours
 from orchestrator.protocol.metrics import BESIDE_CPU_CORE_S, BESIDE_GPU_S, GPU_ENERGY_J
 from orchestrator.protocol.reports import Action, BestCheckpoint, Row
 
@@ -40,7 +42,12 @@ class Attempt:
     @property
     def seconds(self) -> float:
         """Time the workers have been allocated."""
-        return max(0.0, (self.ended if self.ended is not None else self.last_seen) - self.started)
+        return self.seconds_until(math.inf)
+
+    def seconds_until(self, time_s: float) -> float:
+        """The part of it before a moment, in Unix seconds."""
+        ended = self.ended if self.ended is not None else self.last_seen
+        return max(0.0, min(ended, time_s) - self.started)
 
 
 @dataclass
@@ -157,14 +164,17 @@ class TrialRecord:
         return sum(metrics.get(BESIDE_CPU_CORE_S, 0.0) for metrics in self.history.values())
 
     @property
-    def gpu_hours(self) -> float:
-        """Allocated GPUs times hours, over all attempts."""
-        return sum(attempt.num_gpus * attempt.seconds for attempt in self.attempts.values()) / 3600
+    def hours(self) -> WholeHours:
+        """What all its attempts held."""
+        return self.hours_until(math.inf)
 
-    @property
-    def cpu_core_hours(self) -> float:
-        """Allocated CPU cores times hours, over all attempts."""
-        return sum(attempt.num_cpus * attempt.seconds for attempt in self.attempts.values()) / 3600
+    def hours_until(self, time_s: float) -> WholeHours:
+        """What they had held at a moment, in Unix seconds."""
+        attempts = self.attempts.values()
+        return WholeHours(
+            gpu=sum(attempt.num_gpus * attempt.seconds_until(time_s) for attempt in attempts) / 3600,
+            cpu_core=sum(attempt.num_cpus * attempt.seconds_until(time_s) for attempt in attempts) / 3600,
+        )
 
     def count_energy(self, row: Row) -> None:
         """Add a row's joules, once however often the row is reported."""
@@ -210,6 +220,20 @@ class SweepRecord:
     """When the newest event happened."""
     started_ms: int = 0
     ended_ms: int | None = None
+
+    @property
+    def hours(self) -> WholeHours:
+        """What all its trials held."""
+        return WholeHours.total(trial.hours for trial in self.trials.values())
+
+    @property
+    def held(self) -> WholeHours:
+        """What its slots held, with and without a trial; 0 where they were not kept between trials."""
+        slots = self.slots.values()
+        return WholeHours(
+            gpu=sum(slot.device_seconds(has_gpus=True) for slot in slots) / 3600,
+            cpu_core=sum(slot.device_seconds(has_gpus=False) for slot in slots) / 3600,
+        )
 
     def rung_values(self, rung: int) -> dict[str, float]:
         """The ranking metric of every trial that reached a rung, by trial."""

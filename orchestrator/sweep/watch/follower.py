@@ -192,11 +192,8 @@ class Follower:
 
 def cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
     """What a trial has cost up to a report, as metrics."""
-    metrics = {
-        GPU_HOURS: trial.gpu_hours,
-        CPU_CORE_HOURS: trial.cpu_core_hours,
-        DEVICE_HOURS: trial.gpu_hours or trial.cpu_core_hours,
-    }
+    hours = trial.hours
+    metrics = {GPU_HOURS: hours.gpu, CPU_CORE_HOURS: hours.cpu_core, DEVICE_HOURS: hours.counted}
     if trial.energy_kwh is not None:
         metrics[ENERGY_KWH] = trial.energy_kwh
     return MetricRow(step=images, timestamp_ms=time_ms, metrics=metrics)

@@ -45,7 +45,7 @@ def show(trials: Sequence[TrialSummary], metric: str) -> tuple[GeometryResult, .
         outcome = (
             "tied" if result.tied else f"beaten: {result.behind_best:.1f} behind, {result.margin:.1f} needed"
         )
-        print(f"  {result.mean:.1f} ({result.low:.1f} to {result.high:.1f})  {result.name}  {outcome}")
+        print(f"  {result.mean:.1f} ({result.interval.bounds()})  {result.name}  {outcome}")
     return ranking
 
 

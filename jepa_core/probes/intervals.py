@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LEVEL = 0.95
+"""Of both intervals."""
 _Z = 1.959964
 
 

@@ -158,8 +158,8 @@ def _log_report(found: FoundRun, report: ProbeReport, step: int) -> None:
         for figure in report.figures
         for name, value in (
             (figure.metric, figure.value),
-            (low_of(figure.metric), figure.low),
-            (high_of(figure.metric), figure.high),
+            (low_of(figure.metric), figure.interval.low),
+            (high_of(figure.metric), figure.interval.high),
         )
     }
     metrics |= {evaluation_s(name): seconds for name, seconds in report.seconds.items()}
@@ -176,13 +176,14 @@ def _log_report(found: FoundRun, report: ProbeReport, step: int) -> None:
 def _text(report: ProbeReport) -> str:
     from orchestrator.text import align
 
-    rows: list[list[str]] = [["evaluation", "label", "value", "95 % interval", "of"]]
+    interval = report.figures[0].interval.name if report.figures else "interval"
+    rows: list[list[str]] = [["evaluation", "label", "value", interval, "of"]]
     rows += [
         [
             figure.evaluation,
             figure.label,
-            f"{_shown(figure.value, figure.unit)} {figure.unit}".rstrip(),
-            f"{_shown(figure.low, figure.unit)} to {_shown(figure.high, figure.unit)}",
+            f"{format(figure.value, _form(figure.unit))} {figure.unit}".rstrip(),
+            figure.interval.bounds(_form(figure.unit)),
             figure.detail,
         ]
         for figure in report.figures
@@ -196,8 +197,8 @@ def _text(report: ProbeReport) -> str:
     return "\n".join(lines)
 
 
-def _shown(value: float, unit: str) -> str:
-    return f"{value:.1f}" if unit == "%" else f"{value:.2f}"
+def _form(unit: str) -> str:
+    return ".1f" if unit == "%" else ".2f"
 
 
 def _note(text: Any) -> None:

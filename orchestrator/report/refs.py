@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.models import RunConfig, TrackingConfig
 from orchestrator.errors import ConfigError, NotFoundError
+from orchestrator.protocol.reading import plain_fields
 from orchestrator.report.statistics.matched import MatchedResult, compare, grouped_sentences
 from orchestrator.report.statistics.trials import Geometry, group_geometries, point_key, trial_summaries
 from orchestrator.report.words.summary import summarize
@@ -108,7 +109,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary, without NaN."""
-        rows = [{**asdict(each), "sentence": each.sentence()} for each in self.results]
+        rows = [{**plain_fields(each), "sentence": each.sentence()} for each in self.results]
         clean = [{k: None if isinstance(v, float) and v != v else v for k, v in row.items()} for row in rows]
         geometries = [
             {

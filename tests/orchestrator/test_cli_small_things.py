@@ -12,6 +12,7 @@ from sweep_records import entries, record_of, sweep_config, sweep_events, write_
 
 from orchestrator.cli.views import seconds_left
 from orchestrator.config import dump
+from orchestrator.protocol.intervals import Interval
 from orchestrator.report.statistics.matched import MatchedResult, grouped_sentences
 from orchestrator.report.words.summary import summarize
 from orchestrator.report.words.winner import trial_config
@@ -99,7 +100,8 @@ def test_a_plan_says_when_there_is_no_test_part(monkeypatch, capsys, tmp_path):
 
 
 def _result(second: str, budget: Any, **more: Any) -> MatchedResult:
-    given = {"word": "beats", "winner": "a", "difference": 2.0, "low": 1.0, "high": 3.0, **more}
+    interval = Interval(low=1.0, high=3.0, level=0.95)
+    given = {"word": "beats", "winner": "a", "difference": 2.0, "interval": interval, **more}
     return MatchedResult(first="a", second=second, budget=budget, at=100.0, **given)
 
 

@@ -33,7 +33,7 @@ def test_the_surface_lies_over_realised_figures_and_finds_the_best(findings):
     assert [axis.name for axis in findings.choice.axes][:2] == [TARGET, ASPECT]
     assert findings.best_figures[TARGET] == pytest.approx(BEST[0], abs=0.06)
     assert findings.best_figures[ASPECT] == pytest.approx(BEST[1], rel=0.35)
-    assert findings.best_low < 61.0 < findings.best_high
+    assert findings.best_interval.low < 61.0 < findings.best_interval.high
 
 
 def test_scale_and_aspect_ratio_matter_in_their_order(findings):
@@ -56,7 +56,7 @@ def test_suggestions_keep_the_rules_differ_and_say_when_they_leave_the_range(fin
         low, high = each.point["masks.target_scale"]
         middle = (low * high) ** 0.5
         assert ("masks.target_scale" in each.beyond) == (not SCALES[0] * 0.99 <= middle <= SCALES[-1] * 1.01)
-        assert each.low < each.mean < each.high
+        assert each.interval.low < each.mean < each.interval.high
         assert 0.15 < each.device_hours < 0.25
 
 

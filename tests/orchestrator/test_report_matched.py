@@ -68,7 +68,7 @@ def test_a_clear_difference_is_called_and_its_interval_holds_the_truth():
     for _ in range(100):
         result = next(iter(words(draw(rng, [70, 60]), budgets=("images",)).values()))
         assert (result.word, result.winner) == ("beats", "x g0")
-        held += result.low <= 10 <= result.high
+        held += result.interval.low <= 10 <= result.interval.high
     assert held >= 90
 
 
@@ -152,7 +152,7 @@ def test_the_best_alone_is_compared_under_the_correction_for_all_pairs():
     trials = draw(rng, [60, 62, 61, 63])
     every, few = words(trials), words(trials, against_best=True)
     assert (len(every), len(few)) == (18, 9)
-    assert all(every[key].low == few[key].low for key in few)
+    assert all(every[key].interval == few[key].interval for key in few)
 
 
 def test_what_a_trial_took_to_start_is_no_cost_of_its_geometry():

@@ -145,10 +145,12 @@ def test_a_gain_is_paired_by_seed_and_its_interval_is_students() -> None:
     (found,) = method_gains(group_geometries(trials))
     gain = found.gains["linear"]["class"]
     expected = stats.ttest_rel(afters, befores).confidence_interval(0.95)
-    assert (gain.points, gain.low, gain.high) == pytest.approx((4.0, expected.low, expected.high))
+    assert (gain.points, gain.interval.low, gain.interval.high) == pytest.approx(
+        (4.0, expected.low, expected.high)
+    )
     assert (gain.untrained, gain.accuracy) == pytest.approx((50.0, 54.0))
     assert found.gains["linear"]["count"].points == 0
-    assert found.gains["knn"]["class"].high == -5.0
+    assert found.gains["knn"]["class"].interval.high == -5.0
     assert list(found.gains["knn"]) == ["class"]  # nobody measured the other one's baseline
     assert found.shown == ("class",)
     assert (found.images, found.flops_per_image, found.device_hours) == (1000, 2e9, 0.5)
@@ -166,7 +168,7 @@ def test_the_page_and_the_summary_show_gains_with_their_cost(summary: Summary) -
     table = page[page.index("Gain over the untrained encoder") : page.index("At equal compute")]
     gain = summary.gains[0].gains["linear"]["class"]
     assert gain.is_shown
-    assert f"<b>{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})</b>" in table
+    assert f"<b>{gain.points:+.1f} ({gain.interval.bounds('+.1f')})</b>" in table
     for words in ("class (untrained 29.0)", "GFLOP an image", "GPU h a trial"):
         assert words in table
     data = json.loads(json.dumps(summary.to_json(), allow_nan=False))["gains"]

@@ -86,7 +86,7 @@ def test_an_axis_that_matters_is_told_from_one_that_does_not():
     surface = fit(lambda points: 50 - 20 * (points[:, 0] - 0.5) ** 2, np.random.default_rng(6))
     first, second = rank_axes(surface, axes, GRID)
     assert (first.name, first.matters, second.matters) == ("matters", True, False)
-    assert first.low <= 5.0 <= first.high  # from 50 in the middle to 45 at both ends
+    assert first.interval.low <= 5.0 <= first.interval.high  # from 50 in the middle to 45 at both ends
     assert first.better_at == pytest.approx(0.5)
     assert first.share > 0.9
 

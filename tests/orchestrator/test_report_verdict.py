@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.protocol.hours import ShareHours
-from orchestrator.report.statistics.noise import bounded, bounded_difference, difference_error, pool_noise
+from orchestrator.protocol.intervals import Interval
+from orchestrator.report.statistics.noise import (
+    accuracy_around,
+    difference_around,
+    difference_error,
+    pool_noise,
+)
 from orchestrator.report.statistics.trials import TrialSummary, group_geometries
 from orchestrator.report.words.sentences import answers, cost_text, verdict_lines
 from orchestrator.report.words.verdict import judge
@@ -92,7 +98,7 @@ def test_the_true_best_is_in_the_tied_set():
 def test_intervals_cover_the_true_mean():
     rng = np.random.default_rng(4)
     covered = [
-        result.low <= 60 <= result.high
+        result.interval.low <= 60 <= result.interval.high
         for _ in range(300)
         for result in judge(sweep(rng, [60, 60, 60], 3, 1.0), METRIC).ranking
     ]
@@ -213,7 +219,7 @@ def test_a_ranking_is_ordered_and_its_best_is_tied_with_itself(values):
     assert verdict.best in verdict.tied
     assert verdict.cheapest in verdict.tied
     assert (verdict.outcome == "winner") <= (len(verdict.tied) == 1)
-    assert all(result.low <= result.mean <= result.high for result in verdict.ranking)
+    assert all(result.interval.low <= result.mean <= result.interval.high for result in verdict.ranking)
 
 
 def test_telling_more_geometries_apart_takes_more():
@@ -232,22 +238,25 @@ def test_costs_are_told_in_a_unit_in_which_they_can_be_read(hours, text):
 
 
 @pytest.mark.parametrize(
-    ("interval", "expected"), [((97.0, 103.0), (97.0, 100.0)), ((-2.0, 3.0), (0.0, 3.0)), ((4, 5), (4, 5))]
+    ("mean", "expected"), [(99.0, (96.0, 100.0)), (1.0, (0.0, 4.0)), (50.0, (47.0, 53.0))]
 )
-def test_an_interval_of_an_accuracy_is_cut_to_what_an_accuracy_can_be(interval, expected):
-    assert bounded(*interval) == expected
+def test_an_interval_of_an_accuracy_is_cut_to_what_an_accuracy_can_be(mean, expected):
+    found = accuracy_around(mean, 3.0)
+    assert ((found.low, found.high), found.level) == (expected, 0.95)
 
 
 def test_an_interval_of_a_difference_is_cut_and_an_unknown_bound_stays():
-    assert bounded_difference(-140.0, 160.0) == (-100.0, 100.0)
-    assert bounded_difference(-math.inf, math.inf) == (-math.inf, math.inf)
+    assert difference_around(10.0, 150.0) == Interval(low=-100.0, high=100.0, level=0.95)
+    assert difference_around(10.0, math.inf, 0.975) == Interval(low=-math.inf, high=math.inf, level=0.975)
 
 
 @pytest.mark.parametrize("value", [100.0, 0.0])
 def test_the_intervals_of_a_verdict_stay_within_0_and_100(value):
     verdict = judge([trial(scale, 0, value) for scale in (0.1, 0.2)], METRIC)
-    assert all(0.0 <= each.low <= each.mean <= each.high <= 100.0 for each in verdict.ranking)
-    assert all(each.low < each.high for each in verdict.ranking)
+    assert all(
+        0.0 <= each.interval.low <= each.mean <= each.interval.high <= 100.0 for each in verdict.ranking
+    )
+    assert all(each.interval.low < each.interval.high for each in verdict.ranking)
 
 
 def solved(**baselines) -> list[TrialSummary]:

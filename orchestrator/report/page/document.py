@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.protocol.intervals import percent
 from orchestrator.report.page.listed_plots import is_listed
 from orchestrator.report.page.style import SCRIPT, STYLE
 from orchestrator.report.page.surface_plots import fixed_text
@@ -27,10 +28,11 @@ from orchestrator.report.page.tables import (
     next_table,
     trial_table,
 )
-from orchestrator.report.statistics.surface import INTERVAL
+from orchestrator.report.statistics.surface import LEVEL
 from orchestrator.report.words.sentences import answers
 from orchestrator.report.words.summary import Summary
 from orchestrator.report.words.winner import recommend
+from orchestrator.sweep.core.noise import CONFIDENCE
 from orchestrator.text import command_text
 from orchestrator.tracking import Links
 
@@ -63,7 +65,11 @@ def render_page(content: PageContent) -> str:
         *_section("Population", *_paragraphs(summary.population)),
         *_section(
             "Accuracy against cost",
-            _figure(content, "progress", "At every probe: means over the seeds, bars are 95 % intervals."),
+            _figure(
+                content,
+                "progress",
+                f"At every probe: means over the seeds, bars are {percent(CONFIDENCE)} intervals.",
+            ),
             _figure(content, "cost", "At the end. The line joins what nothing beats on both."),
         ),
         *_section("Gain over the untrained encoder", gain_tables(summary, links), _gain_legend(summary)),
@@ -126,7 +132,8 @@ def _tied_legend(summary: Summary) -> str:
         return ""
     return (
         '<p class="soft">Shaded: cannot be told from the highest; it is behind by less than it would have to be to '
-        "stand apart (95 %, corrected for all pairs). Front: nothing beats it on both accuracy and cost. "
+        f"stand apart ({percent(CONFIDENCE)}, corrected for all pairs). Front: nothing beats it on both accuracy and "
+        "cost. "
         + ("Target, aspect and context are what the model saw. " if summary.findings is not None else "")
         + "Figures lead to MLflow.</p>"
     )
@@ -137,15 +144,15 @@ def _gain_legend(summary: Summary) -> str:
         return ""
     return (
         '<p class="soft">Points over the untrained encoder of the same seed, with which every method starts: mean of '
-        "the seeds, 95 % interval over the method's own seeds (Student's t), each for itself. Bold: the interval lies "
-        "above 0. Cost is a trial's with its probes.</p>"
+        f"the seeds, {percent(CONFIDENCE)} interval over the method's own seeds (Student's t), each for itself. Bold: "
+        "the interval lies above 0. Cost is a trial's with its probes.</p>"
     )
 
 
 def _measured(summary: Summary) -> str:
     crosses = " Crosses: published." if summary.has_published else ""
     by = "by name, the highest first" if is_listed(summary) else "by nominal settings"
-    return f"Means and 95 % intervals, {by}.{crosses}"
+    return f"Means and {percent(CONFIDENCE)} intervals, {by}.{crosses}"
 
 
 def _surface(content: PageContent) -> list[str]:
@@ -160,7 +167,7 @@ def _surface(content: PageContent) -> list[str]:
         + (f" Held at {held}." if held else "")
     )
     importance = (
-        f"Effect of each axis, averaged over the others, with {100 * INTERVAL:.0f} % intervals. "
+        f"Effect of each axis, averaged over the others, with {percent(LEVEL)} intervals. "
         "Grey: not more than noise."
     )
     return [
@@ -174,8 +181,9 @@ def _matched_legend(summary: Summary) -> str:
     if not summary.matched:
         return ""
     return (
-        '<p class="soft">The highest against each other one. Equal images holds with 95 % over all pairs together; the '
-        "other two columns share a further 5 %. *: one of the two was read where it had spent what the other spent in "
+        '<p class="soft">The highest against each other one. Equal images holds with '
+        f"{percent(CONFIDENCE)} over all pairs together; the other two columns share a further "
+        f"{percent(1 - CONFIDENCE)}. *: one of the two was read where it had spent what the other spent in "
         "all, between two probes, before its learning rate had come down: this understates it.</p>"
     )
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.report.page.svg import INK, Tips
 from orchestrator.report.statistics.noise import (
-    bounded,
+    accuracy_around,
     estimate_noise,
     interval_factor,
     mean_error,
@@ -48,7 +48,13 @@ def draw_named(summary: Summary, figure: Figure, tips: Tips) -> bool:
     published = {trial.title: trial.published for trial in summary.trials}
     for place, result in enumerate(reversed(ranking)):
         colour = colour_of(summary, result.name)
-        axes.plot([result.low, result.high], [place, place], color=colour, linewidth=2.5, alpha=0.6)
+        axes.plot(
+            [result.interval.low, result.interval.high],
+            [place, place],
+            color=colour,
+            linewidth=2.5,
+            alpha=0.6,
+        )
         (dot,) = axes.plot(result.mean, place, "o", color=colour, markersize=7)
         tips.tag(dot, _text(result), key=result.trial_ids[0])
         axes.plot(published[result.name], place, "x", color=INK, markersize=6)
@@ -60,7 +66,7 @@ def draw_named(summary: Summary, figure: Figure, tips: Tips) -> bool:
 
 
 def draw_progress(summary: Summary, figure: Figure, tips: Tips) -> bool:
-    """Accuracy over device hours at every probe: means over the seeds, with 95 % intervals."""
+    """Accuracy over device hours at every probe: means over the seeds, with their intervals."""
     geometries = group_geometries(summary.trials)
     if not is_listed(summary) or not geometries:
         return False
@@ -91,15 +97,17 @@ def _draw_one(
         return False
     hours = [_mean([trial.hours[images] for trial in geometry.trials]) for images in stops]
     means = [_mean([trial.curve[images] for trial in geometry.trials]) for images in stops]
-    halves = [_half_width(summary, geometry, geometries, images) for images in stops]
-    bounds = [bounded(mean - half, mean + half) for mean, half in zip(means, halves, strict=True)]
+    intervals = [
+        accuracy_around(mean, _half_width(summary, geometry, geometries, images))
+        for mean, images in zip(means, stops, strict=True)
+    ]
     colour = colour_of(summary, geometry.name)
     drawn = axes.errorbar(
         hours,
         means,
         yerr=[
-            [mean - low for mean, (low, _) in zip(means, bounds, strict=True)],
-            [high - mean for mean, (_, high) in zip(means, bounds, strict=True)],
+            [mean - each.low for mean, each in zip(means, intervals, strict=True)],
+            [each.high - mean for mean, each in zip(means, intervals, strict=True)],
         ],
         color=colour,
         marker="o",
@@ -109,21 +117,20 @@ def _draw_one(
         capsize=2,
         label=geometry.name,
     )
-    low, high = bounds[-1]
-    text = f"{geometry.name}: {means[-1]:.1f} % ({low:.1f} to {high:.1f}) after {hours[-1]:.3g} hours"
+    text = f"{geometry.name}: {means[-1]:.1f} % ({intervals[-1].bounds()}) after {hours[-1]:.3g} hours"
     tips.tag(drawn.lines[0], text, key=geometry.trials[0].trial_id)
     return True
 
 
 def _half_width(summary: Summary, geometry: Geometry, geometries: Sequence[Geometry], images: int) -> float:
-    """Half of the 95 % interval of a mean after so many images, the spread pooled over the points at that probe."""
+    """Half of the interval of a mean after so many images, the spread pooled over the points at that probe."""
     groups = [[trial.curve[images] for trial in each.trials if images in trial.curve] for each in geometries]
     noise = pool_noise([group for group in groups if group]) if images else estimate_noise(geometries)
     return interval_factor(noise.freedom) * mean_error(geometry, noise, summary.metric)
 
 
 def _text(result: GeometryResult) -> str:
-    return f"{result.name}: {result.mean:.1f} % ({result.low:.1f} to {result.high:.1f})"
+    return f"{result.name}: {result.mean:.1f} % ({result.interval.bounds()})"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -150,7 +150,7 @@ def _draw_cells(summary: Summary, axes: Axes, keys: Sequence[str], values: Seque
     image = axes.imshow(np.ma.masked_invalid(grid), cmap=_COLOURS, origin="lower", aspect="auto")
     for (row, column), result in cells.items():
         colour = "black" if result.mean - low > 0.6 * (high - low) else "white"
-        text = f"{result.mean:.1f}\n{result.low:.1f} to {result.high:.1f}" + (
+        text = f"{result.mean:.1f}\n{result.interval.bounds()}" + (
             "\ntied" if result.tied and result.rank > 1 else ""
         )
         text += "\nhighest" if result.rank == 1 else ""
@@ -217,7 +217,7 @@ def _draw_line(summary: Summary, axes: Axes, key: str) -> None:
     for result in summary.verdict.ranking:
         place = texts.index(value_text(result.point[key]))
         colour = _colour(result)
-        error = [[result.mean - result.low], [result.high - result.mean]]
+        error = [[result.mean - result.interval.low], [result.interval.high - result.mean]]
         axes.errorbar(place, result.mean, yerr=error, fmt="o", color=colour, capsize=3)
     axes.set_xticks(range(len(texts)), texts)
     axes.set_xlabel(key)
@@ -291,10 +291,10 @@ def _draw_cost(summary: Summary, figure: Figure, tips: Tips) -> bool:
     costs = [result.share.gpu if gpus else result.share.cpu_core for result in ranking]
     named = is_listed(summary)
     for cost, result in zip(costs, ranking, strict=True):
-        error = [[result.mean - result.low], [result.high - result.mean]]
+        error = [[result.mean - result.interval.low], [result.interval.high - result.mean]]
         colour = colour_of(summary, result.name) if named else _colour(result)
         drawn = axes.errorbar(cost, result.mean, yerr=error, fmt="o", color=colour, capsize=2, elinewidth=0.8)
-        text = f"{result.name}: {result.mean:.1f} % ({result.low:.1f} to {result.high:.1f}), {cost:.3g} hours"
+        text = f"{result.name}: {result.mean:.1f} % ({result.interval.bounds()}), {cost:.3g} hours"
         tips.tag(drawn.lines[0], text, key=result.trial_ids[0])
     front = summary.front()
     places = [result.share.gpu if gpus else result.share.cpu_core for result in front]
@@ -302,7 +302,8 @@ def _draw_cost(summary: Summary, figure: Figure, tips: Tips) -> bool:
     annotate(summary, axes, ranking, costs)
     axes.set_xlabel("GPU hours a trial" if gpus else "CPU core hours a trial")
     axes.set_ylabel(f"{summary.metric} [%]")
-    axes.set_title("bars: 95 % intervals" if named else f"{_LEGEND}; bars: 95 % intervals", fontsize=8.5)
+    bars = f"bars: {ranking[0].interval.name}s" if ranking else ""
+    axes.set_title(bars if named else f"{_LEGEND}; {bars}", fontsize=8.5)
     return len(ranking) > 1
 
 

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from orchestrator.protocol.intervals import percent
 from orchestrator.report.page.svg import INK, Tips
 from orchestrator.report.statistics.findings import Findings, accuracy_interval, accuracy_mean
 from orchestrator.report.statistics.realised import CONTEXT, SurfaceAxis
-from orchestrator.report.statistics.surface import INTERVAL, Array
+from orchestrator.report.statistics.surface import LEVEL, Array
 from orchestrator.report.words.sentences import figure_text
 from orchestrator.report.words.summary import Summary
 
@@ -40,7 +41,7 @@ def draw_map(summary: Summary, figure: Figure, tips: Tips) -> bool:
     shape = (len(levels[1]), len(levels[0]))
     for axes, values, colours, title in (
         (left, mean, _MAP, f"{summary.metric} [%]"),
-        (right, (high - low) / 2, _SPREAD, f"half of the {100 * INTERVAL:.0f} % interval [points]"),
+        (right, (high - low) / 2, _SPREAD, f"half of the {percent(LEVEL)} interval [points]"),
     ):
         image = axes.pcolormesh(levels[0], levels[1], values.reshape(shape), cmap=colours, shading="nearest")
         image.set_rasterized(True)
@@ -84,9 +85,11 @@ def draw_importance(summary: Summary, figure: Figure, tips: Tips) -> bool:
     ordered = list(reversed(findings.importance))
     for place, axis in enumerate(ordered):
         colour = _MARK if axis.matters else "#7d8fa3"
-        axes.plot([axis.low, axis.high], [place, place], color=colour, linewidth=2.5, alpha=0.6)
+        axes.plot(
+            [axis.interval.low, axis.interval.high], [place, place], color=colour, linewidth=2.5, alpha=0.6
+        )
         (dot,) = axes.plot(axis.effect, place, "o", color=colour, markersize=8)
-        tips.tag(dot, f"{axis.name}: {axis.effect:.1f} points ({axis.low:.1f} to {axis.high:.1f})")
+        tips.tag(dot, f"{axis.name}: {axis.effect:.1f} points ({axis.interval.bounds()})")
         axes.annotate(
             f"best at {figure_text(axis.better_at)}, worst at {figure_text(axis.worse_at)}",
             (axis.effect, place),
@@ -98,7 +101,9 @@ def draw_importance(summary: Summary, figure: Figure, tips: Tips) -> bool:
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(ordered)), [axis.name for axis in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.3)
-    axes.set_xlabel(f"points of {summary.metric} from the worst to the best level (90 % interval)")
+    axes.set_xlabel(
+        f"points of {summary.metric} from the worst to the best level ({percent(LEVEL)} interval)"
+    )
     axes.grid(visible=False, axis="y")
     return True
 

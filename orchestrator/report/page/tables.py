@@ -36,7 +36,8 @@ def geometry_table(summary: Summary, links: Links | None) -> str:
     realised = {} if summary.findings is None else summary.findings.figures
     unit = "GPU h a trial" if summary.hours.has_gpus else "core h a trial"
     shown = {name: short for name, short in _SHORT.items() if _differs(name, realised)}
-    heads = ["#", summary.subject.one, "mean %", "95 % interval", "behind", "apart from", *shown.values()]
+    interval = summary.verdict.ranking[0].interval.name
+    heads = ["#", summary.subject.one, "mean %", interval, "behind", "apart from", *shown.values()]
     rows = []
     for result in summary.verdict.ranking:
         figures = realised.get(result.name, {})
@@ -44,7 +45,7 @@ def geometry_table(summary: Summary, links: Links | None) -> str:
             _cell(str(result.rank)),
             _cell(html.escape(result.name) + (" · front" if result.name in front else ""), css="text"),
             _linked(f"{result.mean:.1f}", result.trial_ids[0], links, result.mean),
-            _cell(f"{result.low:.1f} to {result.high:.1f}"),
+            _cell(result.interval.bounds()),
             _cell("" if result.rank == 1 else f"{result.behind_best:.1f}"),
             _cell("" if result.rank == 1 else f"{result.margin:.1f}"),
             *(_cell(figure_text(figures[name]) if name in figures else "") for name in shown),
@@ -125,7 +126,7 @@ def matched_table(summary: Summary) -> str:
 def _matched_cell(result: MatchedResult) -> str:
     if result.word == "not measured":
         return _cell("not measured", css="text", title=result.sentence())
-    interval = f"{result.difference:+.1f} ({result.low:+.1f} to {result.high:+.1f})"
+    interval = f"{result.difference:+.1f} ({result.interval.bounds('+.1f')})"
     word = {"beats": "beats it", "tied": "tied"}.get(result.word, "cannot say")
     if result.word == "beats" and result.winner != result.first:
         word = "is beaten"
@@ -172,8 +173,8 @@ def _gain_cell(gain: LabelGain | None) -> str:
     if gain is None:
         return _cell("")
     text = f"{gain.points:+.1f}"
-    if math.isfinite(gain.low):
-        text += f" ({gain.low:+.1f} to {gain.high:+.1f})"
+    if gain.interval.is_known:
+        text += f" ({gain.interval.bounds('+.1f')})"
     return _cell(
         f"<b>{text}</b>" if gain.is_shown else text,
         title=f"{gain.untrained:.1f} % untrained, {gain.accuracy:.1f} % trained",
@@ -193,12 +194,13 @@ def next_table(summary: Summary) -> str:
         cells = [
             _cell(name, css="text"),
             _cell(f"{each.mean:.1f}"),
-            _cell(f"{each.low:.1f} to {each.high:.1f}"),
+            _cell(each.interval.bounds()),
             _cell(f"{100 * each.chance_of_better:.0f} %"),
             _cell(f"{each.device_hours:.3f}" if math.isfinite(each.device_hours) else ""),
         ]
         rows.append(_row(cells))
-    heads = ["try next", "expected %", "90 % interval", "chance to beat the best", f"{unit} a trial"]
+    interval = findings.suggestions[0].interval.name
+    heads = ["try next", "expected %", interval, "chance to beat the best", f"{unit} a trial"]
     return _table(heads, rows, text_columns=(0,))
 
 

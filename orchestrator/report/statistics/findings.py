@@ -17,6 +17,8 @@ from scipy.stats import norm, qmc
 from orchestrator.config.models import RunConfig
 from orchestrator.config.space import build_point
 from orchestrator.errors import OrchestratorError
+from orchestrator.protocol.intervals import Interval
+from orchestrator.protocol.reading import FLAT
 from orchestrator.report.statistics.noise import Noise
 from orchestrator.report.statistics.realised import (
     AxisChoice,
@@ -25,7 +27,7 @@ from orchestrator.report.statistics.realised import (
     geometry_figures,
     realised_figures,
 )
-from orchestrator.report.statistics.surface import INTERVAL, Array, Surface, fit_surface
+from orchestrator.report.statistics.surface import LEVEL, Array, Surface, fit_surface
 from orchestrator.report.statistics.trials import Geometry, point_text
 
 _MIN_GEOMETRIES = 5
@@ -35,20 +37,19 @@ _CANDIDATES = 160
 _SUGGESTIONS = 3
 _BEYOND = 0.15
 _APART = 0.15
-_Z = float(norm.ppf(0.5 + INTERVAL / 2))
+_Z = float(norm.ppf(0.5 + LEVEL / 2))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxisImportance:
     """How much an axis matters: the difference that going along it makes, averaged over the other axes, in points.
 
-    `better_at` is the figure at which the surface is highest. `matters` tells whether the 90 % interval leaves out 0.
+    `better_at` is the figure at which the surface is highest. `matters` tells whether the interval leaves out 0.
     """
 
     name: str
     effect: float
-    low: float
-    high: float
+    interval: Interval = field(metadata=FLAT)
     better_at: float
     worse_at: float
     share: float
@@ -57,19 +58,18 @@ class AxisImportance:
     @property
     def matters(self) -> bool:
         """Whether the effect is more than noise."""
-        return self.low > 0
+        return self.interval.low > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """A point to try next, with what the surface expects there (90 % interval) and what it would cost."""
+    """A point to try next, with what the surface expects there and what it would cost."""
 
     name: str
     point: Mapping[str, Any]
     figures: Mapping[str, float]
     mean: float
-    low: float
-    high: float
+    interval: Interval = field(metadata=FLAT)
     chance_of_better: float
     """That its surface is above that of the best geometry so far."""
     device_hours: float
@@ -91,8 +91,7 @@ class Findings:
     images: int
     best_figures: Mapping[str, float]
     best_mean: float
-    best_low: float
-    best_high: float
+    best_interval: Interval
     importance: tuple[AxisImportance, ...]
     suggestions: tuple[Suggestion, ...]
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -110,6 +109,11 @@ def accuracy_interval(surface: Surface, places_QD: Array) -> tuple[Array, Array]
     return low.clip(0.0, 100.0), high.clip(0.0, 100.0)
 
 
+def _interval_at(surface: Surface, place_D: Array) -> Interval:
+    low, high = accuracy_interval(surface, place_D[None])
+    return Interval(low=float(low[0]), high=float(high[0]), level=LEVEL)
+
+
 def explore(config: RunConfig, geometries: Sequence[Geometry], noise: Noise) -> Findings | None:
     """Fit a surface to the finished geometries; None when fewer than five, or nothing moved."""
     if len(geometries) < _MIN_GEOMETRIES:
@@ -124,7 +128,6 @@ def explore(config: RunConfig, geometries: Sequence[Geometry], noise: Noise) -> 
     cost = _fit_cost(places, [g for g, _ in known])
     mean, _ = surface.mean_and_sd(places)
     top = int(mean.argmax())
-    low, high = accuracy_interval(surface, places[top : top + 1])
     return Findings(
         choice=choice,
         surface=surface,
@@ -135,8 +138,7 @@ def explore(config: RunConfig, geometries: Sequence[Geometry], noise: Noise) -> 
         images=max(trial.images for g, _ in known for trial in g.trials),
         best_figures=known[top][1],
         best_mean=float(mean[top].clip(0.0, 100.0)),
-        best_low=float(low[0]),
-        best_high=float(high[0]),
+        best_interval=_interval_at(surface, places[top]),
         importance=rank_axes(surface, choice.axes, places),
         suggestions=suggest(config, choice, surface, cost, places, [g.point for g, _ in known]),
         figures={g.name: f for g, f in known},
@@ -195,8 +197,7 @@ def rank_axes(surface: Surface, axes: Sequence[SurfaceAxis], places_GD: Array) -
         AxisImportance(
             name=axis.name,
             effect=effect,
-            low=max(-100.0, effect - _Z * error),
-            high=min(100.0, effect + _Z * error),
+            interval=Interval.around(effect, _Z * error, LEVEL).within(-100.0, 100.0),
             better_at=axis.figure(float(top)),
             worse_at=axis.figure(float(bottom)),
             share=variance / total,
@@ -255,15 +256,13 @@ def _suggestion(
 ) -> Suggestion:
     point, figures, beyond = candidate
     mean = accuracy_mean(surface, place_D[None])
-    low, high = accuracy_interval(surface, place_D[None])
     hours = math.nan if cost is None else math.exp(float(cost.mean_and_sd(place_D[None])[0][0]))
     return Suggestion(
         name=point_text(point),
         point=point,
         figures=figures,
         mean=float(mean[0]),
-        low=float(low[0]),
-        high=float(high[0]),
+        interval=_interval_at(surface, place_D),
         chance_of_better=chance,
         device_hours=hours,
         beyond=beyond,

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from orchestrator.protocol.intervals import Interval
 from orchestrator.protocol.metrics import MEAN, PROBE_KINDS, UNTRAINED, ProbeKind, by_label
-from orchestrator.report.statistics.noise import bounded_difference, interval_factor
+from orchestrator.protocol.reading import FLAT
+from orchestrator.report.statistics.noise import difference_around, interval_factor
 from orchestrator.report.statistics.trials import Geometry, TrialSummary
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelGain:
-    """One label's gain in points, mean of the seeds, with a 95 % interval; it is infinite with one seed.
+    """One label's gain in points, mean of the seeds, with its interval, which is infinite with one seed.
 
     `accuracy` and `untrained` are the means of the two in per cent.
     """
@@ -27,13 +29,12 @@ class LabelGain:
     accuracy: float
     untrained: float
     points: float
-    low: float
-    high: float
+    interval: Interval = field(metadata=FLAT)
 
     @property
     def is_shown(self) -> bool:
         """Whether the interval lies above 0."""
-        return self.low > 0
+        return self.interval.low > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +98,9 @@ def _gain(accuracies: Sequence[float], untrained: Sequence[float]) -> LabelGain:
     points, half = statistics.fmean(gains), math.inf
     if len(gains) > 1:
         half = interval_factor(len(gains) - 1) * statistics.stdev(gains) / math.sqrt(len(gains))
-    low, high = bounded_difference(points - half, points + half)
     return LabelGain(
         accuracy=statistics.fmean(accuracies),
         untrained=statistics.fmean(untrained),
         points=points,
-        low=low,
-        high=high,
+        interval=difference_around(points, half),
     )

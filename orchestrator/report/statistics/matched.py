@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
+from orchestrator.protocol.intervals import UNKNOWN, Interval
+from orchestrator.protocol.reading import FLAT
 from orchestrator.report.statistics.noise import (
     Noise,
-    bounded_difference,
+    difference_around,
     difference_error,
     paired_variance,
     pool_differences,
@@ -37,7 +39,9 @@ Word = Literal["beats", "tied", "cannot say", "not measured"]
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedResult:
-    """One pair at one budget; the difference is first less second, in points, with a simultaneous 95 % interval.
+    """One pair at one budget; the difference is first less second, in points, with an interval.
+
+    Intervals of one budget hold together over all pairs, with 95 % at equal images and with 97.5 % at the others.
 
     `word` is "beats" (the one named by `winner`), "tied" (surely within a point), "cannot say", or "not measured"
     (no probes near the budget). `more_seeds` is how many further seeds each would settle it if the difference is
@@ -51,8 +55,7 @@ class MatchedResult:
     word: Word
     winner: str = ""
     difference: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
+    interval: Interval = field(default=UNKNOWN, metadata=FLAT)
     more_seeds: int | None = None
     cut: str = ""
     """The geometry that was read before the end of its run."""
@@ -68,7 +71,7 @@ class MatchedResult:
                 f"Not measured {where}: no probe near {_budget_text(self.budget, self.at)} "
                 "(set probe.every_images)."
             )
-        interval = self._interval()
+        interval = self._difference()
         if self.word == "beats":
             loser = self.second if self.winner == self.first else self.first
             text = f"{self.winner} beats {loser} {where} ({interval})."
@@ -94,11 +97,11 @@ class MatchedResult:
         text = self.subject[1]
         if self.word == "not measured":
             return text
-        text += f" ({self._interval()}" + (f"; {self._remedy()})" if self.word == "cannot say" else ")")
+        text += f" ({self._difference()}" + (f"; {self._remedy()})" if self.word == "cannot say" else ")")
         return text + (f"; {self.cut} read at {_budget_text(self.budget, self.at)}" if self.cut else "")
 
-    def _interval(self) -> str:
-        return f"{self.difference:+.1f} points, 95 % interval {self.low:+.1f} to {self.high:+.1f}"
+    def _difference(self) -> str:
+        return f"{self.difference:+.1f} points, {self.interval.text('+.1f')}"
 
     def _remedy(self) -> str:
         if self.more_seeds is not None:
@@ -182,15 +185,13 @@ def _compare(first: Geometry, second: Geometry, pool: _Pool, metric: str, budget
     needs_images = floor > max(abs(difference), EQUIVALENT_POINTS - abs(difference))
     word, winner = _judge(difference, half, first.name, second.name)
     can_say = word != "cannot say" or needs_images
-    low, high = bounded_difference(difference - half, difference + half)
     cut = "" if budget == "images" else _cut(first, second, ends, at)
     return MatchedResult(
         **common,  # type: ignore[arg-type]
         word=word,
         winner=winner,
         difference=difference,
-        low=low,
-        high=high,
+        interval=difference_around(difference, half, confidence),
         more_seeds=None
         if can_say
         else _more_seeds(difference, noise, confidence, num_compared, first, second),

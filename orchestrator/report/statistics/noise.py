@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from orchestrator.protocol.intervals import Interval
 from orchestrator.report.statistics.trials import Geometry, TrialSummary
 from orchestrator.sweep.core.noise import ASSUMED_SEED_SD_POINTS, CONFIDENCE
 
@@ -109,19 +110,15 @@ def interval_factor(freedom: float, *, num_intervals: int = 1) -> float:
     return float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * max(1, num_intervals)), min(freedom, 10_000.0)))
 
 
-def bounded(low: float, high: float) -> tuple[float, float]:
-    """The part of an accuracy's interval that an accuracy can have: 0 to 100 %.
-
-    What is cut off holds no possible value, so the interval covers the true one as often as before.
-    """
-    return max(0.0, low), min(100.0, high)
+def accuracy_around(mean: float, half_width: float) -> Interval:
+    """An accuracy's interval in per cent, cut to what an accuracy can have; the half-width is for 95 %."""
+    return Interval.around(mean, half_width, CONFIDENCE).within(0.0, 100.0)
 
 
-def bounded_difference(low: float, high: float) -> tuple[float, float]:
-    """The same for the difference of two accuracies: -100 to 100 points; an unknown (infinite) bound stays."""
-    return (max(-100.0, low) if math.isfinite(low) else low), (
-        min(100.0, high) if math.isfinite(high) else high
-    )
+def difference_around(points: float, half_width: float, level: float = CONFIDENCE) -> Interval:
+    """The same for a difference of accuracies in points, -100 to 100; one that is not known stays infinite."""
+    found = Interval.around(points, half_width, level)
+    return found.within(-100.0, 100.0) if found.is_known else found
 
 
 def labels_of(metric: str, available: Sequence[str]) -> list[str]:

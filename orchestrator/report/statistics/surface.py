@@ -34,7 +34,8 @@ _BURN_IN, _STEPS = 100, 480
 _NUM_DRAWS = 24
 _MANY_TRIALS = 150
 _JITTER = 1e-9
-INTERVAL = 0.90
+LEVEL = 0.90
+"""Of the intervals of a surface."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +68,7 @@ class Surface:
         covariance = np.mean([cov for _, cov in answers], axis=0) + np.cov(means, rowvar=False, ddof=0)
         return self.offset + self.scale * means.mean(axis=0), self.scale**2 * np.atleast_2d(covariance)
 
-    def interval(self, queries_QD: Array, level: float = INTERVAL) -> tuple[Array, Array]:
+    def interval(self, queries_QD: Array, level: float = LEVEL) -> tuple[Array, Array]:
         """Lower and upper bound of the surface at each query: quantiles of the mixture."""
         answers = [model.predict(self._unit(queries_QD), return_std=True) for model in self.models]
         means_KQ, sds_KQ = np.array([mean for mean, _ in answers]), np.array([sd for _, sd in answers])

@@ -24,7 +24,7 @@ def pareto_lines(front: Sequence[GeometryResult], metric: str) -> list[str]:
         return []
     lines = [f"Pareto set ({metric} against hours a trial, by means; nothing is better on both):"]
     return lines + [
-        f"  {each.mean:.1f} % ({each.low:.1f} to {each.high:.1f}) for {cost_text(each.share)}: {each.name}"
+        f"  {each.mean:.1f} % ({each.interval.bounds()}) for {cost_text(each.share)}: {each.name}"
         for each in front
     ]
 
@@ -36,8 +36,8 @@ def pareto_json(front: Sequence[GeometryResult]) -> list[dict[str, Any]]:
             "name": each.name,
             "point": dict(each.point),
             "mean": each.mean,
-            "low": each.low,
-            "high": each.high,
+            "low": each.interval.low,
+            "high": each.interval.high,
             **each.share.to_json(),
             "trial_ids": list(each.trial_ids),
         }

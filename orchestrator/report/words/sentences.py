@@ -94,14 +94,14 @@ def surface_lines(findings: Findings) -> list[str]:
     over = "the masks that the model really saw" if names & set(REALISED) else "what was varied"
     lines = [
         f"Over {over}, the surface is highest at {place}: "
-        f"{findings.best_mean:.1f} % (90 % interval {findings.best_low:.1f} to {findings.best_high:.1f})."
+        f"{findings.best_mean:.1f} % ({findings.best_interval.text()})."
     ]
     mattering = [axis for axis in findings.importance if axis.matters]
     if not mattering:
         return [*lines, "No axis makes a difference that is more than noise."]
     parts = [
         f"{axis.name} ({axis.effect:.1f} points from {figure_text(axis.worse_at)} to "
-        f"{figure_text(axis.better_at)}, 90 % interval {axis.low:.1f} to {axis.high:.1f})"
+        f"{figure_text(axis.better_at)}, {axis.interval.text()})"
         for axis in mattering
     ]
     rest = [axis.name for axis in findings.importance if not axis.matters]
@@ -115,8 +115,8 @@ def next_lines(findings: Findings) -> list[str]:
     for suggestion in findings.suggestions[:_NEXT]:
         outside = " It leaves the range that was searched." if suggestion.beyond else ""
         lines.append(
-            f"Try {suggestion.name}: expected {suggestion.mean:.1f} % (90 % interval {suggestion.low:.1f} to "
-            f"{suggestion.high:.1f}), a {100 * suggestion.chance_of_better:.0f} % chance of beating the best "
+            f"Try {suggestion.name}: expected {suggestion.mean:.1f} % ({suggestion.interval.text()}), "
+            f"a {100 * suggestion.chance_of_better:.0f} % chance of beating the best "
             f"so far.{outside}"
         )
     return lines
@@ -136,7 +136,7 @@ def cost_text(cost: DeviceHours) -> str:
 
 
 def _headline(verdict: Verdict, best: GeometryResult, subject: Subject) -> str:
-    figure = f"{best.mean:.1f} % ({verdict.metric}, 95 % interval {best.low:.1f} to {best.high:.1f})"
+    figure = f"{best.mean:.1f} % ({verdict.metric}, {best.interval.text()})"
     name = best.name
     if verdict.outcome == "winner":
         gap = verdict.ranking[1].behind_best

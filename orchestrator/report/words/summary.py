@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.config.models import RunConfig
@@ -141,8 +141,8 @@ class Summary:
         head |= {"population": list(self.population)} if self.population else {}
         extra = {
             "surface": None if self.findings is None else _surface_json(self.findings),
-            "matched": [{**asdict(each), "sentence": each.sentence()} for each in self.matched],
-            "gains": [{**asdict(each), "shown": each.shown} for each in self.gains],
+            "matched": [{**plain_fields(each), "sentence": each.sentence()} for each in self.matched],
+            "gains": [{**plain_fields(each), "shown": each.shown} for each in self.gains],
             "pareto_front": [result.name for result in self.front()],
             "pareto_set": pareto_json(self.front()),
         }
@@ -288,11 +288,11 @@ def _surface_json(findings: Findings) -> dict[str, Any]:
         "highest": {
             "figures": dict(findings.best_figures),
             "mean": findings.best_mean,
-            "low_90": findings.best_low,
-            "high_90": findings.best_high,
+            "low_90": findings.best_interval.low,
+            "high_90": findings.best_interval.high,
         },
-        "importance": [asdict(axis) for axis in findings.importance],
-        "next": [asdict(suggestion) for suggestion in findings.suggestions],
+        "importance": [plain_fields(axis) for axis in findings.importance],
+        "next": [plain_fields(suggestion) for suggestion in findings.suggestions],
         "realised": {name: dict(figures) for name, figures in findings.figures.items()},
     }
 

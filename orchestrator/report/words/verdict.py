@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.protocol.hours import ShareHours
+from orchestrator.protocol.intervals import Interval
 from orchestrator.protocol.reading import FLAT
 from orchestrator.report.statistics.noise import (
     DEFAULT_TEST_IMAGES,
     Noise,
-    bounded,
+    accuracy_around,
     difference_error,
     difference_noise,
     estimate_noise,
@@ -51,7 +52,7 @@ class LabelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryResult:
-    """One geometry's place; `low` and `high` bound its mean with 95 %, within 0 to 100; `share` is of a trial."""
+    """One geometry's place; `interval` is its mean's, `share` of a trial."""
 
     rank: int
     name: str
@@ -59,8 +60,7 @@ class GeometryResult:
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
     mean: float
-    low: float
-    high: float
+    interval: Interval = field(metadata=FLAT)
     behind_best: float
     margin: float
     """How far behind the best it would have to be to be told from it."""
@@ -225,7 +225,6 @@ def _ranked(
             best, geometry, differences, metric
         )
     behind = best.mean - geometry.mean
-    low, high = bounded(geometry.mean - half_width, geometry.mean + half_width)
     return GeometryResult(
         rank=rank + 1,
         name=geometry.name,
@@ -233,8 +232,7 @@ def _ranked(
         trial_ids=tuple(trial.trial_id for trial in geometry.trials),
         seeds=tuple(trial.seed for trial in geometry.trials),
         mean=geometry.mean,
-        low=low,
-        high=high,
+        interval=accuracy_around(geometry.mean, half_width),
         behind_best=behind,
         margin=margin,
         tied=behind <= margin,

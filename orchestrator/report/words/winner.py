@@ -48,8 +48,8 @@ class Recommendation:
         """In words, with its settings as a sweep file writes them."""
         lines = [
             f"{self.result.name}",
-            f"  {self.metric} {self.result.mean:.1f} % (95 % interval {self.result.low:.1f} to "
-            f"{self.result.high:.1f}), {cost_text(self.result.share)} a trial",
+            f"  {self.metric} {self.result.mean:.1f} % ({self.result.interval.text()}), "
+            f"{cost_text(self.result.share)} a trial",
             f"  {self.reason}",
             "settings:" if len(self.trial.schedule) < 2 else "settings at its end:",
             *(f"  {key}: {setting_text(value)}" for key, value in self._settings().items()),
@@ -72,8 +72,8 @@ class Recommendation:
             "point": dict(self.result.point),
             "metric": self.metric,
             "mean": self.result.mean,
-            "low": self.result.low,
-            "high": self.result.high,
+            "low": self.result.interval.low,
+            "high": self.result.interval.high,
             **self.result.share.to_json(),
             "trial_ids": list(self.result.trial_ids),
             "trial_id": self.trial.trial_id,

@@ -9,10 +9,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -27,10 +26,13 @@ from jepa_core.probes import (
     regression_probe,
     wilson_interval,
 )
+from jepa_core.probes.intervals import LEVEL
 from jepa_core.step import prepare_images
 from orchestrator.config.models import RunConfig
 from orchestrator.data import LabelledImages, ShardSet
+from orchestrator.protocol.intervals import Interval
 from orchestrator.protocol.metrics import evaluation_metric
+from orchestrator.protocol.reading import FLAT, plain_fields
 from orchestrator.train.evaluate.evaluation import ProbeData, load_probe_data
 from orchestrator.train.evaluate.features import FeatureCache, FeatureModel, OwnModel, extract_sets
 
@@ -44,7 +46,7 @@ _LOW_SHOT_FRACTIONS = (0.01, 0.1)
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFigure:
-    """One figure with its 95 % interval, in `unit`: per cent, or for a regression's error what the amount is in.
+    """One figure with its interval, in `unit`: per cent, or for a regression's error what the amount is in.
 
     Per cent are of the test images (accuracy) or of the label's variance (regression).
     """
@@ -52,8 +54,7 @@ class ProbeFigure:
     evaluation: str
     label: str
     value: float
-    low: float
-    high: float
+    interval: Interval = field(metadata=FLAT)
     detail: str = ""
     unit: str = "%"
 
@@ -74,9 +75,9 @@ class ProbeReport:
     failed: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
-        return asdict(self)
+        return plain_fields(self)
 
 
 class _Job:
@@ -155,15 +156,14 @@ class _Job:
                 seed=self.seed,
             )
             # The images are the same in all draws: one draw's worth of them bounds the interval.
-            low, high = wilson_interval(round(found.accuracy * len(test_labels)), len(test_labels))
+            bounds = wilson_interval(round(found.accuracy * len(test_labels)), len(test_labels))
             detail = f"{found.num_images} labelled images, mean of {len(found.draws)} draws"
             figures.append(
                 ProbeFigure(
                     evaluation=f"low-shot {100 * fraction:g}%",
                     label=label,
                     value=100 * found.accuracy,
-                    low=100 * low,
-                    high=100 * high,
+                    interval=_interval(bounds).times(100),
                     detail=detail,
                 )
             )
@@ -182,22 +182,18 @@ class _Job:
 
     def _regressed(self, name: str, train_N: Tensor, test_N: Tensor, *, unit: str) -> list[ProbeFigure]:
         found = regression_probe(self.train["last"], train_N, self.test["last"], test_N, seed=self.seed)
-        low, high = found.explained_interval(seed=self.seed)
         explained = ProbeFigure(
             evaluation="regression",
             label=name,
             value=100 * found.explained,
-            low=100 * low,
-            high=100 * high,
+            interval=_interval(found.explained_interval(seed=self.seed)).times(100),
             detail="variance explained",
         )
-        low, high = found.error_interval(seed=self.seed)
         error = ProbeFigure(
             evaluation="regression error",
             label=name,
             value=found.mean_absolute_error,
-            low=low,
-            high=high,
+            interval=_interval(found.error_interval(seed=self.seed)),
             detail="mean absolute error",
             unit=unit,
         )
@@ -309,14 +305,16 @@ def _with_size(encoder: EncoderSettings, image_size_px: ImageSize) -> EncoderSet
     return replace(encoder, image_size_px=image_size_px, patch_size_px=patch_size_px)
 
 
+def _interval(bounds: tuple[float, float]) -> Interval:
+    return Interval(low=bounds[0], high=bounds[1], level=LEVEL)
+
+
 def _accuracy(evaluation: str, label: str, correct_N: Tensor, detail: str) -> ProbeFigure:
     hits, count = int(correct_N.sum()), len(correct_N)
-    low, high = wilson_interval(hits, count)
     return ProbeFigure(
         evaluation=evaluation,
         label=label,
         value=100 * hits / count,
-        low=100 * low,
-        high=100 * high,
+        interval=_interval(wilson_interval(hits, count)).times(100),
         detail=detail,
     )

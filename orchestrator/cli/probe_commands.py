@@ -70,9 +70,9 @@ def probe(
     if target.startswith("timm:"):
         found = None
         config, model = _timm(target, file, overrides, weights, pretrained)
-        step = 0
+        images = 0
     else:
-        found, config, model, step = _trained(target, runs, overrides)
+        found, config, model, images = _trained(target, runs, overrides)
     report = run_evaluations(
         model,
         prepare_data(config, progress=_note),
@@ -85,7 +85,7 @@ def probe(
     if report is None:
         raise click.UsageError("the images carry no labels; there is nothing to probe")
     if found is not None and log:
-        _log_report(found, report, step)
+        _log_report(found, report, images)
     emit(as_json, report.to_json(), _text(report))
 
 
@@ -147,11 +147,12 @@ def _own_model(config: RunConfig, checkpoint: Checkpoint) -> FeatureModel:
     return OwnModel(encoder=encoder.eval(), mean=config.data.mean, std=config.data.std, digest=digest)
 
 
-def _log_report(found: FoundRun, report: ProbeReport, step: int) -> None:
+def _log_report(found: FoundRun, report: ProbeReport, images: int) -> None:
     from orchestrator.errors import TrackingError
     from orchestrator.protocol.metrics import evaluation_s, high_of, low_of
+    from orchestrator.protocol.reports import Row
     from orchestrator.report.write import runs_root
-    from orchestrator.tracking import MetricRow, find_tracker
+    from orchestrator.tracking import find_tracker
 
     metrics = {
         name: value
@@ -167,7 +168,7 @@ def _log_report(found: FoundRun, report: ProbeReport, step: int) -> None:
         experiment = found.config.tracking.experiment or found.config.name
         tracker = find_tracker(found.config.tracking, runs_root(found.uri), experiment, found.record.sweep_id)
         if tracker is not None:
-            row = MetricRow(step=step, timestamp_ms=time.time_ns() // 1_000_000, metrics=metrics)
+            row = Row(images=images, timestamp_ms=time.time_ns() // 1_000_000, metrics=metrics)
             tracker.log_rows(found.the_trial().trial_id, [row])
     except TrackingError as err:  # the figures are not lost: they are printed
         _note(f"not recorded in MLflow: {err}")

@@ -14,6 +14,7 @@ from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.protocol.metrics import CPU_CORE_HOURS, GPU_HOURS
+from orchestrator.protocol.reports import Row
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
 from orchestrator.report.statistics.checkpoints import taken_text
@@ -32,7 +33,7 @@ from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.text import command_text, json_able, setting_words
-from orchestrator.tracking import NOTE_TAG, Links, MetricRow, Tracker, find_tracker
+from orchestrator.tracking import NOTE_TAG, Links, Tracker, find_tracker
 
 if TYPE_CHECKING:
     from orchestrator.sweep.run.driver import SweepStart  # it brings Ray, which a report does not need
@@ -225,9 +226,9 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
     best = summary.verdict.best
     if best is not None:
         metrics[summary.metric] = best.mean
-    step = sum(trial.images for trial in summary.trials)
+    images = sum(trial.images for trial in summary.trials)
     time_ms = record.ended_ms or record.started_ms
-    tracker.log_rows(None, [MetricRow(step=step, timestamp_ms=time_ms, metrics=metrics)])
+    tracker.log_rows(None, [Row(images=images, timestamp_ms=time_ms, metrics=metrics)])
 
 
 def _mask_files(start: SweepStart) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import TrackingError
+from orchestrator.protocol.reports import Row
 
 ParameterValue = Any
 """A scalar, a string, None, or a sequence of scalars."""
@@ -52,15 +53,6 @@ class UnusableError(UnavailableError):
 
     What is sent meanwhile is kept, as for every store that is away; a check before the start refuses it.
     """
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricRow:
-    """Metrics at one point of a run: `step` is images seen, `timestamp_ms` is Unix time in milliseconds."""
-
-    step: int
-    timestamp_ms: int
-    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +167,8 @@ class Tracker(Protocol):
         """Open a trial's run under the sweep's, or find it; it is running afterwards."""
         ...
 
-    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
-        """Record metrics; a (trial, step, name) that is known is passed over."""
+    def log_rows(self, trial_id: str | None, rows: Sequence[Row]) -> None:
+        """Record metrics; images are their steps, and a (trial, step, name) that is known is passed over."""
         ...
 
     def log_artifact(self, trial_id: str | None, path: str, data: bytes) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.errors import TrackingError
+from orchestrator.protocol.reports import Row
 from orchestrator.tracking.base import (
     Dataset,
     Links,
-    MetricRow,
     ParameterValue,
     RunStatus,
     UnavailableError,
@@ -73,12 +73,12 @@ class MemoryTracker:
         self._check()
         self._start(trial_id, name, params, tags, time_ms)
 
-    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+    def log_rows(self, trial_id: str | None, rows: Sequence[Row]) -> None:
         """Record metrics; the first value of a (trial, step, name) stands."""
         run = self._run(trial_id)
         for row in rows:
             for key, value in row.metrics.items():
-                run.metrics.setdefault(key, {}).setdefault(row.step, (float(value), row.timestamp_ms))
+                run.metrics.setdefault(key, {}).setdefault(row.images, (float(value), row.timestamp_ms))
 
     def log_artifact(self, trial_id: str | None, path: str, data: bytes) -> None:
         """Keep a file's bytes."""

@@ -18,11 +18,11 @@ from typing import Any
 
 from orchestrator.errors import TrackingError
 from orchestrator.protocol.metrics import HEADLINE
+from orchestrator.protocol.reports import Row
 from orchestrator.tracking.base import (
     NOTE_TAG,
     Dataset,
     Links,
-    MetricRow,
     ParameterValue,
     RunStatus,
     expand_params,
@@ -124,7 +124,7 @@ class MlflowTracker:
         with door(self._place.uri):
             self._start(trial_id, name, params, {**own, **tags}, time_ms)
 
-    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+    def log_rows(self, trial_id: str | None, rows: Sequence[Row]) -> None:
         """Record metrics in batches; a (step, name) that the run has is passed over.
 
         MLflow itself takes the same step twice when the timestamps differ, so the known steps of a run that
@@ -295,16 +295,16 @@ class MlflowTracker:
             self._client.log_batch(self._run_ids[key], params=batch, synchronous=True)
         known.update(fresh)
 
-    def _fresh_metrics(self, trial_id: str | None, rows: Sequence[MetricRow]) -> list[Any]:
+    def _fresh_metrics(self, trial_id: str | None, rows: Sequence[Row]) -> list[Any]:
         from mlflow.entities import Metric
 
         fresh: dict[tuple[str, int], Any] = {}
         for row in rows:
             for key, value in self._with_headline(row.metrics).items():
                 name, number = _metric_name(key), float(value)
-                if row.step not in self._known_steps(trial_id, name):
+                if row.images not in self._known_steps(trial_id, name):
                     number = number if math.isfinite(number) else math.nan
-                    fresh.setdefault((name, row.step), Metric(name, number, row.timestamp_ms, row.step))
+                    fresh.setdefault((name, row.images), Metric(name, number, row.timestamp_ms, row.images))
         return list(fresh.values())
 
     def _with_headline(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
@@ -321,13 +321,13 @@ class MlflowTracker:
             self._unread.discard((trial_id, name))
         return steps
 
-    def _note_not_finite(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+    def _note_not_finite(self, trial_id: str | None, rows: Sequence[Row]) -> None:
         noted = self._not_finite.setdefault(trial_id, {})
         before = len(noted)
         for row in rows:
             for key, value in row.metrics.items():
                 if not math.isfinite(value):
-                    noted.setdefault(key, f"{key}={value} at {row.step} images")
+                    noted.setdefault(key, f"{key}={value} at {row.images} images")
         if len(noted) > before:
             self.set_tags(trial_id, {NOT_FINITE_TAG: "; ".join(noted.values())})
 

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import TrackingError
+from orchestrator.protocol.reports import Row
 from orchestrator.tracking.base import (
     Dataset,
     Delivery,
     Links,
-    MetricRow,
     ParameterValue,
     RunStatus,
     Tracker,
@@ -257,10 +257,10 @@ class SpooledTracker:
         fields = {"trial_id": trial_id, "name": name, "params": dict(params), "tags": dict(tags)}
         self._put("start_trial", fields, time_ms=time_ms or _now_ms())
 
-    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
+    def log_rows(self, trial_id: str | None, rows: Sequence[Row]) -> None:
         """Spool metrics."""
         if rows:
-            plain = [[row.step, row.timestamp_ms, _floats(row.metrics)] for row in rows]
+            plain = [[row.images, row.timestamp_ms, _floats(row.metrics)] for row in rows]
             self._put("log_rows", {"trial_id": trial_id, "rows": plain})
 
     def log_artifact(self, trial_id: str | None, path: str, data: bytes) -> None:
@@ -460,8 +460,8 @@ def _grouped(pending: Sequence[_Pending]) -> list[list[_Pending]]:
     return groups
 
 
-def _row(item: Sequence[Any]) -> MetricRow:
-    return MetricRow(step=item[0], timestamp_ms=item[1], metrics=item[2])
+def _row(item: Sequence[Any]) -> Row:
+    return Row(images=item[0], timestamp_ms=item[1], metrics=item[2])
 
 
 def _floats(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -16,10 +16,10 @@ from sweep_records import record_of, sweep_config, sweep_events, write_journal
 from orchestrator.cli.commands import conclude
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import TrackingConfig
+from orchestrator.protocol.reports import Row
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import (
     MemoryTracker,
-    MetricRow,
     RunStatus,
     find_place,
     find_tracker,
@@ -43,7 +43,7 @@ def sweep(tmp_path: Path, template_database: Path) -> SimpleNamespace:
 def leave_calls(runs: Path, sweep_id: str, tracking: TrackingConfig) -> None:
     tracker = open_tracker(tracking, str(runs), "masks", spool_folder(str(runs), sweep_id))
     tracker.start_sweep(sweep_id, sweep_id, {}, {})
-    tracker.log_rows(None, [MetricRow(step=1, timestamp_ms=1, metrics={"loss": 1.0})])
+    tracker.log_rows(None, [Row(images=1, timestamp_ms=1, metrics={"loss": 1.0})])
     tracker.finish_sweep(RunStatus.FINISHED)
     tracker.flush(5.0 if tracking.uri is None else 0.5)
     tracker.close(0.1)

@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import TrackingError
-from orchestrator.tracking import MetricRow, RunStatus, find_place, open_tracker
+from orchestrator.protocol.reports import Row
+from orchestrator.tracking import RunStatus, find_place, open_tracker
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.mlflow import NOT_FINITE_TAG, MlflowTracker
 from orchestrator.tracking.places import TrackingPlace
@@ -28,8 +29,8 @@ def tracker(place: TrackingPlace) -> MlflowTracker:
     return tracker
 
 
-def row(step: int, timestamp_ms: int = 1000, **metrics: float) -> MetricRow:
-    return MetricRow(step=step, timestamp_ms=timestamp_ms, metrics=metrics)
+def row(step: int, timestamp_ms: int = 1000, **metrics: float) -> Row:
+    return Row(images=step, timestamp_ms=timestamp_ms, metrics=metrics)
 
 
 def run_of(tracker: MlflowTracker, place: TrackingPlace, trial_id: str | None):
@@ -88,7 +89,7 @@ def test_the_ranking_metric_comes_first_under_its_headline(place):
     tracker = MlflowTracker(place, "masks", headline="probe/linear/mean")
     tracker.start_sweep("s", "masks", {}, {})
     tracker.start_trial("t0", "one", PAIR, {})
-    tracker.log_rows("t0", [MetricRow(step=0, timestamp_ms=1, metrics={"a": 1, "probe/linear/mean": 0.5})])
+    tracker.log_rows("t0", [Row(images=0, timestamp_ms=1, metrics={"a": 1, "probe/linear/mean": 0.5})])
     run_id = tracker.links().trial_run_ids["t0"]
     assert next(iter(open_client(place).get_run(run_id).data.metrics.items())) == ("accuracy", 0.5)
 

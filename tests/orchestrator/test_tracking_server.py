@@ -6,7 +6,8 @@ import pytest
 from mlflow_server import Server
 
 from orchestrator.config.models import TrackingConfig
-from orchestrator.tracking import MetricRow, RunStatus, check_place, find_place, open_tracker
+from orchestrator.protocol.reports import Row
+from orchestrator.tracking import RunStatus, check_place, find_place, open_tracker
 from orchestrator.tracking.client import open_client
 
 
@@ -17,10 +18,9 @@ def server(tmp_path):
     server.kill()
 
 
-def rows(steps: range) -> list[MetricRow]:
+def rows(steps: range) -> list[Row]:
     return [
-        MetricRow(step=step, timestamp_ms=1000 + step, metrics={"train/loss": 1 / (step + 1)})
-        for step in steps
+        Row(images=step, timestamp_ms=1000 + step, metrics={"train/loss": 1 / (step + 1)}) for step in steps
     ]
 
 

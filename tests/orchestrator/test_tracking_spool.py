@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import TrackingError
-from orchestrator.tracking import Links, MemoryTracker, MetricRow, RunStatus, SpooledTracker
+from orchestrator.protocol.reports import Row
+from orchestrator.tracking import Links, MemoryTracker, RunStatus, SpooledTracker
 
 LINKS = Links(tracking_uri="memory:", experiment="memory")
 
@@ -27,8 +28,8 @@ def open_spool(store: Store, folder: Path) -> SpooledTracker:
     return SpooledTracker(lambda: store, folder, links=LINKS)
 
 
-def row(step: int, **metrics: float) -> MetricRow:
-    return MetricRow(step=step, timestamp_ms=step * 1000, metrics=metrics)
+def row(step: int, **metrics: float) -> Row:
+    return Row(images=step, timestamp_ms=step * 1000, metrics=metrics)
 
 
 def values(store: Store, trial_id: str, key: str) -> list[float]:

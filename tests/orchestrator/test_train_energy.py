@@ -12,11 +12,11 @@ from tiny_sweeps import tiny_config
 from orchestrator.config.models import BudgetConfig
 from orchestrator.data import prepare_data
 from orchestrator.protocol.metrics import GPU_ENERGY_J
+from orchestrator.protocol.reports import Row
 from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.ledger import account
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.watch.follower import cost_row
-from orchestrator.tracking import MetricRow
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.energy import EnergyMeter, energy_meter, summed_j
 from orchestrator.train.loop.run import Run, TrialJob
@@ -121,7 +121,7 @@ B = {"trial_id": "b"}
 
 
 def test_the_energy_goes_to_the_trackers_cost_row(record: SweepRecord) -> None:
-    row: MetricRow = cost_row(record.trials["a"], 200, 41_000)
+    row: Row = cost_row(record.trials["a"], 200, 41_000)
     assert row.metrics["cost/energy_kwh"] == pytest.approx(1.0)
     record.trials["a"].energy_j = None
     assert "cost/energy_kwh" not in cost_row(record.trials["a"], 200, 41_000).metrics

@@ -19,7 +19,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.protocol.events import KINDS, Entry, SweepStarted, parse
 from orchestrator.protocol.reading import plain_fields, read
-from orchestrator.protocol.reports import TrialReport
+from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.report import recommend, summarize
 from orchestrator.report.words import summary as summary_module
 from orchestrator.storage import MemoryStore, ObjectInfo
@@ -44,7 +44,7 @@ from orchestrator.sweep.space.points import SweepPlan, TrialPlan, make_trial, pl
 from orchestrator.sweep.watch import status as status_module
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
-from orchestrator.tracking import Dataset, MemoryTracker, MetricRow, RunStatus
+from orchestrator.tracking import Dataset, MemoryTracker, RunStatus
 from orchestrator.train.loop.plan import plan_run
 from orchestrator.train.loop.run import TrialJob
 from orchestrator.train.ray.slot import Outcome
@@ -471,8 +471,8 @@ class Calls(MemoryTracker):
         self._calls.append(["start_trial", trial_id, *args, more])
         super().start_trial(trial_id, *args, **more)
 
-    def log_rows(self, trial_id: str | None, rows: Sequence[MetricRow]) -> None:
-        told = [[row.step, row.timestamp_ms, dict(row.metrics)] for row in rows]
+    def log_rows(self, trial_id: str | None, rows: Sequence[Row]) -> None:
+        told = [[row.images, row.timestamp_ms, dict(row.metrics)] for row in rows]
         self._calls.append(["log_rows", trial_id, told])
         super().log_rows(trial_id, rows)
 

@@ -20,11 +20,12 @@ from orchestrator.protocol.events import (
     TrialRevived,
 )
 from orchestrator.protocol.metrics import CPU_CORE_HOURS, DEVICE_HOURS, ENERGY_KWH, GPU_HOURS
+from orchestrator.protocol.reports import Row
 from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.space.points import TrialPlan, listed_point, make_trial
-from orchestrator.tracking import Dataset, MetricRow, RunStatus, Tracker
+from orchestrator.tracking import Dataset, RunStatus, Tracker
 
 POINT_PARAM = "sweep.point"
 """The MLflow parameter that holds a listed point's name."""
@@ -162,12 +163,8 @@ class Follower:
 
     def _log_report(self, event: Reported, time_ms: int) -> None:
         trial = self.record.trials[event.trial_id]
-        rows = [
-            MetricRow(step=row.images, timestamp_ms=row.timestamp_ms, metrics=row.metrics)
-            for row in event.rows
-        ]
-        rows.append(cost_row(trial, event.images, time_ms))
-        self.tracker.log_rows(trial.trial_id, rows)
+        costs = cost_row(trial, event.images, time_ms)
+        self.tracker.log_rows(trial.trial_id, [*event.rows, costs])
 
     def _tag_schedules(self, event: GenerationDecided) -> None:
         for each in event.takeovers:
@@ -190,10 +187,10 @@ class Follower:
                 self.tracker.finish_trial(trial.trial_id, RunStatus.KILLED, time_ms=time_ms)
 
 
-def cost_row(trial: TrialRecord, images: int, time_ms: int) -> MetricRow:
+def cost_row(trial: TrialRecord, images: int, time_ms: int) -> Row:
     """What a trial has cost up to a report, as metrics."""
     hours = trial.hours
     metrics = {GPU_HOURS: hours.gpu, CPU_CORE_HOURS: hours.cpu_core, DEVICE_HOURS: hours.counted}
     if trial.energy_kwh is not None:
         metrics[ENERGY_KWH] = trial.energy_kwh
-    return MetricRow(step=images, timestamp_ms=time_ms, metrics=metrics)
+    return Row(images=images, timestamp_ms=time_ms, metrics=metrics)

@@ -24,11 +24,12 @@ from orchestrator.cluster.connect import ray_cluster
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluator import RayEvaluator
 from orchestrator.train.evaluate.reuse import DataCache
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 
 RESULTS = Path(__file__).parent / "results"

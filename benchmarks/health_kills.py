@@ -23,14 +23,14 @@ import torch
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import MemoryStore
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.reuse import DataCache
-from orchestrator.train.loop.run import Run, TrialJob
-from orchestrator.train.ray.slot import Outcome
+from orchestrator.train.loop.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 SWEEP = Path(__file__).parents[1] / "sweeps" / "masks.yaml"

@@ -24,11 +24,12 @@ from sweep_common import Silent
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.reuse import DataCache
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,14 +11,13 @@ import pytest
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import SweepStarted
+from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.loop.plan import plan_run
-from orchestrator.train.loop.run import TrialJob
-from orchestrator.train.ray.slot import Outcome
 
 METRIC = "probe/linear/mean"
 BEST_RATE = 0.01

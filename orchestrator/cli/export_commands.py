@@ -53,6 +53,7 @@ def export(
     from orchestrator.cli.views import best_so_far
     from orchestrator.errors import NotFoundError
     from orchestrator.export import ExportedEncoder, encoder_of, export_encoder
+    from orchestrator.protocol.jobs import checkpoints_uri
     from orchestrator.report.refs import find_run
     from orchestrator.report.statistics.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.storage import open_store
@@ -66,7 +67,7 @@ def export(
     if trial is None:
         raise NotFoundError(f"no trial of {sweep_id} has {metric} yet; name one as {sweep_id}/TRIAL")
     trained = make_trial(source.config, trial.point, trial.seed, trial.index).config
-    store = open_store(f"{source.uri}/trials/{trial.trial_id}/checkpoints", trained.storage)
+    store = open_store(checkpoints_uri(source.uri, trial.trial_id), trained.storage)
     taken, part = take_checkpoint(store, checkpoint), part or ranked_encoder(trained)
     curve = probe_curve(source.config, trial)
     exported = ExportedEncoder(

@@ -114,6 +114,7 @@ def _trained(
 ) -> tuple[FoundRun, RunConfig, FeatureModel, int]:
     from orchestrator.config import dump, parse_config
     from orchestrator.errors import CheckpointError
+    from orchestrator.protocol.jobs import checkpoints_uri
     from orchestrator.report.refs import find_run
     from orchestrator.report.words.winner import trial_config
     from orchestrator.storage import open_store
@@ -125,7 +126,7 @@ def _trained(
     found = find_run(target, runs)
     trial = found.the_trial()
     config = trial_config(found.config, trial.point, trial.seed)
-    store = open_store(f"{found.uri}/trials/{trial.trial_id}/checkpoints", config.storage)
+    store = open_store(checkpoints_uri(found.uri, trial.trial_id), config.storage)
     checkpoint = load_checkpoint(store, place["name"]) if place else load_latest(store)
     if checkpoint is None:
         raise CheckpointError(f"{store.uri}: there is no checkpoint to probe")

@@ -72,6 +72,7 @@ def compare(names: tuple[str, ...], runs: Runs, as_json: bool) -> None:
 def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> None:
     """Name the geometry that SWEEP recommends, with its settings, accuracy and cost."""
     from orchestrator.config import dump
+    from orchestrator.protocol.jobs import checkpoints_uri
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
     from orchestrator.report.statistics.population import check_one_setting
     from orchestrator.sweep.core.lineage import schedule_text
@@ -83,7 +84,7 @@ def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> 
         check_one_setting(config, schedule, choice.trial.trial_id)
         click.echo(dump(trial_config(config, choice.trial.point, choice.trial.seed)).rstrip())
         return
-    checkpoints = f"{uri}/trials/{choice.trial.trial_id}/checkpoints"
+    checkpoints = checkpoints_uri(uri, choice.trial.trial_id)
     longer = runs.command("train", "--from-best", sweep_id, then=("--set", "train.images=..."))
     export = runs.command("export", f"{sweep_id}/{choice.trial.trial_id}", then=("--to", "timm"))
     go_on = f"export its encoder: {export}    (--checkpoint last for the newest)\ntrain it longer: {longer}"

@@ -15,13 +15,15 @@ from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.data.read.order import GlobalOrder
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.storage import open_store
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.checkpoint import load_latest
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 
 def compare(config_file: Path, sweep_id: str, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def weights_equal(config: RunConfig, reference: RunConfig, uri: str, trial_id: s
         run_uri=f"{reference.storage.uri}/s",
     )
     Run(undisturbed, ListReporter(), Rank()).train()
-    theirs = load_latest(undisturbed.checkpoint_store())
+    theirs = load_latest(checkpoint_store(undisturbed))
     ours = load_latest(open_store(f"{uri}/trials/{trial_id}/checkpoints", config.storage))
     assert ours is not None
     assert theirs is not None

@@ -17,13 +17,15 @@ from tiny_sweeps import tiny_config
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.storage import open_store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluation import ranked_encoder
 from orchestrator.train.loop.best import BestKeeper
 from orchestrator.train.loop.checkpoint import load_checkpoint, load_latest
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 SWEEP = "tiny-20260101-120000-ab12"
 
@@ -67,9 +69,8 @@ def test_a_trial_is_exported_and_timm_loads_its_target_encoder(export, trained, 
     assert done.code == 0, done.err
     assert json.loads(done.out)["load_with"].startswith("timm.create_model('local-dir:")
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
-    store = TrialJob(
-        trial_id="t1", config=trained[1], shards_uri="", run_uri=str(trained[0] / "runs" / SWEEP)
-    ).checkpoint_store()
+    job = TrialJob(trial_id="t1", config=trained[1], shards_uri="", run_uri=str(trained[0] / "runs" / SWEEP))
+    store = checkpoint_store(job)
     found = load_latest(store)
     assert found is not None
     assert torch.equal(model.norm.bias, found.tensors["objective/target_encoder.norm.bias"])

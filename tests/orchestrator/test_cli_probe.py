@@ -19,6 +19,7 @@ from jepa_core.step import prepare_images
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import open_shards, prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.tracking import find_place, find_tracker
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_weights, pooled_features
@@ -34,8 +35,9 @@ from orchestrator.train.evaluate.features import (
 )
 from orchestrator.train.evaluate.probing import run_evaluations
 from orchestrator.train.loop.checkpoint import load_latest
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 SWEEP = "tiny-20260101-120000-ab12"
 
@@ -146,8 +148,8 @@ def test_figures_and_their_intervals_go_to_the_trials_run_in_mlflow(
 
 def test_our_features_are_those_of_the_exported_encoder(trained):
     folder, config = trained
-    store = TrialJob(trial_id="t1", config=config, shards_uri="", run_uri=str(folder / "runs" / SWEEP))
-    checkpoint = load_latest(store.checkpoint_store())
+    job = TrialJob(trial_id="t1", config=config, shards_uri="", run_uri=str(folder / "runs" / SWEEP))
+    checkpoint = load_latest(checkpoint_store(job))
     assert checkpoint is not None
     encoder = build_encoder(config.encoder)
     encoder.load_state_dict(encoder_weights(checkpoint.tensors))

@@ -11,10 +11,10 @@ import pytest
 
 from orchestrator.config import default_config
 from orchestrator.protocol.events import SweepEnded, SweepStarted
+from orchestrator.protocol.jobs import Outcome
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.sweep.client import CoordinatorCalls, client_of
 from orchestrator.sweep.run.coordinator import Coordinator
-from orchestrator.train.job import Outcome
 from orchestrator.train.ray.client import ActorClient
 
 

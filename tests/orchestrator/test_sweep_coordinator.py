@@ -8,13 +8,13 @@ from sweep_records import record_of
 from orchestrator.config.models import AshaConfig, RunConfig, StorageConfig, SweepConfig, TrainConfig
 from orchestrator.errors import StorageError
 from orchestrator.protocol.events import SweepResumed
+from orchestrator.protocol.jobs import Outcome
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, open_store
 from orchestrator.sweep.core.fold import fold
 from orchestrator.sweep.journal.log import Journal, read_events
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.run.coordinator import Coordinator
-from orchestrator.train.ray.slot import Outcome
 
 METRIC = "probe/linear/mean"
 CONFIG = RunConfig(

@@ -11,6 +11,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.protocol.events import Reported, SweepEnded, SweepStarted
+from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.report import load_sweep
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
@@ -22,8 +23,7 @@ from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop.run import Run, TrialJob
-from orchestrator.train.ray.slot import Outcome
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 
 

@@ -18,6 +18,7 @@ from tiny_sweeps import InProcess, tiny_config
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import Outcome
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.log import read_events
@@ -25,7 +26,6 @@ from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.run import Run
-from orchestrator.train.ray.slot import Outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]
 

@@ -18,6 +18,7 @@ from orchestrator.config.models import AXIS_KINDS, Axis, RunConfig, SweepConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.protocol.events import SweepStarted
+from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.report import load_sweep, summarize
@@ -40,8 +41,7 @@ from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.checkpoint import load_checkpoint
-from orchestrator.train.loop.run import Run, TrialJob
-from orchestrator.train.ray.slot import Outcome
+from orchestrator.train.loop.run import Run
 
 RATE = "optimizer.learning_rate"
 

@@ -17,6 +17,7 @@ from mortal_cluster import METRIC, Cluster, Mortal, check_kills
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.metrics import MISSING
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.promotion import verdicts
@@ -26,8 +27,6 @@ from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import TrialPlan, plan_sweep
 from orchestrator.sweep.watch.status import SweepStatus
-from orchestrator.train.loop.run import TrialJob
-from orchestrator.train.ray.slot import Outcome
 
 RATE = "optimizer.learning_rate"
 RATES = tuple(round(1e-3 * number, 6) for number in range(1, 10))

@@ -17,6 +17,7 @@ from orchestrator.cluster.processes import descendants
 from orchestrator.config import apply_overrides
 from orchestrator.data import prepare_data
 from orchestrator.protocol.events import Reported
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.requests import leave_request
@@ -24,8 +25,9 @@ from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.checkpoint import load_latest
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("migrated_runs")]
 
@@ -107,8 +109,8 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_ends_bit_identical(tmp_
     )
     Run(replace(job, config=apply_overrides(config, trial.point)), ListReporter(), Rank()).train()
     killed_end, quiet_end = (
-        load_latest(replace(job, run_uri=uri).checkpoint_store()),
-        load_latest(job.checkpoint_store()),
+        load_latest(checkpoint_store(replace(job, run_uri=uri))),
+        load_latest(checkpoint_store(job)),
     )
     assert killed_end is not None
     assert quiet_end is not None

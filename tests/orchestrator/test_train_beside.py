@@ -14,6 +14,7 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config import default_config
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
@@ -21,8 +22,9 @@ from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapsh
 from orchestrator.train.evaluate.evaluation import Evaluation
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 CPU = torch.device("cpu")
 RUNG = 320
@@ -101,7 +103,7 @@ def test_every_figure_and_the_weights_are_those_of_a_run_that_stops_for_its_prob
         448,
     ]  # a rung and the end are measured by the run itself
     assert _curve(reports, "probe/", "health/") == _curve(inline, "probe/", "health/")
-    ours, theirs = (load_latest(_job(folder, name).checkpoint_store()) for name in ("beside", "inline"))
+    ours, theirs = (load_latest(checkpoint_store(_job(folder, name))) for name in ("beside", "inline"))
     assert ours is not None
     assert theirs is not None
     assert all(torch.equal(value, theirs.tensors[name]) for name, value in ours.tensors.items())
@@ -202,7 +204,7 @@ def test_a_run_that_dies_loses_no_evaluation_of_a_checkpoint(folder: Path, inlin
 
     with pytest.raises(KeyboardInterrupt):
         Run(job, before, Rank(), evaluator=Ending(never_ends)).train()
-    found = load_latest(job.checkpoint_store())
+    found = load_latest(checkpoint_store(job))
     assert found is not None
     assert found.meta["evaluating"] == [192]
     assert 192 not in _curve(before.reports, "probe/")

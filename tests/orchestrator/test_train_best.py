@@ -13,6 +13,7 @@ from tiny_sweeps import tiny_config
 from orchestrator.config.models import StorageConfig
 from orchestrator.data import prepare_data
 from orchestrator.errors import CheckpointError, NotFoundError
+from orchestrator.protocol.jobs import Inheritance, TrialJob
 from orchestrator.protocol.reports import BestCheckpoint, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.train.distributed import Rank
@@ -20,9 +21,9 @@ from orchestrator.train.evaluate.beside import Snapshot
 from orchestrator.train.evaluate.evaluation import Evaluation
 from orchestrator.train.loop.best import BestKeeper, find_best, first_best_step, take_checkpoint
 from orchestrator.train.loop.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
-from orchestrator.train.loop.lineage import Inheritance
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 METRIC = "probe/linear/mean"
 NAN = float("nan")
@@ -195,7 +196,7 @@ def whole(folder: Path) -> list[TrialReport]:
 
 
 def _same_weights(ours: TrialJob, theirs: TrialJob) -> None:
-    first, second = (take_checkpoint(job.checkpoint_store(), "best") for job in (ours, theirs))
+    first, second = (take_checkpoint(checkpoint_store(job), "best") for job in (ours, theirs))
     assert first.best == second.best
     for name, value in first.checkpoint.tensors.items():
         assert torch.equal(value, second.checkpoint.tensors[name]), name
@@ -207,7 +208,7 @@ def test_a_run_keeps_the_highest_of_its_probes_wherever_its_checkpoints_are(fold
     best = whole[-1].best
     assert (best.images, best.value) == (peak, curve[peak])
     assert list(curve) == [*range(64, 640, 64), 640]
-    store = _job(folder, "whole").checkpoint_store()
+    store = checkpoint_store(_job(folder, "whole"))
     assert find_best(store) == best
     assert list_checkpoints(store) == ["step-0000000020", "step-0000000016"]
 
@@ -225,8 +226,8 @@ def test_its_weights_are_those_of_a_run_that_ended_a_step_there(folder, whole):
     images = whole[-1].best.images
     stopped = _job(folder, "stopped")
     _train(stopped, ListReporter(stop_at_images=images))
-    there = load_latest(stopped.checkpoint_store())
-    kept = take_checkpoint(_job(folder, "whole").checkpoint_store(), "best").checkpoint
+    there = load_latest(checkpoint_store(stopped))
+    kept = take_checkpoint(checkpoint_store(_job(folder, "whole")), "best").checkpoint
     assert there.step * 32 == images
     assert kept.tensors.keys() == {name for name in there.tensors if name.startswith("objective/")}
     assert all(torch.equal(value, there.tensors[name]) for name, value in kept.tensors.items())
@@ -246,7 +247,7 @@ def test_a_run_that_died_between_checkpoints_ends_with_the_same_best_and_newest(
     assert rest[0].images == 256
     assert rest[-1].best == whole[-1].best
     _same_weights(job, _job(folder, "whole"))
-    ours, theirs = (load_latest(_job(folder, name).checkpoint_store()) for name in ("died", "whole"))
+    ours, theirs = (load_latest(checkpoint_store(_job(folder, name))) for name in ("died", "whole"))
     assert all(torch.equal(value, theirs.tensors[name]) for name, value in ours.tensors.items())
 
 
@@ -257,7 +258,7 @@ def test_a_run_goes_on_from_its_newest_checkpoint_though_its_best_is_earlier(fol
     rest = _train(job, evaluator=Scripted(values))
     assert rest[0].images == 256
     assert {report.best.images for report in rest} == {128}
-    assert take_checkpoint(job.checkpoint_store()).best == BestCheckpoint(
+    assert take_checkpoint(checkpoint_store(job)).best == BestCheckpoint(
         name="best/step-0000000004", images=128, value=99.0
     )
 
@@ -267,7 +268,7 @@ def test_a_result_that_comes_late_keeps_the_weights_that_were_evaluated(folder):
     _train(job, evaluator=Scripted({320: 99.0}))
     stopped = _job(folder, "stopped-at-320")
     _train(stopped, ListReporter(stop_at_images=320))
-    kept, there = take_checkpoint(job.checkpoint_store(), "best"), load_latest(stopped.checkpoint_store())
+    kept, there = take_checkpoint(checkpoint_store(job), "best"), load_latest(checkpoint_store(stopped))
     assert kept.best.images == 320
     assert all(torch.equal(value, there.tensors[name]) for name, value in kept.checkpoint.tensors.items())
 
@@ -276,7 +277,7 @@ def test_who_takes_over_weights_begins_to_look_anew(folder):
     parent, heir = _job(folder, "parent"), _job(folder, "heir")
     _train(parent, ListReporter(stop_at_images=256))
     _train(heir, ListReporter(stop_at_images=256))
-    assert find_best(heir.checkpoint_store()) is not None
+    assert find_best(checkpoint_store(heir)) is not None
     inherits = Inheritance(trial_id="parent", step=8, config=parent.config)
     reports = _train(replace(heir, inherits=inherits))
     assert reports[0].best is not None

@@ -11,6 +11,7 @@ from tiny_sweeps import tiny_config
 
 from orchestrator.config.models import BudgetConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.metrics import GPU_ENERGY_J
 from orchestrator.protocol.reports import Row
 from orchestrator.sweep.core.fold import apply
@@ -19,7 +20,7 @@ from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.watch.follower import cost_row
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.energy import EnergyMeter, energy_meter, summed_j
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 
 

@@ -14,13 +14,15 @@ from orchestrator.data import prepare_data, read_sweep_ledger
 from orchestrator.data.format.cache import file_lock
 from orchestrator.data.pack.sources import is_held_out
 from orchestrator.errors import CheckpointError
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.storage import MemoryStore, Store, open_store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.baselines import Baselines, pixels_key, untrained_key
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import Decision, ListReporter, TrialReport
+from orchestrator.train.stores import checkpoint_store
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def _job(folder: Path, trial_id: str, **overrides: object) -> TrialJob:
 
 
 def _final_weights(job: TrialJob) -> dict[str, torch.Tensor]:
-    found = load_latest(job.checkpoint_store())
+    found = load_latest(checkpoint_store(job))
     assert found is not None
     return dict(found.tensors)
 

@@ -9,10 +9,11 @@ import pytest
 from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.sweep.foresight.geometries import audit_sweep
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 
 SETTINGS: list[dict[str, Any]] = [

@@ -8,11 +8,13 @@ import torch
 from tiny_sweeps import tiny_config
 
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.checkpoint import list_checkpoints, load_latest
 from orchestrator.train.loop.preemption import PreemptionNotice
-from orchestrator.train.loop.run import Run, TrialJob
+from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
+from orchestrator.train.stores import checkpoint_store
 
 
 class TakenAway(Exception):
@@ -47,11 +49,11 @@ def test_a_run_that_is_taken_away_goes_on_from_the_step_of_its_notice_and_ends_b
     Run(whole, ListReporter(), Rank()).train()
     with pytest.raises(TakenAway):
         Run(taken, ListReporter(), Rank(), notice=NoticeAfter(8)).train()  # type: ignore[arg-type]
-    assert list_checkpoints(taken.checkpoint_store())[0] == "step-0000000008"
+    assert list_checkpoints(checkpoint_store(taken))[0] == "step-0000000008"
     rest = ListReporter()
     Run(taken, rest, Rank()).train()
     assert [(report.images, len(report.rows)) for report in rest.reports][:2] == [(256, 0), (320, 1)]
-    ours, theirs = load_latest(taken.checkpoint_store()), load_latest(whole.checkpoint_store())
+    ours, theirs = load_latest(checkpoint_store(taken)), load_latest(checkpoint_store(whole))
     assert ours is not None
     assert theirs is not None
     assert all(torch.equal(value, theirs.tensors[name]) for name, value in ours.tensors.items())

@@ -18,6 +18,7 @@ from orchestrator.config import flatten as flat_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.protocol.events import KINDS, Entry, SweepStarted, parse
+from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.reading import plain_fields, read
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.report import recommend, summarize
@@ -46,8 +47,6 @@ from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import Dataset, MemoryTracker, RunStatus
 from orchestrator.train.loop.plan import plan_run
-from orchestrator.train.loop.run import TrialJob
-from orchestrator.train.ray.slot import Outcome
 
 from .form import canonical
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
+from orchestrator.protocol.jobs import checkpoints_uri
 from orchestrator.report.statistics.checkpoints import taken_json
 from orchestrator.report.statistics.trials import TrialSummary
 from orchestrator.report.words.pareto import pareto_json, pareto_lines
@@ -164,7 +165,7 @@ def recommended_checkpoint(
     config: RunConfig, recommendation: Recommendation, uri: str
 ) -> TakenCheckpoint | None:
     """The best checkpoint of the recommended trial, or its newest where none is kept; None when it has neither."""
-    store = open_store(f"{uri}/trials/{recommendation.trial.trial_id}/checkpoints", config.storage)
+    store = open_store(checkpoints_uri(uri, recommendation.trial.trial_id), config.storage)
     try:
         return take_checkpoint(store)
     except NotFoundError:

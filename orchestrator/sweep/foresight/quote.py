@@ -19,6 +19,7 @@ import torch
 from orchestrator.config import apply_overrides, most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.data import prepare_data
+from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.metrics import CHECKPOINT_S, IMAGES_PER_S, PROBE_S
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import open_store
@@ -27,7 +28,6 @@ from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.space.points import TrialPlan
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.reuse import DataCache
-from orchestrator.train.job import TrialJob
 from orchestrator.train.loop.plan import RunPlan, plan_run
 from orchestrator.train.loop.run import Run
 from orchestrator.train.worker import resolve_precision, threads_per_worker

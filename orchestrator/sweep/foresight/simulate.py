@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import SeedsSettled, SweepEnded, SweepStarted
+from orchestrator.protocol.jobs import Outcome
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.core.record import SweepRecord
@@ -22,7 +23,6 @@ from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import TrialPlan, make_trial
 from orchestrator.text import counted
-from orchestrator.train.job import Outcome
 from orchestrator.train.loop.plan import RunPlan, plan_run
 
 _WAIT_S = 1.0

@@ -35,6 +35,7 @@ from orchestrator.protocol.events import (
     TrialPlanned,
     TrialRevived,
 )
+from orchestrator.protocol.jobs import Assignment, Inheritance, Outcome, TrialJob
 from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import Store, open_store
@@ -52,7 +53,6 @@ from orchestrator.sweep.core.rungs import bracket_of, decide_at_rung, promotes, 
 from orchestrator.sweep.journal.log import Journal
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.space.points import make_trial
-from orchestrator.train.job import Assignment, Inheritance, Outcome, TrialJob
 from orchestrator.train.loop.plan import plan_run
 
 
@@ -261,7 +261,7 @@ class Coordinator:
         """Whether a slot that could not be placed yet would still find a trial, and whether another slot has one."""
         return self._stop_reason is None and not self._is_exhausted(), bool(self._queue.held)
 
-    def next_trial(self, slot_id: str) -> Assignment:
+    def next_trial(self, slot_id: str) -> Assignment[RunConfig]:
         """What a slot does next; a trial that it gets has its attempt opened."""
         if self._stop_reason is None and not self._queue.waiting:
             self._promote()
@@ -485,7 +485,7 @@ class Coordinator:
     def _rungs(self, trial: TrialRecord) -> tuple[int, ...]:
         return trial_rungs(self._config, index=trial.index, seed=trial.seed)
 
-    def _job(self, trial_id: str) -> TrialJob:
+    def _job(self, trial_id: str) -> TrialJob[RunConfig]:
         trial = self._record.trials[trial_id]
         config = self._config_of(trial)
         ended = self._record.generations[-1].images if self._record.generations else None
@@ -505,7 +505,7 @@ class Coordinator:
         """The sweep's configuration with what a trial goes on under."""
         return make_trial(self._config, trial.settings, trial.seed, trial.index).config
 
-    def _inheritance(self, trial: TrialRecord) -> Inheritance | None:
+    def _inheritance(self, trial: TrialRecord) -> Inheritance[RunConfig] | None:
         """The weights that a trial took over last, with the settings that they were trained under."""
         if not trial.takeovers:
             return None

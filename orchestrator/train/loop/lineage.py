@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.config.models import RunConfig
 from orchestrator.errors import CheckpointError
+from orchestrator.protocol.jobs import Inheritance, checkpoints_uri
 from orchestrator.storage import Store, open_store
 from orchestrator.train.distributed import Rank
-from orchestrator.train.job import Inheritance
 from orchestrator.train.loop.checkpoint import Checkpoint, checkpoint_name, load_checkpoint, load_latest
 
 
-def load_inherited(inherits: Inheritance, run_uri: str, rank: Rank) -> Checkpoint:
+def load_inherited(inherits: Inheritance[RunConfig], run_uri: str, rank: Rank) -> Checkpoint:
     """The checkpoint that a run goes on from, the same on every rank. Every rank must call it.
 
     Raises:
         CheckpointError: It is missing or damaged; no other one would do.
     """
-    store = open_store(f"{run_uri}/trials/{inherits.trial_id}/checkpoints", inherits.config.storage)
+    store = open_store(checkpoints_uri(run_uri, inherits.trial_id), inherits.config.storage)
     found = _agreed(lambda: _load_or_none(store, checkpoint_name(inherits.step)), rank)
     if found is None:
         name = checkpoint_name(inherits.step)

@@ -29,6 +29,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
 from orchestrator.data.read.order import ORDER_VERSION
 from orchestrator.errors import CheckpointError
+from orchestrator.protocol.jobs import Inheritance, TrialJob
 from orchestrator.protocol.metrics import (
     BAD_PROBE_SAMPLES,
     BAD_SAMPLES,
@@ -61,7 +62,6 @@ from orchestrator.train.evaluate.evaluation import (
 )
 from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.initial import load_initial, new_state
-from orchestrator.train.job import Inheritance, TrialJob
 from orchestrator.train.loop.best import BestKeeper
 from orchestrator.train.loop.checkpoint import Checkpoint, checkpoint_name, save_checkpoint
 from orchestrator.train.loop.costs import StepCosts
@@ -71,6 +71,7 @@ from orchestrator.train.loop.movement import TargetMovement
 from orchestrator.train.loop.plan import RunPlan, Stop, plan_run
 from orchestrator.train.loop.preemption import PreemptionNotice
 from orchestrator.train.reporting import Reporter
+from orchestrator.train.stores import checkpoint_store, trial_store
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Run:
 
     def __init__(
         self,
-        job: TrialJob,
+        job: TrialJob[RunConfig],
         reporter: Reporter,
         rank: Rank,
         cache: DataCache | None = None,
@@ -135,7 +136,7 @@ class Run:
         cache = cache if cache is not None else DataCache()
         self.job, self.config, self.rank, self.reporter = job, job.config, rank, reporter
         self.plan: RunPlan = plan_run(self.config, job.rungs_images)
-        self.store = job.checkpoint_store()
+        self.store = checkpoint_store(job)
         self.best = BestKeeper(self.store, self.config, self.plan.total_steps)
         self.shards: ShardSet = cache.shards(job.shards_uri, self.config)
         self.probes: ProbeData | None = cache.probes(self.config, self.shards)
@@ -165,7 +166,7 @@ class Run:
             self.store.clean(recursive=True)  # what a killed attempt was writing
             self.best.find()
             if self.probes is not None and self.probes.bad_samples:
-                keep_trial_ledger(self.job.trial_store(), self.probes.bad_samples)
+                keep_trial_ledger(trial_store(self.job), self.probes.bad_samples)
         checkpoint, inherits = find_checkpoint(self.store, self.rank), self.job.inherits
         if inherits is not None and (checkpoint is None or checkpoint.step <= inherits.step):
             is_over = self._inherit(inherits)
@@ -299,7 +300,7 @@ class Run:
         report = replace(report, best=self.best.held)
         return self._deliver(report).action != "continue" or report.final
 
-    def _inherit(self, inherits: Inheritance) -> bool:
+    def _inherit(self, inherits: Inheritance[RunConfig]) -> bool:
         """Take over another trial's weights; its reports are its own, so there is none to repeat."""
         found = load_inherited(inherits, self.job.run_uri, self.rank)
         self._check_same_run(found, inherits.config)
@@ -334,7 +335,7 @@ class Run:
         count = count_samples(entries)
         if entries:
             if self.rank.index == 0:
-                keep_trial_ledger(self.job.trial_store(), entries)
+                keep_trial_ledger(trial_store(self.job), entries)
             check_borne(count, stream.max_bad_samples, max(entries, key=lambda entry: entry.offset))
         return count
 

@@ -11,14 +11,15 @@ from typing import Any, Protocol
 
 import ray
 
+from orchestrator.config.models import RunConfig
+from orchestrator.protocol.jobs import Assignment, Outcome
 from orchestrator.protocol.reports import Decision, TrialReport
-from orchestrator.train.job import Assignment, Outcome
 
 
 class SlotCalls(Protocol):
     """What a slot's workers ask of the coordinator, and tell it."""
 
-    def next_trial(self, slot_id: str) -> Assignment:
+    def next_trial(self, slot_id: str) -> Assignment[RunConfig]:
         """What a slot does next."""
         ...
 

@@ -19,12 +19,13 @@ import ray.train
 import ray.train.torch
 import torch
 
+from orchestrator.config.models import RunConfig
 from orchestrator.errors import CheckpointError, ConfigError, DataError, OrchestratorError
+from orchestrator.protocol.jobs import Assignment, Outcome, TrialJob
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluator import RayEvaluator
 from orchestrator.train.evaluate.reuse import DataCache
-from orchestrator.train.job import Assignment, Outcome, TrialJob
 from orchestrator.train.loop.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.loop.run import Run
 from orchestrator.train.ray.client import SlotCalls
@@ -68,13 +69,13 @@ class Slot:
             if assignment.job is not None:
                 self._run_trial(assignment.job, assignment.attempt_id)
 
-    def _next(self) -> Assignment:
+    def _next(self) -> Assignment[RunConfig]:
         """The coordinator's answer, the same on every rank.
 
         Rank 0 waits for the others' sake no longer than a few seconds at a time: a collective that is waited in for
         long would run into the process group's timeout.
         """
-        assignment = Assignment()
+        assignment: Assignment[RunConfig] = Assignment()
         if self.rank.index == 0:
             until_s = time.monotonic() + _KEEP_ALIVE_S
             while assignment.kind == "wait" and time.monotonic() < until_s:
@@ -83,7 +84,7 @@ class Slot:
                     time.sleep(_POLL_S)
         return self.rank.broadcast(assignment)
 
-    def _run_trial(self, job: TrialJob, attempt_id: str) -> None:
+    def _run_trial(self, job: TrialJob[RunConfig], attempt_id: str) -> None:
         outcome = Outcome()
         try:
             torch.set_num_threads(threads_per_worker(job.config))
@@ -99,7 +100,7 @@ class Slot:
         self._ended(job, attempt_id, outcome)
         self._clear()
 
-    def _ended(self, job: TrialJob, attempt_id: str, outcome: Outcome) -> None:
+    def _ended(self, job: TrialJob[RunConfig], attempt_id: str, outcome: Outcome) -> None:
         if self.rank.index == 0 or outcome.error:
             self.coordinator.attempt_ended(job.trial_id, attempt_id, outcome)
 
@@ -110,7 +111,7 @@ class Slot:
             torch.cuda.empty_cache()
 
 
-def _evaluator(job: TrialJob, rank: Rank) -> RayEvaluator | None:
+def _evaluator(job: TrialJob[RunConfig], rank: Rank) -> RayEvaluator | None:
     """What evaluates beside training, on rank 0 where the coordinator says that there is room."""
     beside = job.config.probe.beside
     if beside is None or not job.evaluates_beside or rank.index != 0:

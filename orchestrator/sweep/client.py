@@ -59,7 +59,7 @@ class CoordinatorCalls(SlotCalls, Protocol):
         """Plan a trial and have a slot run it."""
         ...
 
-    def go_on(self, environment: Mapping[str, Any], folder: str = "") -> None:
+    def go_on(self, environment: Mapping[str, object], folder: str = "") -> None:
         """Journal that a sweep goes on."""
         ...
 

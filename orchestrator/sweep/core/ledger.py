@@ -9,9 +9,8 @@ beside training hold devices of their own and are told apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from orchestrator.config.models import BudgetConfig
 from orchestrator.protocol.metrics import CHECKPOINT_S, IMAGES_PER_S, PROBE_S, WAIT_FRACTION
@@ -91,7 +90,7 @@ class Account:
         """What the hours cost; None without a price."""
         return None if self.price is None else self.price * self.total.total
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "device": self.device,
@@ -125,12 +124,15 @@ class Account:
         return "\n".join([head, *lines, f"  {'energy':<20}  {energy}"])
 
 
+Devices = Callable[[Attempt], float]
+
+
 def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = None) -> Account:
     """The ledger of a sweep; slots that are open are charged up to `now_s`, in Unix seconds, or their last event."""
     has_gpus = any(slot.num_gpus for slot in record.slots.values())
 
-    def devices(holder: Any) -> float:
-        return float(holder.num_gpus if has_gpus else holder.num_cpus)
+    def devices(attempt: Attempt) -> float:
+        return attempt.num_gpus if has_gpus else attempt.num_cpus
 
     held = sum(slot.device_seconds(has_gpus=has_gpus, until=now_s) for slot in record.slots.values())
     trials = {trial.trial_id: _trial_hours(trial, devices, has_gpus=has_gpus) for trial in record.in_order()}
@@ -148,7 +150,7 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
     )
 
 
-def _trial_hours(trial: TrialRecord, devices: Any, *, has_gpus: bool) -> Hours:
+def _trial_hours(trial: TrialRecord, devices: Devices, *, has_gpus: bool) -> Hours:
     attempts = list(trial.attempts.values())
     if not attempts:
         return Hours()
@@ -175,7 +177,7 @@ def _lost_seconds(attempt: Attempt) -> float:
     return max(0.0, attempt.started + attempt.seconds - kept)
 
 
-def _measured_device_seconds(trial: TrialRecord, devices: Any) -> dict[str, float]:
+def _measured_device_seconds(trial: TrialRecord, devices: Devices) -> dict[str, float]:
     """Training, waiting, probing and checkpointing, from the rows of every report, each counted once.
 
     In seconds times the devices that the row's attempt held: attempts may have had other numbers of workers.

@@ -6,7 +6,6 @@ Pure functions of a configuration and of what is known of its data. None of them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from jepa_core.settings import height_and_width
 from jepa_core.vit_defaults import vit_defaults
@@ -41,7 +40,7 @@ def _model_notes(config: RunConfig) -> list[str]:
     return [f"encoder is not {encoder.name} as timm defines it: {', '.join(changed)}"] if changed else []
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return " x ".join(str(side) for side in value) if isinstance(value, tuple) else str(value)
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.config import default_config, first_seeds, flatten, most_seeds
 from orchestrator.config.models import RunConfig, TrainConfig
@@ -69,7 +69,7 @@ class CostEstimate:
             span = f"{with_prefix(self.least_flops, 'FLOP')} ({least}) to {span} ({most})"
         return f"{span} of training; probes, loading and start-up come on top"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "flops": self.flops,
@@ -120,7 +120,7 @@ class PlanDescription:
             *self.audit.warnings,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "name": self.config.name,
@@ -368,7 +368,7 @@ def estimate_checkpoints(config: RunConfig, plan: SweepPlan) -> CheckpointEstima
     )
 
 
-def differences(config: RunConfig) -> dict[str, Any]:
+def differences(config: RunConfig) -> dict[str, object]:
     """The settings that are not the defaults, by dotted key."""
     defaults = flatten(default_config())
     return {

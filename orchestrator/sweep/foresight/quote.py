@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -116,7 +115,7 @@ class Quote:
             return "less than the quote: the sweep will end before all its trials have"
         return "it may end the sweep before all its trials have ended"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "device": self.device,
@@ -195,7 +194,7 @@ def calibrate(
 
 def choose_trials(trials: Sequence[TrialPlan], flops_of_trial: Mapping[str, float]) -> list[TrialPlan]:
     """The cheapest and the dearest trial of each model, or one where all cost the same; at most eight."""
-    models: dict[Any, list[TrialPlan]] = {}
+    models: dict[object, list[TrialPlan]] = {}
     for trial in trials:
         models.setdefault(_model(trial.config), []).append(trial)
     chosen: list[TrialPlan] = []
@@ -325,5 +324,5 @@ def _flops_per_image(trial: TrialPlan, flops_of_trial: Mapping[str, float]) -> f
     return flops_of_trial[trial.trial_id] / plan.images_at(plan.total_steps)
 
 
-def _model(config: RunConfig) -> Any:
+def _model(config: RunConfig) -> object:
     return config.encoder, config.predictor, config.objective, config.train.batch_size, config.execution

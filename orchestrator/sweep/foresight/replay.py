@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.config import first_seeds, parse_config
 from orchestrator.config.models import PROPOSING, RunConfig
@@ -76,7 +75,7 @@ class Replay:
         own = values[self.winner.trial_id]
         return 1 + sum(value > own for value in values.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "hours": self.hours,
@@ -188,7 +187,7 @@ def _check_trained_alike(trials: Sequence[TrialPlan], recorded: SweepRecord) -> 
         ConfigError: They were not; every setting that differs is named.
     """
     started = parse_config(recorded.config_text, source=f"{recorded.sweep_id}/config.yaml")
-    different: dict[str, tuple[Any, Any]] = {}
+    different: dict[str, tuple[object, object]] = {}
     for trial in trials:
         before = make_trial(started, trial.point, trial.seed, trial.index).config
         different |= deciding_differences(before, trial.config)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from jepa_core.settings.ema import EmaSettings
 from orchestrator.config import has_teacher
 from orchestrator.config.models import RunConfig
 from orchestrator.train.loop.plan import plan_run
@@ -51,7 +51,7 @@ class TeacherLag:
             "probe.encoder: both"
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {"least": self.least, "most": self.most, "most_steps": self.most_steps}
 
@@ -67,5 +67,5 @@ def teacher_lag(configs: Iterable[RunConfig]) -> TeacherLag | None:
     return TeacherLag(least=min(shares), most=max(shares), most_steps=most_steps, total_steps=total_steps)
 
 
-def _schedule(config: RunConfig) -> tuple[Any, int, float]:
+def _schedule(config: RunConfig) -> tuple[EmaSettings, int, float]:
     return config.ema, plan_run(config).total_steps, config.optimizer.schedule_stretch

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config import apply_overrides, flatten
@@ -92,7 +91,7 @@ class Runs:
 
     def placed(self, config: RunConfig, folder: str = "") -> RunConfig:
         """A recorded configuration whose sweep was found here, read as it was meant in the folder it was started in."""
-        values: dict[str, Any] = {"storage.uri": self.uri}
+        values: dict[str, object] = {"storage.uri": self.uri}
         if self.is_bucket:
             values["storage.endpoint_url"] = self._endpoint_for(config)
         if folder and folder != os.getcwd() and Path(folder).is_dir():
@@ -116,7 +115,7 @@ def absolute_places(config: RunConfig, folder: str) -> dict[str, str]:
     return {key: path for key, path in paths.items() if path is not None}
 
 
-def _absolute(value: Any, folder: str, *, is_name: bool) -> str | None:
+def _absolute(value: object, folder: str, *, is_name: bool) -> str | None:
     """A relative path, absolute; None for whatever is none."""
     if not isinstance(value, str) or value in _WORDS or (is_name and "/" not in value):
         return None

@@ -18,16 +18,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.protocol.reading import plain_fields, read
 from orchestrator.storage import Store
 
 _log = logging.getLogger(__name__)
 _FOLDER = "driver"
 RENEW_S = 5.0
 WATCH_S = 3 * RENEW_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Holder:
+    """Who holds a lease, as the store has it; a negative `count` says that it was released."""
+
+    token: str
+    count: int
+    host: str
+    pid: int
+    process_started: str
 
 
 @contextmanager
@@ -41,7 +53,7 @@ def driver_lease(store: Store, *, renew_s: float = RENEW_S, watch_s: float = WAT
     number, holder = _latest(store)
     if holder is not None and _is_alive(store, number, holder, watch_s):
         raise StorageError(
-            f"{store.uri}: a driver runs this sweep already, process {holder['pid']} on {holder['host']}; "
+            f"{store.uri}: a driver runs this sweep already, process {holder.pid} on {holder.host}; "
             "wait for it, or end it first"
         )
     number += 1
@@ -67,10 +79,10 @@ def driver_text(store: Store) -> str:
     holder = _latest(store)[1]
     if holder is None:
         return ""
-    if holder["host"] == socket.gethostname() and holder["process_started"]:
-        is_alive = _process_started(holder["pid"]) == holder["process_started"]
-        return f"process {holder['pid']}" if is_alive else ""
-    return f"process {holder['pid']} on {holder['host']}"
+    if holder.host == socket.gethostname() and holder.process_started:
+        is_alive = _process_started(holder.pid) == holder.process_started
+        return f"process {holder.pid}" if is_alive else ""
+    return f"process {holder.pid} on {holder.host}"
 
 
 def _renew(store: Store, number: int, token: str, renew_s: float, done: threading.Event) -> None:
@@ -93,17 +105,17 @@ def _key(number: int) -> str:
 def _content(token: str, count: int) -> bytes:
     """A lease; a negative `count` says that it was released."""
     pid = os.getpid()
-    holder = {
-        "token": token,
-        "count": count,
-        "host": socket.gethostname(),
-        "pid": pid,
-        "process_started": _process_started(pid),
-    }
-    return json.dumps(holder).encode()
+    holder = _Holder(
+        token=token,
+        count=count,
+        host=socket.gethostname(),
+        pid=pid,
+        process_started=_process_started(pid),
+    )
+    return json.dumps(plain_fields(holder)).encode()
 
 
-def _latest(store: Store) -> tuple[int, dict[str, Any] | None]:
+def _latest(store: Store) -> tuple[int, _Holder | None]:
     """The number of the newest lease, 0 if there is none, and its holder; None when it was released."""
     keys = [info.key for info in store.list(f"{_FOLDER}/")]
     if not keys:
@@ -112,13 +124,13 @@ def _latest(store: Store) -> tuple[int, dict[str, Any] | None]:
     return number, _read(store, number)
 
 
-def _read(store: Store, number: int) -> dict[str, Any] | None:
+def _read(store: Store, number: int) -> _Holder | None:
     try:
-        holder: dict[str, Any] = json.loads(store.read(_key(number)))
-        return holder if holder["count"] >= 0 else None
+        holder = read(_Holder, json.loads(store.read(_key(number))))
+        return holder if holder.count >= 0 else None
     except NotFoundError:  # a newer one was taken meanwhile
         return None
-    except (ValueError, TypeError, KeyError) as err:
+    except ValueError as err:
         raise StorageError(
             f"{store.uri}/{_key(number)}: is damaged, so who drives this sweep is not known; delete it if nobody does"
         ) from err
@@ -130,9 +142,9 @@ def _delete_before(store: Store, number: int) -> None:
             store.delete(info.key)
 
 
-def _is_alive(store: Store, number: int, holder: dict[str, Any], watch_s: float) -> bool:
-    if holder["host"] == socket.gethostname() and holder["process_started"]:
-        return bool(_process_started(holder["pid"]) == holder["process_started"])
+def _is_alive(store: Store, number: int, holder: _Holder, watch_s: float) -> bool:
+    if holder.host == socket.gethostname() and holder.process_started:
+        return bool(_process_started(holder.pid) == holder.process_started)
     until_s = time.monotonic() + watch_s
     while time.monotonic() < until_s:
         time.sleep(min(1.0, watch_s / 10))

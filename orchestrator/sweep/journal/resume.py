@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from orchestrator.config import flatten, parse_config
 from orchestrator.config.models import RunConfig
@@ -132,7 +131,7 @@ def _is_same_path(key: str, before: RunConfig, now: RunConfig, folder: str) -> b
     return key in PLACES and bool(was == is_now)
 
 
-def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
+def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[object, object]]:
     """The settings that decide what a trial comes to and differ, by dotted key: (before, now)."""
     first, second = flatten(before), flatten(now)
     return {
@@ -188,7 +187,7 @@ def _shortened(config: RunConfig, record: SweepRecord) -> list[Fault]:
     ]
 
 
-def _may_change(config: RunConfig, key: str, before: Any, now: Any) -> bool:
+def _may_change(config: RunConfig, key: str, before: object, now: object) -> bool:
     """Whether a sweep may go on with this value: what plans no trial, and longer or wider ones.
 
     A population cannot grow: its members are ranked together from the first image to the last.
@@ -196,10 +195,11 @@ def _may_change(config: RunConfig, key: str, before: Any, now: Any) -> bool:
     can_grow = config.sweep.pbt is None
     if key.startswith(MAY_CHANGE):
         return can_grow or key != "sweep.num_trials"
-    return can_grow and ((key == "train.images" and now >= before) or _is_wider(key, before, now))
+    is_longer = key == "train.images" and isinstance(before, int) and isinstance(now, int) and now >= before
+    return can_grow and (is_longer or _is_wider(key, before, now))
 
 
-def _is_wider(key: str, before: Any, now: Any) -> bool:
+def _is_wider(key: str, before: object, now: object) -> bool:
     """Whether seeds, an axis' choices or its range hold everything that they held, and more.
 
     One seed, 0, is how `auto` begins.
@@ -207,16 +207,17 @@ def _is_wider(key: str, before: Any, now: Any) -> bool:
     if key == "sweep.seeds" and now == "auto":
         return bool(before == (0,))
     if key.startswith("sweep.space.") and key.endswith(_RANGES):
-        is_range = isinstance(before, tuple) and isinstance(now, tuple)
-        return is_range and bool(now[0] <= before[0] and before[1] <= now[1])
+        if not (isinstance(before, tuple) and isinstance(now, tuple)):
+            return False
+        return bool(now[0] <= before[0] and before[1] <= now[1])
     is_list = key in ("sweep.seeds", "sweep.points") or (
         key.startswith("sweep.space.") and (key.endswith(".choices") or ".also." in key)
     )
-    if not is_list or before is None or now is None:
+    if not (is_list and isinstance(before, (tuple, list)) and isinstance(now, (tuple, list))):
         return False
     kept = [_text(value) for value in now]
     return all(_text(value) in kept for value in before)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(value, default=str)

@@ -142,7 +142,7 @@ class Coordinator:
             )
         )
 
-    def go_on(self, environment: Mapping[str, Any], folder: str = "") -> None:
+    def go_on(self, environment: Mapping[str, object], folder: str = "") -> None:
         """Journal that a sweep goes on, and under which configuration: it may hold more than the one before.
 
         `folder` is where the driver runs, from which the configuration's relative paths are meant.

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import ray
 
@@ -295,7 +294,7 @@ def new_sweep_id(name: str) -> str:
     return f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def environment(cluster: Cluster) -> dict[str, Any]:
+def environment(cluster: Cluster) -> dict[str, object]:
     """What a reader needs to judge and repeat the figures: versions, machine, resources."""
     packages = ("orchestrator", "torch", "timm", "ray", "mlflow", "webdataset", "numpy", "optuna")
     return {

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.config import parse_config
 from orchestrator.config.models import RunConfig
@@ -93,7 +92,7 @@ class SweepStatus:
         now_s = time.time() if self.state == "running" else None
         return account(self.record, self.config.budget, now_s=now_s)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         assert self.config is not None
         return {
@@ -122,7 +121,7 @@ class SweepStatus:
         lines += [f"note: {note}" for note in self.record.notes]
         return "\n".join([*lines, "", self.ledger().text()])
 
-    def _trial_json(self, trial: TrialRecord) -> dict[str, Any]:
+    def _trial_json(self, trial: TrialRecord) -> dict[str, object]:
         assert self.config is not None
         found = _trial_json(trial, self._state_of(trial), self.config.sweep.metric)
         if self.config.sweep.pbt is not None:
@@ -172,7 +171,7 @@ def event_line(entry: Entry) -> str:
     return f"{when}  {entry.event.kind:<16}  {' '.join(parts)}".rstrip()
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     """A value for a reader: what is in a dictionary as `key value`, what is in a list with `-` or commas between."""
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {_words(item)}" for key, item in value.items()) or "none"
@@ -183,8 +182,9 @@ def _words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _is_range(value: Sequence[Any]) -> bool:
-    return len(value) == 2 and all(type(item) in (int, float) for item in value) and value[0] <= value[1]
+def _is_range(value: Sequence[object]) -> bool:
+    numbers = [item for item in value if isinstance(item, (int, float)) and not isinstance(item, bool)]
+    return len(value) == len(numbers) == 2 and numbers[0] <= numbers[1]
 
 
 def _trial_line(trial: TrialRecord, state: str, metric: str) -> str:
@@ -197,11 +197,11 @@ def _trial_line(trial: TrialRecord, state: str, metric: str) -> str:
     return line + (f"  ({trial.reason})" if trial.reason else "")
 
 
-def _generation_json(event: GenerationDecided) -> dict[str, Any]:
+def _generation_json(event: GenerationDecided) -> dict[str, object]:
     return {key: value for key, value in plain_fields(event).items() if key != "reason"}
 
 
-def _trial_json(trial: TrialRecord, state: str, metric: str) -> dict[str, Any]:
+def _trial_json(trial: TrialRecord, state: str, metric: str) -> dict[str, object]:
     return {
         "trial_id": trial.trial_id,
         "index": trial.index,

@@ -135,7 +135,8 @@ def _tied_legend(summary: Summary) -> str:
         f"stand apart ({percent(CONFIDENCE)}, corrected for all pairs). Front: nothing beats it on both accuracy and "
         "cost. "
         + ("Target, aspect and context are what the model saw. " if summary.findings is not None else "")
-        + "Figures lead to MLflow.</p>"
+        + "Hours count from a trial's first step on: its start, and the baselines that the first trials measure for "
+        f"all, say nothing about {summary.subject.many}. Figures lead to MLflow.</p>"
     )
 
 

@@ -1,5 +1,6 @@
 """What travels: between a run and its driver, into a sweep's journal and out of it.
 
 Frozen dataclasses, each turned to JSON and read back in one place. Plain Python: no torch, no Ray, no pydantic, no I/O.
-`events` is what a journal holds, `reports` what a run tells its driver and hears back, `reading` turns JSON into them.
+`point` is a point of a search space, `events` what a journal holds, `reports` what a run tells its driver and hears
+back; `writing` turns them into JSON, `reading` reads it.
 """

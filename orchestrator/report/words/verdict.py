@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.noise import (
     DEFAULT_TEST_IMAGES,
     Noise,
@@ -53,7 +54,7 @@ class GeometryResult:
 
     rank: int
     name: str
-    point: Mapping[str, Any]
+    point: Point
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
     mean: float

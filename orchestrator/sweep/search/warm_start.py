@@ -11,15 +11,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from orchestrator.config import apply_overrides, flatten, parse_config, searched_keys
+from orchestrator.config import flatten, parse_config, searched_keys
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.protocol.events import Heard, WarmStarted
+from orchestrator.protocol.point import Point
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.resume import deciding_differences, read_sweep
 from orchestrator.sweep.space.places import place_of
+from orchestrator.sweep.space.points import config_at
 from orchestrator.text import counted
 
 _NAMED = 3
@@ -55,13 +57,13 @@ def warm_start(config: RunConfig) -> WarmStarted | None:
 def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStarted:
     """What a new sweep can learn from the trials of an earlier one."""
     started = parse_config(earlier.config_text, source=f"{earlier.sweep_id}/config.yaml")
-    groups: dict[str, list[TrialRecord]] = {}
+    groups: dict[Point, list[TrialRecord]] = {}
     refused: Counter[str] = Counter()
     for trial in earlier.in_order():
         if reason := _refusal(config, started, trial):
             refused[reason] += 1
         else:
-            groups.setdefault(json.dumps(trial.point, sort_keys=True), []).append(trial)
+            groups.setdefault(trial.point, []).append(trial)
     heard = [
         found for group in groups.values() if (found := _heard(config, started, earlier, group)) is not None
     ]
@@ -89,13 +91,19 @@ def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
     if not math.isfinite(trial.metrics.get(metric, math.nan)):
         return f"{metric} was not measured"
     try:
-        before = apply_overrides(started, trial.point)
+        before = config_at(started, trial.point)
     except ConfigError:
         return "its point no longer keeps every rule"
-    point = {**flatten(before), **trial.point}
-    if place_of(config.sweep.space, point) is None:
+    if _place_of(config, before, trial) is None:
         return "its point lies outside the space"
     return _other_difference(config, before)
+
+
+def _place_of(config: RunConfig, before: RunConfig, trial: TrialRecord) -> dict[str, float | int] | None:
+    """Where a trial stands in the new space; an axis that its sweep did not search has the value of its settings."""
+    settings = {**flatten(before), **trial.point}
+    there = {key: settings[key] for key in searched_keys(config.sweep) if key in settings}
+    return place_of(config.sweep.space, Point(there))
 
 
 def _other_difference(config: RunConfig, before: RunConfig) -> str:
@@ -128,8 +136,7 @@ def _other_difference(config: RunConfig, before: RunConfig) -> str:
 def _heard(
     config: RunConfig, started: RunConfig, earlier: SweepRecord, trials: Sequence[TrialRecord]
 ) -> Heard | None:
-    point = {**flatten(apply_overrides(started, trials[0].point)), **trials[0].point}
-    units = place_of(config.sweep.space, point)
+    units = _place_of(config, config_at(started, trials[0].point), trials[0])
     if units is None:
         return None
     values = [trial.metrics[config.sweep.metric] for trial in trials]

@@ -14,6 +14,7 @@ from sweep_records import entries, sweep_events, write_journal
 from tiny_sweeps import Remembering
 
 from orchestrator.config import apply_overrides, dump, load_config
+from orchestrator.protocol.point import Point
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
@@ -92,7 +93,7 @@ def test_methods_are_probed_often_enough_to_be_compared_at_equal_flops() -> None
             trial_id=f"{point.name}{seed}",
             name=point.name,
             label=point.name,
-            point=point.set,
+            point=Point(point.set),
             seed=seed,
             state="finished",
             value=50.0,
@@ -123,7 +124,7 @@ def measured_trial(name: str, seed: int, *, untrained: float, after: float, knn:
         trial_id=f"{name}{seed}",
         name=name,
         label=name,
-        point={"objective.name": name},
+        point=Point({"objective.name": name}),
         seed=seed,
         state="finished",
         value=after,

@@ -17,6 +17,7 @@ from mortal_cluster import METRIC, Cluster, Mortal, check_kills
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.point import Point
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.promotion import verdicts
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
@@ -300,7 +301,7 @@ def test_verdicts_of_a_rung_that_is_not_settled_name_only_who_is_sure_of_a_place
     def trial(index: int, value: float | None) -> TrialRecord:
         rungs = {} if value is None else {100: value}
         decisions = {} if value is None else {100: ("wait", "")}
-        point = {RATE: RATES[index]}
+        point = Point({RATE: RATES[index]})
         return TrialRecord(
             trial_id=str(index), index=index, point=point, seed=0, rungs=rungs, decisions=decisions
         )

@@ -10,7 +10,7 @@ from jepa_core.encoder import build_encoder
 from orchestrator.errors import NotFoundError
 from orchestrator.protocol.point import Point
 from orchestrator.report import load_sweep, recommend, summarize, trial_config
-from orchestrator.report.words.winner import model_files, recommended_checkpoint, setting_text
+from orchestrator.report.words.winner import model_files, recommended_checkpoint
 from orchestrator.report.write import log_report
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
@@ -67,11 +67,6 @@ def test_where_no_gain_is_shown_the_highest_is_named_and_longer_training_propose
 def test_a_sweep_without_a_finished_trial_recommends_nothing():
     with pytest.raises(NotFoundError, match="no trial finished"):
         recommend(summarize(CONFIG, SweepRecord(sweep_id="s")))
-
-
-def test_settings_read_as_in_a_sweep_file():
-    assert setting_text([0.1, 1 / 3]) == "[0.1, 0.333333333333]"
-    assert setting_text(True) == "true"
 
 
 @pytest.fixture

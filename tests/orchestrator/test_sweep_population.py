@@ -23,7 +23,6 @@ from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.statistics.compute import FlopsCounter
 from orchestrator.report.statistics.trials import trial_summaries
-from orchestrator.report.words.winner import setting_text
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.generations import changed, decide_generation, explore
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
@@ -38,6 +37,7 @@ from orchestrator.sweep.space.points import make_trial, plan_sweep
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
+from orchestrator.tracking.base import parameter_text
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.evaluation import MISSING
 from orchestrator.train.loop.checkpoint import load_checkpoint
@@ -339,7 +339,7 @@ def test_no_command_claims_to_train_a_schedule_again(
         assert "No one configuration trains it again" in result.err
     best = run_command(monkeypatch, capsys, "best", "s", *runs)
     assert (best.code, "settings at its end:" in best.out) == (0, True)
-    assert f"{setting_text(highest.settings[RATE])}\n" in best.out
+    assert f"{parameter_text(highest.settings[RATE])}\n" in best.out
 
 
 def test_a_member_that_kept_its_settings_is_trained_again_like_any_trial(

@@ -22,6 +22,7 @@ from orchestrator.report.words.summary import Summary
 from orchestrator.report.words.verdict import GeometryResult, Verdict
 from orchestrator.storage import open_store
 from orchestrator.sweep.space.points import config_at
+from orchestrator.tracking.base import parameter_text
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_files
 from orchestrator.train.evaluate.evaluation import ranked_encoder
 from orchestrator.train.loop.best import TakenCheckpoint, take_checkpoint
@@ -53,7 +54,7 @@ class Recommendation:
             f"{self.result.high:.1f}), {cost_text(self.result.gpu_hours, self.result.cpu_core_hours)} a trial",
             f"  {self.reason}",
             "settings:" if len(self.trial.schedule) < 2 else "settings at its end:",
-            *(f"  {key}: {setting_text(value)}" for key, value in self._settings().items()),
+            *(f"  {key}: {parameter_text(value)}" for key, value in self._settings().items()),
             f"trials: {', '.join(self.result.trial_ids)} (highest: {self.trial.trial_id})",
             f"best checkpoint: {self.trial.probed.best_text()}",
             *(pareto_lines(self.front, self.metric) if self.is_trade_off else []),
@@ -201,12 +202,3 @@ def model_files(
     )
     files = encoder_files(card, taken.checkpoint.tensors, part)
     return {f"{MODEL_FOLDER}/encoder/{name}": data for name, data in files.items()}
-
-
-def setting_text(value: Any) -> str:
-    """A value as YAML and `--set` write it."""
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(setting_text(item) for item in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -6,10 +6,11 @@ is as in the new sweep. What does not count is said with its reason and left out
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.config import flatten, parse_config, searched_keys
 from orchestrator.config.models import RunConfig
@@ -57,15 +58,16 @@ def warm_start(config: RunConfig) -> WarmStarted | None:
 def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStarted:
     """What a new sweep can learn from the trials of an earlier one."""
     started = parse_config(earlier.config_text, source=f"{earlier.sweep_id}/config.yaml")
+    config_of = functools.cache(functools.partial(config_at, started))  # the seeds of a point ask for one
     groups: dict[Point, list[TrialRecord]] = {}
     refused: Counter[str] = Counter()
     for trial in earlier.in_order():
-        if reason := _refusal(config, started, trial):
+        if reason := _refusal(config, config_of, trial):
             refused[reason] += 1
         else:
             groups.setdefault(trial.point, []).append(trial)
     heard = [
-        found for group in groups.values() if (found := _heard(config, started, earlier, group)) is not None
+        found for group in groups.values() if (found := _heard(config, config_of, earlier, group)) is not None
     ]
     num_trials = sum(map(len, groups.values()))
     notes = [
@@ -79,7 +81,7 @@ def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStarted:
     return WarmStarted(source=earlier.sweep_id, heard=tuple(heard), notes=tuple(notes))
 
 
-def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
+def _refusal(config: RunConfig, config_of: Callable[[Point], RunConfig], trial: TrialRecord) -> str:
     """Why a trial says nothing to the new sweep; empty when it does."""
     metric = config.sweep.metric
     if trial.state != "finished":
@@ -91,7 +93,7 @@ def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
     if not math.isfinite(trial.metrics.get(metric, math.nan)):
         return f"{metric} was not measured"
     try:
-        before = config_at(started, trial.point)
+        before = config_of(trial.point)
     except ConfigError:
         return "its point no longer keeps every rule"
     if _place_of(config, before, trial) is None:
@@ -134,9 +136,12 @@ def _other_difference(config: RunConfig, before: RunConfig) -> str:
 
 
 def _heard(
-    config: RunConfig, started: RunConfig, earlier: SweepRecord, trials: Sequence[TrialRecord]
+    config: RunConfig,
+    config_of: Callable[[Point], RunConfig],
+    earlier: SweepRecord,
+    trials: Sequence[TrialRecord],
 ) -> Heard | None:
-    units = _place_of(config, config_at(started, trials[0].point), trials[0])
+    units = _place_of(config, config_of(trials[0].point), trials[0])
     if units is None:
         return None
     values = [trial.metrics[config.sweep.metric] for trial in trials]

@@ -61,6 +61,11 @@ def test_the_journal_holds_a_point_as_json_and_gives_it_back() -> None:
     assert parse(json.loads(text), where="journal/0").event == event
 
 
+def test_a_point_is_recognised_by_json_with_sorted_keys() -> None:
+    assert POINT.text == json.dumps(POINT.to_json(), sort_keys=True)
+    assert POINT.text.startswith('{"masks.num_target_blocks": 4, "masks.sampler": "exact"')
+
+
 def test_a_point_is_said_by_the_last_part_of_its_keys() -> None:
     point = Point(
         {SCALE: (0.15, 0.2), "optimizer.learning_rate": 0.000123456, "sampler": "exact", "flag": True}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ from orchestrator.config import (
 from orchestrator.config.models import PROPOSING, Axis, Choice, ListedPoint, RunConfig
 from orchestrator.config.space import build_point, dimensions, second_dimension, space_text
 from orchestrator.errors import ConfigError
-from orchestrator.protocol.point import Point
+from orchestrator.protocol.point import Point, frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +127,14 @@ def listed_point(config: RunConfig, point: Point) -> ListedPoint | None:
         return None
     settings = flatten(config)
     for each in config.sweep.points:
-        listed = {**settings, **Point(each.set)}
-        if all(listed.get(key) == value for key, value in point.items()):
+        if all(frozen(each.set.get(key, settings.get(key))) == value for key, value in point.items()):
             return each
     return None
 
 
 def make_trial(config: RunConfig, point: Point, seed: int, index: int) -> TrialPlan:
     """The trial at one point under one seed."""
-    basis = json.dumps({"point": point.to_json(), "seed": seed}, sort_keys=True)
+    basis = f'{{"point": {point.text}, "seed": {seed}}}'
     return TrialPlan(
         trial_id="t" + hashlib.sha256(basis.encode()).hexdigest()[:8],
         index=index,

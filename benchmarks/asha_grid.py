@@ -29,6 +29,7 @@ from sweep_common import Silent
 
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.ledger import account
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.foresight.replay import RecordedCurves
@@ -94,12 +95,12 @@ def images_of(record: SweepRecord) -> int:
     return sum(trial.images for trial in record.trials.values())
 
 
-def means(record: SweepRecord) -> dict[str, float]:
+def means(record: SweepRecord) -> dict[Point, float]:
     """The mean over its finished seeds of every geometry that has one, by its point."""
-    values: dict[str, list[float]] = {}
+    values: dict[Point, list[float]] = {}
     for trial in record.trials.values():
         if trial.state == "finished":
-            values.setdefault(json.dumps(trial.point, sort_keys=True), []).append(trial.metrics[METRIC])
+            values.setdefault(trial.point, []).append(trial.metrics[METRIC])
     return {point: statistics.mean(each) for point, each in values.items()}
 
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from data_common import save
 from sweep_records import sweep_events, write_journal
 
+from orchestrator.protocol.point import Point
 from orchestrator.report import load_sweep, summarize, write_report
 from orchestrator.report.statistics.matched import compare
 from orchestrator.report.statistics.noise import pool_noise
@@ -82,7 +83,7 @@ def false_differences() -> float:
             TrialSummary(
                 trial_id=f"{side}{seed}",
                 name=side,
-                point={"side": side},
+                point=Point({"side": side}),
                 seed=seed,
                 state="finished",
                 value=(value := 60 + rng.standard_normal()),

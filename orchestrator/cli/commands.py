@@ -108,6 +108,7 @@ def train(
     say first what changes with scale. The new run is kept beside that sweep, or in --set storage.uri=... .
     """
     from orchestrator.config import load_config
+    from orchestrator.protocol.point import Point
     from orchestrator.report.words.winner import trial_config
 
     if (file is None) == (from_best is None):
@@ -116,7 +117,7 @@ def train(
         config = _scaled_up(from_best, runs, overrides)
     else:
         config = load_config(str(file), overrides)
-        config = trial_config(config, {}, config.train.seed)
+        config = trial_config(config, Point({}), config.train.seed)
     _run(
         config,
         sweep_id=run_id,

@@ -57,7 +57,7 @@ def export(
     from orchestrator.report.refs import find_run
     from orchestrator.report.statistics.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.storage import open_store
-    from orchestrator.sweep.space.points import make_trial
+    from orchestrator.sweep.space.points import config_at
     from orchestrator.train.evaluate.evaluation import ranked_encoder
     from orchestrator.train.loop.best import take_checkpoint
 
@@ -66,7 +66,7 @@ def export(
     trial = source.trial or best_so_far(source.record, metric)
     if trial is None:
         raise NotFoundError(f"no trial of {sweep_id} has {metric} yet; name one as {sweep_id}/TRIAL")
-    trained = make_trial(source.config, trial.point, trial.seed, trial.index).config
+    trained = config_at(source.config, trial.point, trial.seed)
     store = open_store(checkpoints_uri(source.uri, trial.trial_id), trained.storage)
     taken, part = take_checkpoint(store, checkpoint), part or ranked_encoder(trained)
     curve = probe_curve(source.config, trial)

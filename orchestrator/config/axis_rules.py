@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from orchestrator.config.faults import Problem, problem
 from orchestrator.config.models import Axis, Choice, Times
 from orchestrator.config.space import axis_order, axis_value, tied_value
 from orchestrator.config.yaml12 import KeyPath
+from orchestrator.protocol.point import value_key
 
 
 def axis_values(axis: Axis) -> tuple[Any, ...]:
@@ -46,11 +46,11 @@ def check_conditions(space: Mapping[str, Axis]) -> list[Problem]:
 
 
 def _check_values(path: KeyPath, parent: Choice, values: tuple[Any, ...]) -> list[Problem]:
-    known = [json.dumps(choice) for choice in parent.choices]
-    missing = [value for value in values if json.dumps(value) not in known]
+    known = [value_key(choice) for choice in parent.choices]
+    missing = [value for value in values if value_key(value) not in known]
     if not missing:
         return []
-    rule = f"{json.dumps(missing[0])} is none of that axis' choices; they are {', '.join(known[:10])}"
+    rule = f"{value_key(missing[0])} is none of that axis' choices; they are {', '.join(known[:10])}"
     return [problem(path, rule)]
 
 

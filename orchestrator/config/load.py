@@ -28,6 +28,7 @@ from orchestrator.config.sweep_rules import check_space_keys
 from orchestrator.config.uris import NOT_TEXT, NOT_TEXT_REMEDY, is_text, mask_secrets
 from orchestrator.config.yaml12 import Document, KeyPath, Place
 from orchestrator.errors import ConfigError, Fault
+from orchestrator.protocol.point import frozen
 
 MAX_TEXT_CHARACTERS = 400
 MAX_GIVEN_CHARACTERS = 100
@@ -110,13 +111,9 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 def _leaves(value: Any, key: str) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
-        return [(key, _freeze(value))]
+        return [(key, frozen(value))]
     pairs = [_leaves(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()]
     return [pair for group in pairs for pair in group]
-
-
-def _freeze(value: Any) -> Any:
-    return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: Any) -> Any:
@@ -238,7 +235,7 @@ def _unwritten(config: RunConfig, document: Document) -> frozenset[str]:
         for key in searched_keys(config.sweep)
         if key not in settings()
         or not is_set(document.data, key_path(key))
-        or flatten(config).get(key) == _freeze(settings()[key].default)
+        or flatten(config).get(key) == frozen(settings()[key].default)
     )
 
 

@@ -44,6 +44,7 @@ from orchestrator.config.uris import (
     check_tracking_uri,
 )
 from orchestrator.protocol.metrics import RANKING
+from orchestrator.protocol.point import frozen
 
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 10**12
@@ -54,11 +55,6 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
         raise ValueError("must be [low, high] with low <= high; swap the two")
     return bounds
-
-
-def _freeze(value: Any) -> Any:
-    """Turn lists into tuples, so that a frozen section is frozen all the way down."""
-    return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -298,10 +294,10 @@ Given = Annotated[
     tuple[Any, ...],
     BeforeValidator(_listed),
     Field(min_length=1),
-    AfterValidator(_freeze),
+    AfterValidator(frozen),
     AfterValidator(_distinct),
 ]
-Tie = Literal["same"] | Times | Annotated[tuple[Any, ...], AfterValidator(_freeze)]
+Tie = Literal["same"] | Times | Annotated[tuple[Any, ...], AfterValidator(frozen)]
 
 
 class AxisSection(Section):
@@ -317,7 +313,7 @@ class Choice(AxisSection):
     """An axis that takes one of the listed values."""
 
     choices: Annotated[
-        tuple[Any, ...], Field(min_length=1), AfterValidator(_freeze), AfterValidator(_distinct)
+        tuple[Any, ...], Field(min_length=1), AfterValidator(frozen), AfterValidator(_distinct)
     ]
     """The values, in the order a grid takes them."""
 

@@ -9,6 +9,7 @@ from orchestrator.config.models import ListedPoint, RunConfig
 from orchestrator.config.rules import RULES, touches
 from orchestrator.config.sweep_rules import at_point, check_searched_key
 from orchestrator.config.yaml12 import KeyPath
+from orchestrator.protocol.point import Point
 
 
 def check_points(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Problem]:
@@ -47,7 +48,7 @@ def _at_listed(
     bad_keys = [bad for key in point.set if (bad := check_searched_key(key, (*place, key)))]
     if bad_keys or not point.set:
         return config, bad_keys
-    there, found = at_point(config, point.set)
+    there, found = at_point(config, Point(point.set))
     if not found:
         keys = frozenset(point.set)
         for rule in RULES:

@@ -7,7 +7,6 @@ search.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from orchestrator.config.models import (
     Times,
     Uniform,
 )
+from orchestrator.protocol.point import Point, value_key
 
 SIGNIFICANT_DIGITS = 6
 MAX_COUNTED = 100_000
@@ -61,12 +61,12 @@ def axis_order(space: Mapping[str, Axis]) -> tuple[str, ...]:
 def is_active(axis: Axis, point: Mapping[str, Any]) -> bool:
     """Whether an axis exists at a point, which holds the axes that it waits for."""
     return all(
-        parent in point and _plain(point[parent]) in [_plain(value) for value in values]
+        parent in point and value_key(point[parent]) in map(value_key, values)
         for parent, values in axis.when.items()
     )
 
 
-def build_point(space: Mapping[str, Axis], draw: Callable[[str, Axis], Any]) -> dict[str, Any]:
+def build_point(space: Mapping[str, Axis], draw: Callable[[str, Axis], Any]) -> Point:
     """The point that values, drawn for the axes that exist there and no others, come to; with what is tied to them."""
     point: dict[str, Any] = {}
     for key in axis_order(space):
@@ -74,7 +74,7 @@ def build_point(space: Mapping[str, Axis], draw: Callable[[str, Axis], Any]) -> 
         if is_active(axis, point):
             point[key] = draw(key, axis)
             point |= {other: tied_value(axis, tie, point[key]) for other, tie in axis.also.items()}
-    return point
+    return Point(point)
 
 
 def tied_value(axis: Axis, tie: Tie, value: Any) -> Any:
@@ -91,7 +91,16 @@ def tied_value(axis: Axis, tie: Tie, value: Any) -> Any:
         return _scaled(value, tie.times)
     if not isinstance(axis, Choice) or len(tie) != len(axis.choices):
         raise ValueError("a list ties a value to each choice")
-    return tie[[_plain(choice) for choice in axis.choices].index(_plain(value))]
+    return tie[choice_place(axis, value)]
+
+
+def choice_place(axis: Choice, value: Any) -> int:
+    """Which of an axis' choices a value is.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    return [value_key(choice) for choice in axis.choices].index(value_key(value))
 
 
 def _scaled(value: Any, factor: float) -> Any:
@@ -158,10 +167,10 @@ def _tie_text(tie: Tie) -> str:
 
 
 def _value_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else value_key(value)
 
 
-def grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
+def grid_points(sweep: SweepConfig) -> list[Point]:
     """Every combination of the choices, the last axis varying fastest, capped at `num_trials`.
 
     An empty space gives one empty point: the base configuration alone.
@@ -207,16 +216,26 @@ def pair_around(axis: Centered | CenteredRatio, center: float, second: float = 0
     return _round(center / spread), _round(center * spread)
 
 
-def _iterate(sweep: SweepConfig) -> Iterator[dict[str, Any]]:
+def center_and_size(axis: Centered | CenteredRatio, pair: tuple[float, float]) -> tuple[float, float]:
+    """The way back of `pair_around`: a pair's centre and its width or spread, as its axis draws them.
+
+    Raises:
+        ValueError: An axis of ratios has no such pair.
+    """
+    low, high = float(pair[0]), float(pair[1])
+    if isinstance(axis, Centered):
+        return (low + high) / 2, high - low
+    return math.sqrt(low * high), math.sqrt(high / low)
+
+
+def _iterate(sweep: SweepConfig) -> Iterator[Point]:
     """Every point, depth first, so that an axis that does not exist somewhere makes no copies there."""
     yield from _extended(sweep.space, axis_order(sweep.space), {})
 
 
-def _extended(
-    space: Mapping[str, Axis], keys: Sequence[str], point: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _extended(space: Mapping[str, Axis], keys: Sequence[str], point: Mapping[str, Any]) -> Iterator[Point]:
     if not keys:
-        yield point
+        yield Point(point)
         return
     key, axis = keys[0], space[keys[0]]
     if not is_active(axis, point):
@@ -225,11 +244,6 @@ def _extended(
     for value in _choices(key, axis):
         tied = {other: tied_value(axis, tie, value) for other, tie in axis.also.items()}
         yield from _extended(space, keys[1:], {**point, key: value, **tied})
-
-
-def _plain(value: Any) -> Any:
-    """A value as it compares with others: pairs are equal as lists and as tuples, true is not 1."""
-    return json.dumps(value, default=str)
 
 
 def _choices(key: str, axis: Axis) -> tuple[Any, ...]:

@@ -29,8 +29,9 @@ from orchestrator.config.models import (
 )
 from orchestrator.config.rules import RULES, touches
 from orchestrator.config.settle import validate_section
-from orchestrator.config.space import build_point, grid_size
+from orchestrator.config.space import build_point, choice_place, grid_size
 from orchestrator.config.yaml12 import KeyPath
+from orchestrator.protocol.point import Point, value_key
 
 MAX_GRID_POINTS = 10_000
 MAX_COMBINATIONS = 512
@@ -263,12 +264,12 @@ def _with_parents(space: Mapping[str, Axis], axes: Values, values: Values) -> di
 def _check_points(
     space: Mapping[str, Axis],
     values: Values,
-    check: Callable[[dict[str, Any]], list[Problem]],
+    check: Callable[[Point], list[Problem]],
     *,
     is_grid: bool,
-) -> list[tuple[dict[str, Any], Problem]]:
+) -> list[tuple[Point, Problem]]:
     """Points with what is wrong at them, one for each value and rule, and a few at most."""
-    found: dict[str, tuple[dict[str, Any], Problem]] = {}
+    found: dict[str, tuple[Point, Problem]] = {}
     for point in _points(space, values, is_grid=is_grid):
         for bad in check(point):
             at = point.get(".".join(str(part) for part in bad.path[:2]))
@@ -278,7 +279,7 @@ def _check_points(
     return list(found.values())
 
 
-def _points(space: Mapping[str, Axis], values: Values, *, is_grid: bool) -> Iterator[dict[str, Any]]:
+def _points(space: Mapping[str, Axis], values: Values, *, is_grid: bool) -> Iterator[Point]:
     first = {key: options[0] for key, options in values.items()}
     for key, options in values.items():
         for option in options:
@@ -288,7 +289,7 @@ def _points(space: Mapping[str, Axis], values: Values, *, is_grid: bool) -> Iter
             yield _point(space, dict(zip(values, combination, strict=True)))
 
 
-def _point(space: Mapping[str, Axis], drawn: Mapping[str, Any]) -> dict[str, Any]:
+def _point(space: Mapping[str, Axis], drawn: Mapping[str, Any]) -> Point:
     """The point of values for some of the axes, which hold all that they wait for."""
     return build_point({key: space[key] for key in drawn}, lambda key, _: drawn[key])
 
@@ -301,9 +302,7 @@ def _conditions(space: Mapping[str, Axis], key: str) -> dict[str, Any]:
     return found
 
 
-def _placed(
-    bad: Problem, point: Mapping[str, Any], axes: Mapping[str, Axis], involved: Sequence[str]
-) -> Problem:
+def _placed(bad: Problem, point: Point, axes: Mapping[str, Axis], involved: Sequence[str]) -> Problem:
     """A problem of a point at the axis it is about, with the values of the other axes that are involved."""
     named = ".".join(str(part) for part in bad.path[:2])
     key = named if named in point else next(iter(point))
@@ -313,21 +312,21 @@ def _placed(
     if owner != key:
         path = (*path, "also", key)
     elif isinstance(axis, Choice):
-        path = (*path, "choices", axis.choices.index(point[key]))
+        path = (*path, "choices", choice_place(axis, point[key]))
     others = [name for name in (point if named not in point else involved) if name != key]
-    given = ", ".join(f"{name} = {json.dumps(point[name])}" for name in others)
+    given = ", ".join(f"{name} = {value_key(point[name])}" for name in others)
     about = "" if named in point else f"{named} "
     return Problem(
         path=path, rule=f"with {given}: {about}{bad.rule}" if given else about + bad.rule, remedy=bad.remedy
     )
 
 
-def _section_problems(config: RunConfig, point: Mapping[str, Any]) -> list[Problem]:
+def _section_problems(config: RunConfig, point: Point) -> list[Problem]:
     """What the sections of a point's keys say to it."""
     return at_point(config, point)[1]
 
 
-def at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, list[Problem]]:
+def at_point(config: RunConfig, point: Point) -> tuple[RunConfig, list[Problem]]:
     """The configuration at a point, section by section, and the problems of its sections."""
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
@@ -343,7 +342,7 @@ def at_point(config: RunConfig, point: Mapping[str, Any]) -> tuple[RunConfig, li
 
 
 def _rule_problems(
-    config: RunConfig, check: Callable[[RunConfig], list[Problem]], point: Mapping[str, Any]
+    config: RunConfig, check: Callable[[RunConfig], list[Problem]], point: Point
 ) -> list[Problem]:
     there, problems = at_point(config, point)
     return [] if problems else check(there)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 from orchestrator.errors import StorageError
-from orchestrator.protocol.reading import LEFT_OUT, Misfit, UnknownField, plain_fields, read
+from orchestrator.protocol.point import Point
+from orchestrator.protocol.reading import Misfit, UnknownField, read
 from orchestrator.protocol.reports import Action, BestCheckpoint, Decision, Row, TrialReport
+from orchestrator.protocol.writing import LEFT_OUT, plain_fields
 
 VERSION = 1
 """The newest version of events that is read here; those of version 1 do not say theirs."""
@@ -107,7 +109,7 @@ class WeightsTaken:
 
     trial_id: str
     parent: str
-    settings: Settings
+    settings: Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class GenerationDecided:
 class AskedTrial:
     """A trial that a round of seeds asks for."""
 
-    point: Settings
+    point: Point
     seed: int
 
 
@@ -159,7 +161,7 @@ class TrialPlanned:
     kind: ClassVar[str] = "trial_planned"
     trial_id: str
     index: int
-    point: Settings
+    point: Point
     seed: int
     name: str
     total_images: int

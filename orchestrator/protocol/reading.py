@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON and back: a field that is missing, unknown or of another type is refused by its name.
+"""JSON to frozen dataclasses: a field that is missing, unknown or of another type is refused by its name.
 
 Read types: `str`, `int`, `float`, `bool`, `object` (whatever JSON holds), `X | None`, `Literal`, tuples, mappings with
-text keys, and dataclasses of these.
+text keys, points, and dataclasses of these.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from orchestrator.protocol.point import Point
+
 T = TypeVar("T")
 _Reader = Callable[[object, str], object]
-
-LEFT_OUT = {"left_out": True}
-"""Metadata of a field that is not written where it is None."""
-FLAT = {"flat": True}
-"""Metadata of a field whose own `to_json` is written among the fields beside it; such classes are not read back."""
 
 
 class Misfit(ValueError):
@@ -40,34 +37,14 @@ def read(kind: type[T], data: object) -> T:
     return value
 
 
-def plain(value: object) -> object:
-    """The same as JSON has it: dictionaries and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    return plain_fields(value) if is_dataclass(value) else value
-
-
-def plain_fields(value: object) -> dict[str, object]:
-    """The fields of a dataclass as JSON has them."""
-    assert is_dataclass(value)
-    found: dict[str, object] = {}
-    for each in fields(value):
-        item = getattr(value, each.name)
-        if "flat" in each.metadata:
-            found |= item.to_json()
-        elif item is not None or "left_out" not in each.metadata:
-            found[each.name] = plain(item)
-    return found
-
-
 @functools.cache
 def _reader_of(hint: Hashable) -> _Reader:
     if hint is object:
         return lambda value, path: value
     if isinstance(hint, type) and hint in (str, bool, int, float):
         return functools.partial(_read_scalar, hint)
+    if hint is Point:
+        return _read_point
     if isinstance(hint, type) and is_dataclass(hint):
         return _dataclass_reader(hint)
     origin, arguments = get_origin(hint), get_args(hint)
@@ -128,6 +105,12 @@ def _read_mapping(inner: _Reader, value: object, path: str) -> object:
     if not isinstance(value, Mapping):
         raise Misfit(f"{path} is no object: {value!r:.80}")
     return {key: inner(item, f"{path}.{key}") for key, item in value.items()}
+
+
+def _read_point(value: object, path: str) -> object:
+    if not isinstance(value, Mapping):
+        raise Misfit(f"{path} is no object: {value!r:.80}")
+    return Point(value)
 
 
 def _dataclass_reader(kind: type) -> _Reader:

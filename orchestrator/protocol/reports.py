@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.protocol.reading import LEFT_OUT, plain_fields, read
+from orchestrator.protocol.reading import read
+from orchestrator.protocol.writing import LEFT_OUT, plain_fields
 
 Action = Literal["continue", "wait", "stop"]
 

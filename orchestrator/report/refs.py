@@ -9,9 +9,9 @@ from typing import Any
 
 from orchestrator.config.models import RunConfig, TrackingConfig
 from orchestrator.errors import ConfigError, NotFoundError
-from orchestrator.protocol.reading import plain_fields
+from orchestrator.protocol.writing import plain_fields
 from orchestrator.report.statistics.matched import MatchedResult, compare, grouped_sentences
-from orchestrator.report.statistics.trials import Geometry, group_geometries, point_key, trial_summaries
+from orchestrator.report.statistics.trials import Geometry, group_geometries, trial_summaries
 from orchestrator.report.words.summary import summarize
 from orchestrator.report.words.winner import recommend
 from orchestrator.report.write import load_sweep
@@ -114,7 +114,7 @@ class Comparison:
         geometries = [
             {
                 "name": each.name,
-                "point": dict(each.point),
+                "point": each.point.to_json(),
                 "mean": each.mean,
                 "trial_ids": [trial.trial_id for trial in each.trials],
                 **each.share.to_json(),
@@ -165,13 +165,13 @@ def _geometries(run: FoundRun, *, named: bool) -> list[Geometry]:
 def _chosen(run: FoundRun, geometries: dict[str, list[Geometry]]) -> Geometry:
     group = geometries[run.record.sweep_id]
     if run.trial is not None:
-        key = point_key(run.trial.point)
+        point = run.trial.point
     elif len(group) == 1:
         return group[0]
     else:
-        key = point_key(recommend(summarize(run.config, run.record)).result.point)
+        point = recommend(summarize(run.config, run.record)).result.point
     for geometry in group:
-        if point_key(geometry.point) == key:
+        if geometry.point == point:
             return geometry
     what = run.record.sweep_id if run.trial is None else f"{run.record.sweep_id}/{run.trial.trial_id}"
     state = "" if run.trial is None else f" (it is {run.trial.state})"

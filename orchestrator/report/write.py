@@ -25,7 +25,6 @@ from orchestrator.report.words.winner import (
     model_files,
     recommend,
     recommended_checkpoint,
-    setting_text,
 )
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core.fold import fold
@@ -34,6 +33,7 @@ from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.journal.log import read_events
 from orchestrator.text import command_text, json_able, setting_words
 from orchestrator.tracking import NOTE_TAG, Links, Tracker, find_tracker
+from orchestrator.tracking.base import parameter_text
 
 if TYPE_CHECKING:
     from orchestrator.sweep.run.driver import SweepStart  # it brings Ray, which a report does not need
@@ -210,7 +210,7 @@ def _commands(summary: Summary, config: RunConfig, uri: str, *, in_mlflow: bool)
     if is_shown and summary.findings is not None and summary.findings.suggestions:
         point = summary.findings.suggestions[0].point
         settings = [
-            word for key, value in point.items() for word in ("--set", f"{key}={setting_text(value)}")
+            word for key, value in point.items() for word in ("--set", f"{key}={parameter_text(value)}")
         ]
         lines.append(f"{command_text('train', file, *place, *settings)}    # what to try next")
     return lines

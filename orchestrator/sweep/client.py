@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from orchestrator.protocol.events import Entry, Event
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.train.ray.client import ActorClient, SlotCalls
 
@@ -41,9 +42,7 @@ class CoordinatorCalls(SlotCalls, Protocol):
         """How many trials will still be submitted; None: not known yet."""
         ...
 
-    def plan_trial(
-        self, trial_id: str, index: int | None, point: Mapping[str, Any], seed: int, name: str
-    ) -> None:
+    def plan_trial(self, trial_id: str, index: int | None, point: Point, seed: int, name: str) -> None:
         """Journal a trial once."""
         ...
 
@@ -51,7 +50,7 @@ class CoordinatorCalls(SlotCalls, Protocol):
         self,
         trial_id: str,
         index: int | None,
-        point: Mapping[str, Any],
+        point: Point,
         seed: int,
         name: str,
         proposal: str = "",

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from orchestrator.config.uris import mask_secrets
 from orchestrator.errors import TrackingError
+from orchestrator.protocol.point import middle_of
 from orchestrator.protocol.reports import Row
 
 ParameterValue = Any
@@ -229,22 +230,12 @@ def expand_params(params: Mapping[str, ParameterValue]) -> dict[str, str]:
 
     `masks.target_scale: (0.15, 0.2)` also gives `masks.target_scale.mid`, since plots over parameters take
     numbers only: one number an axis, as MLflow's contour plot starts with the first two numeric parameters it
-    finds. The middle of a ratio is the geometric mean, as 3/4 and 4/3 are equally far from 1.
+    finds (`protocol.point.middle_of` says which middle).
     """
     expanded: dict[str, str] = {}
     for key, value in params.items():
         expanded[key] = parameter_text(value)
-        if _is_pair(value):
-            low, high = float(value[0]), float(value[1])
-            geometric = "ratio" in key.rsplit(".", 1)[-1] and low > 0 and high > 0
-            middle = math.sqrt(low * high) if geometric else (low + high) / 2
+        middle = middle_of(key, value)
+        if middle is not None and isinstance(value, (tuple, list)):
             expanded[f"{key}.mid"] = f"{middle:.6g}"
     return expanded
-
-
-def _is_pair(value: ParameterValue) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
-    )

@@ -13,6 +13,7 @@ from sweep_records import entries, record_of, sweep_config, sweep_events, write_
 from orchestrator.cli.views import seconds_left
 from orchestrator.config import dump
 from orchestrator.protocol.intervals import Interval
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.matched import MatchedResult, grouped_sentences
 from orchestrator.report.words.summary import summarize
 from orchestrator.report.words.winner import trial_config
@@ -39,7 +40,7 @@ def test_a_count_agrees_with_its_noun(count: float, text: str) -> None:
 
 def _begun(origin: str, *, searches: bool) -> dict[str, Any]:
     config = sweep_config()
-    text = dump(config if searches else trial_config(config, {}, 0))
+    text = dump(config if searches else trial_config(config, Point({}), 0))
     return {**sweep_events()[0], "config": text, "origin": origin}
 
 

@@ -19,11 +19,12 @@ from orchestrator.protocol.events import (
     TrialRevived,
     WarmStarted,
 )
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 
 TRIALS = {
-    "t0": TrialRecord(trial_id="t0", index=0, point={}, seed=0, name="one", state="finished"),
-    "t1": TrialRecord(trial_id="t1", index=1, point={}, seed=0, name="two"),
+    "t0": TrialRecord(trial_id="t0", index=0, point=Point({}), seed=0, name="one", state="finished"),
+    "t1": TrialRecord(trial_id="t1", index=1, point=Point({}), seed=0, name="two"),
 }
 RECORD = SweepRecord(sweep_id="s", trials=TRIALS)
 

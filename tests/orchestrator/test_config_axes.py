@@ -5,6 +5,7 @@ import pytest
 from orchestrator.config import apply_overrides, dump, grid_points, grid_size, parse_config, searched_keys
 from orchestrator.config.space import axis_value, dimensions, space_text
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.point import Point
 
 METHODS = """
 sweep:
@@ -31,10 +32,10 @@ def faults_of(space: str, more: str = "") -> dict[str, str]:
 def test_a_conditional_axis_is_there_where_its_condition_holds_and_makes_no_copies_elsewhere() -> None:
     sweep = parse_config(METHODS.replace("[mae, data2vec]", "mae")).sweep
     assert grid_points(sweep) == [
-        {"objective.name": "ijepa"},
-        {"objective.name": "mae", "objective.mask_fraction": 0.5},
-        {"objective.name": "mae", "objective.mask_fraction": 0.75},
-        {"objective.name": "dino"},
+        Point({"objective.name": "ijepa"}),
+        Point({"objective.name": "mae", "objective.mask_fraction": 0.5}),
+        Point({"objective.name": "mae", "objective.mask_fraction": 0.75}),
+        Point({"objective.name": "dino"}),
     ]
     assert grid_size(sweep) == 4
 

@@ -14,6 +14,7 @@ from orchestrator.config.models import (
     SweepConfig,
     Uniform,
 )
+from orchestrator.protocol.point import Point
 
 FRACTIONS = st.floats(0, 1)
 
@@ -25,8 +26,8 @@ def test_a_grid_is_every_combination_with_the_last_axis_fastest():
     }
     points = grid_points(SweepConfig(space=space))
     assert len(points) == grid_size(SweepConfig(space=space)) == 6
-    assert points[0] == {"masks.num_target_blocks": 1, "train.batch_size": 8}
-    assert points[1] == {"masks.num_target_blocks": 1, "train.batch_size": 16}
+    assert points[0] == Point({"masks.num_target_blocks": 1, "train.batch_size": 8})
+    assert points[1] == Point({"masks.num_target_blocks": 1, "train.batch_size": 16})
 
 
 def test_num_trials_caps_a_grid_without_making_it():
@@ -35,7 +36,7 @@ def test_num_trials_caps_a_grid_without_making_it():
 
 
 def test_an_empty_space_is_the_base_alone():
-    assert grid_points(SweepConfig()) == [{}]
+    assert grid_points(SweepConfig()) == [Point({})]
 
 
 def test_a_range_has_no_grid():

@@ -8,6 +8,7 @@ from sweep_records import record_of, sweep_events, write_journal
 
 from orchestrator.config import default_config
 from orchestrator.protocol.events import Entry, GenerationDecided, WeightsTaken
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import BestCheckpoint
 from orchestrator.report import load_sweep, recommend, summarize
 from orchestrator.report.page.document import PageContent, render_page
@@ -137,18 +138,18 @@ def test_a_figure_is_picked_where_it_is_not_that_of_the_newest_probe(values, bes
 
 def test_probes_count_since_warm_up_and_since_weights_were_last_taken_over():
     config = default_config(["train.batch_size=10", "optimizer.warmup_fraction=0.25"])
-    trial = TrialRecord(trial_id="t", index=0, point={}, seed=0, total_images=400)
+    trial = TrialRecord(trial_id="t", index=0, point=Point({}), seed=0, total_images=400)
     trial.history = {images: {METRIC: float(images)} for images in (0, 90, 100, 200, 300)}
     trial.history |= {350: {METRIC: math.nan}, 400: {"train/loss": 1.0}}
     assert list(probe_curve(config, trial).values) == [100, 200, 300]
-    trial.takeovers = [Takeover(images=200, parent="p", settings={})]
+    trial.takeovers = [Takeover(images=200, parent="p", settings=Point({}))]
     assert list(probe_curve(config, trial).values) == [300]
 
 
 def test_a_member_that_takes_over_weights_gives_up_its_best():
     record = record_of(peaked_events("t0000000"))
     assert record.trials["t0000000"].best == BestCheckpoint(**BEST)
-    taken = WeightsTaken(trial_id="t0000000", parent="t0000001", settings={})
+    taken = WeightsTaken(trial_id="t0000000", parent="t0000001", settings=Point({}))
     decided = GenerationDecided(generation=1, images=40_000, ranking=(), takeovers=(taken,), reason="")
     apply(record, Entry(sequence=0, time_ms=0, event=decided))
     assert record.trials["t0000000"].best is None

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from sweep_records import BEST, SCALES, record_of, sweep_config, sweep_events
+from sweep_records import BEST, SCALES, pair_of, record_of, sweep_config, sweep_events
 
 from orchestrator.config import apply_overrides
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.findings import explore
 from orchestrator.report.statistics.noise import estimate_noise
 from orchestrator.report.statistics.realised import (
@@ -51,11 +52,11 @@ def test_larger_targets_cost_more_along_the_cost_surface(findings):
 
 def test_suggestions_keep_the_rules_differ_and_say_when_they_leave_the_range(findings):
     assert len({each.name for each in findings.suggestions}) == len(findings.suggestions) > 0
+    ends = [sum(pair_of(scale, 1.15)) / 2 for scale in (SCALES[0], SCALES[-1])]
     for each in findings.suggestions:
         apply_overrides(CONFIG, each.point)
-        low, high = each.point["masks.target_scale"]
-        middle = (low * high) ** 0.5
-        assert ("masks.target_scale" in each.beyond) == (not SCALES[0] * 0.99 <= middle <= SCALES[-1] * 1.01)
+        middle, (lowest, highest) = each.point.middle("masks.target_scale"), ends
+        assert ("masks.target_scale" in each.beyond) == (not lowest <= middle <= highest)
         assert each.interval.low < each.mean < each.interval.high
         assert 0.15 < each.device_hours < 0.25
 
@@ -69,7 +70,7 @@ def test_a_sweep_over_something_else_has_that_as_its_axis():
         TrialSummary(
             trial_id=f"t{i}-{seed}",
             name="x",
-            point={"optimizer.learning_rate": 1e-4 * (i + 1)},
+            point=Point({"optimizer.learning_rate": 1e-4 * (i + 1)}),
             seed=seed,
             state="finished",
             value=40.0 + i + 0.3 * seed,
@@ -85,7 +86,9 @@ def test_a_sweep_over_something_else_has_that_as_its_axis():
 
 
 def test_figures_are_what_the_blocks_come_to_and_not_what_was_asked_for():
-    figures = realised_figures(CONFIG, {"masks.target_scale": [0.1, 0.1], "masks.num_target_blocks": 3})
+    figures = realised_figures(
+        CONFIG, Point({"masks.target_scale": [0.1, 0.1], "masks.num_target_blocks": 3})
+    )
     assert (figures[TARGET] * 144) == pytest.approx(round(figures[TARGET] * 144), abs=1.0)
     assert figures[TARGETS] == 3
     assert 0.2 < figures[CONTEXT] <= 0.25
@@ -95,7 +98,7 @@ def test_fractions_measured_in_training_stand_before_the_audit():
     trial = TrialSummary(
         trial_id="t",
         name="",
-        point={},
+        point=Point({}),
         seed=0,
         state="finished",
         value=1.0,
@@ -103,7 +106,7 @@ def test_fractions_measured_in_training_stand_before_the_audit():
         total_images=1,
         metrics={"masks/context_fraction": 0.111},
     )
-    assert geometry_figures(CONFIG, Geometry(name="", point={}, trials=(trial,)))[CONTEXT] == 0.111
+    assert geometry_figures(CONFIG, Geometry(name="", point=Point({}), trials=(trial,)))[CONTEXT] == 0.111
 
 
 def test_an_axis_that_moves_with_another_is_left_out_and_named():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sweep_records import record_of, sweep_config, sweep_events
 
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.matched import compare
 from orchestrator.report.statistics.noise import pool_differences, pool_noise
 from orchestrator.report.statistics.trials import TrialSummary, group_geometries, trial_summaries
@@ -20,7 +21,7 @@ def trial(
     return TrialSummary(
         trial_id=f"{name}-{seed}",
         name=name,
-        point={"x": name},
+        point=Point({"x": name}),
         seed=seed,
         state="finished",
         value=value,

@@ -15,6 +15,7 @@ from tiny_sweeps import Remembering
 
 from orchestrator.config import apply_overrides, dump, load_config
 from orchestrator.protocol.hours import ShareHours
+from orchestrator.protocol.point import Point
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
@@ -93,7 +94,7 @@ def test_methods_are_probed_often_enough_to_be_compared_at_equal_flops() -> None
             trial_id=f"{point.name}{seed}",
             name=point.name,
             label=point.name,
-            point=point.set,
+            point=Point(point.set),
             seed=seed,
             state="finished",
             value=50.0,
@@ -124,7 +125,7 @@ def measured_trial(name: str, seed: int, *, untrained: float, after: float, knn:
         trial_id=f"{name}{seed}",
         name=name,
         label=name,
-        point={"objective.name": name},
+        point=Point({"objective.name": name}),
         seed=seed,
         state="finished",
         value=after,

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import default_config, dump
+from orchestrator.protocol.point import Point
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
 from orchestrator.report.page.tables import ledger_table
-from orchestrator.report.statistics.trials import point_text
 from orchestrator.report.words.sentences import verdict_lines
 from orchestrator.report.words.summary import Summary, summarize
 from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, TrialRecord
@@ -23,7 +23,9 @@ RATIOS = ((0.5, 1.0), (0.75, 1.5))
 LABELS = ("class", "count")
 
 
-def trial_record(index: int, point: dict, seed: int, final: float, *, state: str = "finished") -> TrialRecord:
+def trial_record(
+    index: int, point: Point, seed: int, final: float, *, state: str = "finished"
+) -> TrialRecord:
     trial = TrialRecord(
         trial_id=f"t{index}", index=index, point=point, seed=seed, name=f"trial {index}", total_images=3000
     )
@@ -49,7 +51,9 @@ def sweep_record(seeds: tuple[int, ...] = (0, 1)) -> SweepRecord:
     record.config_text = dump(default_config())
     record.environment = {"python": "3.11"}
     record.notes = ["two points came to the same blocks"]
-    points = [{"masks.target_scale": s, "masks.target_aspect_ratio": r} for s in SCALES for r in RATIOS]
+    points = [
+        Point({"masks.target_scale": s, "masks.target_aspect_ratio": r}) for s in SCALES for r in RATIOS
+    ]
     for place, point in enumerate(points):
         for seed in seeds:
             index = len(record.trials)
@@ -128,7 +132,7 @@ def test_rows_link_to_their_runs(summary):
 
 def test_a_hostile_name_stays_text():
     record = sweep_record()
-    record.trials["t0"].point["masks.target_scale"] = "<script>alert(1)</script>"
+    record.trials["t0"].point = Point({"masks.target_scale": "<script>alert(1)</script>"})
     record.trials["t0"].name = "|<b>"
     summary = summarize(default_config(), record)
     text = render_page(content(summary, mask_pictures={"<script>alert(1)</script>": b""}))
@@ -169,12 +173,12 @@ def test_figures_of_one_axis_many_values_and_nothing_finished_are_drawn_or_left_
     config = default_config()
     one = SweepRecord(sweep_id="s")
     for index in range(3):
-        point = {"masks.num_target_blocks": index + 1}
+        point = Point({"masks.num_target_blocks": index + 1})
         one.trials[f"t{index}"] = trial_record(index, point, 0, 40.0 + index)
     assert "surface" in figures(summarize(config, one))
     many = SweepRecord(sweep_id="s")
     for index in range(12):
-        point = {"masks.target_scale": (0.01 * index, 0.3), "optimizer.learning_rate": 1e-4 * index}
+        point = Point({"masks.target_scale": (0.01 * index, 0.3), "optimizer.learning_rate": 1e-4 * index})
         state = "finished" if index else "failed"
         many.trials[f"t{index}"] = trial_record(index, point, 0, 40.0 + index, state=state)
     assert "surface" in figures(summarize(config, many))
@@ -236,14 +240,6 @@ def test_the_front_keeps_what_nothing_beats_on_both(summary):
     others = [result for result in summary.verdict.ranking if result not in front]
     assert others
     assert all(any(f.mean >= o.mean and f.share.counted <= o.share.counted for f in front) for o in others)
-
-
-def test_a_point_reads_without_its_section():
-    assert (
-        point_text({"masks.target_scale": (0.15, 0.2), "train.images": 10})
-        == "target scale 0.15-0.2, images 10"
-    )
-    assert point_text({}) == "base configuration"
 
 
 def test_the_ledger_counts_what_worker_groups_held_between_trials():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.protocol.hours import ShareHours
 from orchestrator.protocol.intervals import Interval
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.noise import (
     accuracy_around,
     difference_around,
@@ -26,7 +27,7 @@ def trial(scale: float, seed: int, value: float, **fields) -> TrialSummary:
     defaults = {
         "trial_id": f"{scale}-{seed}",
         "name": f"scale {scale}",
-        "point": {"masks.target_scale": scale},
+        "point": Point({"masks.target_scale": scale}),
         "state": "finished",
         "images": 1000,
         "total_images": 1000,
@@ -83,7 +84,7 @@ def test_a_clear_winner_is_crowned():
     rng = np.random.default_rng(2)
     verdicts = [judge(sweep(rng, [60, 62, 75, 61, 58, 63], 2, 1.0), METRIC) for _ in range(50)]
     assert all(verdict.outcome == "winner" for verdict in verdicts)
-    assert all(verdict.best.point == {"masks.target_scale": pytest.approx(0.3)} for verdict in verdicts)
+    assert all(verdict.best.point["masks.target_scale"] == pytest.approx(0.3) for verdict in verdicts)
 
 
 def test_the_true_best_is_in_the_tied_set():
@@ -146,7 +147,7 @@ def test_the_cheapest_of_the_tied_costs_least_and_not_the_cheapest_of_all():
         for seed in range(3)
     ]
     trials = [
-        TrialSummary(**{**vars(each), "point": {"x": each.share.gpu}, "name": str(each.share.gpu)})
+        TrialSummary(**{**vars(each), "point": Point({"x": each.share.gpu}), "name": str(each.share.gpu)})
         for each in trials
     ]
     verdict = judge(trials, METRIC)
@@ -196,8 +197,8 @@ def test_paired_hits_shrink_the_error_of_a_difference():
 
 def test_seeds_of_one_point_are_one_geometry_whatever_the_order_of_its_axes():
     trials = [
-        trial(0, 0, 60.0, point={"a": 1, "b": (1, 2)}),
-        trial(0, 1, 62.0, point={"b": (1, 2), "a": 1}),
+        trial(0, 0, 60.0, point=Point({"a": 1, "b": (1, 2)})),
+        trial(0, 1, 62.0, point=Point({"b": (1, 2), "a": 1})),
     ]
     (geometry,) = group_geometries(trials)
     assert geometry.mean == 61.0

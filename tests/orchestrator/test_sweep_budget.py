@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import BudgetConfig, RunConfig
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore
 from orchestrator.sweep.core.budget import (
@@ -159,7 +160,7 @@ def test_the_longest_gap_so_far_is_kept_in_reserve(spent: float, fits: bool) -> 
 
 
 def test_what_running_trials_still_need_is_not_given_away() -> None:
-    trial = TrialRecord(trial_id="a", index=0, point={}, seed=0, images=40, total_images=100)
+    trial = TrialRecord(trial_id="a", index=0, point=Point({}), seed=0, images=40, total_images=100)
     now = Standing(spent_s=0.0, rate=1.0, gap_s=1.0, per_image_s=1.0)
     assert can_pay_images(160.0, now, num_images=100, running=[(trial, ())])
     assert not can_pay_images(159.0, now, num_images=100, running=[(trial, ())])
@@ -167,8 +168,8 @@ def test_what_running_trials_still_need_is_not_given_away() -> None:
 
 
 def test_the_reserve_is_what_brings_one_to_its_end_beyond_what_is_paid_for() -> None:
-    running = TrialRecord(trial_id="a", index=0, point={}, seed=0, images=40, total_images=100)
-    waiting = TrialRecord(trial_id="b", index=1, point={}, seed=0, total_images=100)
+    running = TrialRecord(trial_id="a", index=0, point=Point({}), seed=0, images=40, total_images=100)
+    waiting = TrialRecord(trial_id="b", index=1, point=Point({}), seed=0, total_images=100)
     record = SweepRecord(trials={"a": running, "b": waiting})
     assert images_to_finish_one(record, []) == 60
     assert images_to_finish_one(record, [(running, ())]) == 0
@@ -180,7 +181,7 @@ def test_the_reserve_is_what_brings_one_to_its_end_beyond_what_is_paid_for() -> 
 def test_what_a_start_takes_is_no_price_of_images() -> None:
     record = SweepRecord(slots={"s": Slot(slot_id="s", num_gpus=1.0, num_cpus=1.0)})
     for index, start_s in enumerate((50.0, 2.0, 4.0)):
-        trial = TrialRecord(trial_id=str(index), index=index, point={}, seed=0, images=100)
+        trial = TrialRecord(trial_id=str(index), index=index, point=Point({}), seed=0, images=100)
         trial.attempts["a"] = Attempt(
             attempt_id="a", num_gpus=1.0, num_cpus=1.0, started=0.0, last_seen=start_s + 10, start_s=start_s
         )
@@ -195,7 +196,7 @@ def test_a_start_is_told_from_a_first_report_that_brings_images() -> None:
     def attempt(images: int) -> Attempt:
         coordinator = Coordinator("memory", config, store=MemoryStore(), clock=lambda: now_s[0])
         coordinator.slot_opened("s", 1.0, 1.0)
-        coordinator.submit("t", 0, {}, 0, "t")
+        coordinator.submit("t", 0, Point({}), 0, "t")
         started = coordinator.next_trial("s").attempt_id
         now_s[0] += 7.0
         row = Row(images=images, timestamp_ms=0, metrics={})
@@ -229,7 +230,7 @@ def test_evaluations_beside_training_are_charged_and_kept_in_reserve() -> None:
     )
     record = SweepRecord(slots={"s": slot})
     record.trials["a"] = TrialRecord(
-        trial_id="a", index=0, point={}, seed=0, history={64: {"evaluation/gpu_s": 30.0}}
+        trial_id="a", index=0, point=Point({}), seed=0, history={64: {"evaluation/gpu_s": 30.0}}
     )
     now = standing(record, 200.0, has_gpus=True, beside_per_slot=0.5)
     assert (now.spent_s, now.rate) == (230.0, 1.5)

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.config import default_config
 from orchestrator.protocol.events import SweepEnded, SweepStarted
 from orchestrator.protocol.jobs import Outcome
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.sweep.client import CoordinatorCalls, client_of
 from orchestrator.sweep.run.coordinator import Coordinator
@@ -37,7 +38,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CoordinatorCalls:
 def test_a_trial_is_run_through_the_client(calls: CoordinatorCalls) -> None:
     started = {"config": "", "environment": {}, "data": {"uri": "u"}, "notes": ()}
     calls.append(SweepStarted(sweep_id="s", name="s", **started))
-    point = {"masks.num_target_blocks": 2}
+    point = Point({"masks.num_target_blocks": 2})
     calls.plan_trial("a", 0, point, 0, "a")
     calls.submit("a", 0, point, 0, "a", "asked once")
     calls.expect(0)
@@ -66,7 +67,7 @@ def test_a_client_travels_to_another_process() -> None:
 
 
 def test_a_sweep_is_asked_to_end_through_the_client(calls: CoordinatorCalls) -> None:
-    calls.submit("a", 0, {}, 0, "a")
+    calls.submit("a", 0, Point({}), 0, "a")
     assert calls.slot_wanted() == (True, False)
     assert not calls.resize("slot-0", 2)
     assert not calls.starts_again("slot-0")

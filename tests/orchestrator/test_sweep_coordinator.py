@@ -9,6 +9,7 @@ from orchestrator.config.models import AshaConfig, RunConfig, StorageConfig, Swe
 from orchestrator.errors import StorageError
 from orchestrator.protocol.events import SweepResumed
 from orchestrator.protocol.jobs import Outcome
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, open_store
 from orchestrator.sweep.core.fold import fold
@@ -60,7 +61,7 @@ def _coordinator(folder: Path, *trials: str) -> Coordinator:
     """A coordinator whose trials run, each on a slot of its own; attempts are found through `_attempt`."""
     coordinator = Coordinator(str(folder), CONFIG)
     for number, trial in enumerate(trials):
-        coordinator.submit(trial, number, {"masks.num_target_blocks": number + 1}, 0, trial)
+        coordinator.submit(trial, number, Point({"masks.num_target_blocks": number + 1}), 0, trial)
         coordinator.slot_opened(f"slot-{trial}", 0.0, 2.0)
         assert coordinator.next_trial(f"slot-{trial}").kind == "run"
     return coordinator
@@ -88,7 +89,7 @@ def test_a_rung_is_decided_once_even_after_a_restart(tmp_path: Path) -> None:
     )
     coordinator.report(_report("b", 640, 60.0, rung=640), _attempt(coordinator, "b"))
     again = Coordinator(str(tmp_path), CONFIG)
-    again.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    again.submit("a", 0, Point({"masks.num_target_blocks": 1}), 0, "a")
     again.next_trial("slot-0")
     assert again.report(_report("a", 640, 50.0, rung=640), _attempt(again, "a")).action == "continue"
     assert again.record().rung_values(640) == {"a": 50.0, "b": 60.0}
@@ -185,7 +186,7 @@ def test_placement_groups_of_a_dead_slot_are_handed_over_once(tmp_path: Path) ->
 
 def test_a_trial_whose_workers_died_goes_to_the_next_free_slot(tmp_path: Path) -> None:
     coordinator = _coordinator(tmp_path, "a")
-    coordinator.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    coordinator.submit("b", 1, Point({"masks.num_target_blocks": 2}), 0, "b")
     coordinator.slot_started("slot-a", "feed")
     job = coordinator.next_trial("slot-x").job
     assert job is not None
@@ -206,7 +207,7 @@ def test_an_attempt_whose_slot_was_given_up_is_sent_home_unheard(tmp_path: Path)
 def test_an_attempt_that_could_not_be_journaled_has_not_begun() -> None:
     store = FailingStore()
     coordinator = Coordinator("memory", CONFIG, store=store)
-    coordinator.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    coordinator.submit("a", 0, Point({"masks.num_target_blocks": 1}), 0, "a")
     store.refused = "attempt_started"
     with pytest.raises(StorageError, match="full"):
         coordinator.next_trial("slot-0")
@@ -219,7 +220,7 @@ def test_an_attempt_that_could_not_be_journaled_has_not_begun() -> None:
 def test_an_event_whose_answer_was_lost_is_recognised_and_not_taken_for_another_drivers() -> None:
     store = LosingAnswers()
     coordinator = Coordinator("memory", CONFIG, store=store)
-    coordinator.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    coordinator.submit("a", 0, Point({"masks.num_target_blocks": 1}), 0, "a")
     coordinator.next_trial("slot-0")
     store.lost = '"images": 64'
     with pytest.raises(StorageError, match="reset"):
@@ -260,10 +261,10 @@ def test_a_failure_for_good_is_not_tried_again(tmp_path: Path) -> None:
 def test_slots_end_when_the_last_expected_trial_has_been_taken(tmp_path: Path) -> None:
     coordinator = Coordinator(str(tmp_path), CONFIG)
     coordinator.expect(2)
-    coordinator.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    coordinator.submit("a", 0, Point({"masks.num_target_blocks": 1}), 0, "a")
     assert coordinator.next_trial("slot-0").kind == "run"
     assert coordinator.next_trial("slot-1").kind == "wait"
-    coordinator.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    coordinator.submit("b", 1, Point({"masks.num_target_blocks": 2}), 0, "b")
     assert coordinator.next_trial("slot-1").kind == "run"
     assert coordinator.next_trial("slot-2").kind == "end"
 
@@ -272,10 +273,10 @@ def test_a_proposal_that_is_repeated_counts_once(tmp_path: Path) -> None:
     coordinator = Coordinator(str(tmp_path), CONFIG)
     coordinator.expect(2)
     for _ in range(2):
-        coordinator.submit("a", None, {"masks.num_target_blocks": 1}, 0, "a", "first")
+        coordinator.submit("a", None, Point({"masks.num_target_blocks": 1}), 0, "a", "first")
     assert coordinator.next_trial("slot-0").kind == "run"
     assert coordinator.next_trial("slot-1").kind == "wait"
-    coordinator.submit("a", None, {"masks.num_target_blocks": 1}, 0, "a", "second")
+    coordinator.submit("a", None, Point({"masks.num_target_blocks": 1}), 0, "a", "second")
     assert coordinator.next_trial("slot-1").kind == "end"
 
 
@@ -283,7 +284,7 @@ def test_a_trial_that_is_done_is_not_run_again(tmp_path: Path) -> None:
     coordinator = _coordinator(tmp_path, "a")
     coordinator.report(_report("a", 6400, 2.0, final=True), _attempt(coordinator, "a"))
     again = Coordinator(str(tmp_path), CONFIG)
-    again.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    again.submit("a", 0, Point({"masks.num_target_blocks": 1}), 0, "a")
     assert again.next_trial("slot-0").kind == "wait"
     assert again.outcome("a") == 2.0
 
@@ -298,7 +299,7 @@ def test_the_search_hears_of_a_failed_trial_as_of_the_worst(tmp_path: Path) -> N
 
 def test_a_slot_is_resized_at_its_next_report_and_its_trial_goes_first(tmp_path: Path) -> None:
     coordinator = _coordinator(tmp_path, "a")
-    coordinator.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    coordinator.submit("b", 1, Point({"masks.num_target_blocks": 2}), 0, "b")
     coordinator.slot_started("slot-a", None)  # its trial is lost with the workers, and taken again
     coordinator.next_trial("slot-a")
     coordinator.report(_report("a", 64, 1.0), _attempt(coordinator, "a"))
@@ -345,7 +346,7 @@ def test_a_slot_that_is_resized_when_nothing_is_left_to_run_ends(tmp_path: Path)
 
 def test_an_interrupted_sweep_sends_its_slots_home(tmp_path: Path) -> None:
     coordinator = _coordinator(tmp_path, "a")
-    coordinator.submit("b", 1, {"masks.num_target_blocks": 2}, 0, "b")
+    coordinator.submit("b", 1, Point({"masks.num_target_blocks": 2}), 0, "b")
     coordinator.stop_all("interrupted")
     coordinator.attempt_ended("a", _attempt(coordinator, "a"), Outcome())
     assert coordinator.next_trial("slot-a").kind == "end"
@@ -366,7 +367,7 @@ def test_a_clock_that_is_set_an_hour_on_or_back_adds_nothing_to_the_ledger() -> 
     wall, steady = [1_000_000.0], [50.0]
     clock = SteadyClock(lambda: wall[0], lambda: steady[0])
     coordinator = Coordinator("memory", CONFIG, store=MemoryStore(), clock=clock)
-    coordinator.submit("a", 0, {"masks.num_target_blocks": 1}, 0, "a")
+    coordinator.submit("a", 0, Point({"masks.num_target_blocks": 1}), 0, "a")
     coordinator.slot_opened("slot-0", 0.0, 1.0)
     coordinator.next_trial("slot-0")
     for images, jump_s in ((64, 0.0), (128, 3600.0), (192, -7200.0)):
@@ -437,7 +438,7 @@ def test_trials_are_compared_within_their_bracket(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"sweep": CONFIG.sweep.model_copy(update={"asha": asha})})
     coordinator = Coordinator(str(tmp_path), config)
     for number, trial in enumerate(("a", "b", "c")):
-        coordinator.submit(trial, number, {"masks.num_target_blocks": number + 1}, 0, trial)
+        coordinator.submit(trial, number, Point({"masks.num_target_blocks": number + 1}), 0, trial)
         assignment = coordinator.next_trial(f"slot-{trial}")
         assert assignment.job is not None
         assert (640 in assignment.job.rungs_images) == (trial != "b")

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.config.models import HealthConfig, RunConfig, TrainConfig
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.sweep.core.health import judge
 from orchestrator.sweep.journal.resume import trial_id_of
@@ -81,14 +82,14 @@ def _report(coordinator: Coordinator, images: int, loss: float, attempt: str) ->
 def test_a_stop_is_journaled_with_its_reason_and_can_be_undone(tmp_path: Path) -> None:
     config = RunConfig(train=TrainConfig(images=1000, batch_size=10))
     coordinator = Coordinator(str(tmp_path), config)
-    coordinator.submit("a", 0, {}, 0, "a")
+    coordinator.submit("a", 0, Point({}), 0, "a")
     attempt = coordinator.next_trial("slot-0").attempt_id
     assert _report(coordinator, 100, math.nan, attempt).action == "stop"
     again = Coordinator(str(tmp_path), config)
     assert again.record().trials["a"].state == "stopped"
     assert "not finite" in again.record().trials["a"].reason
     again.revive("a")
-    again.submit("a", 0, {}, 0, "a")
+    again.submit("a", 0, Point({}), 0, "a")
     attempt = again.next_trial("slot-0").attempt_id
     assert _report(again, 200, math.nan, attempt).action == "continue"
 
@@ -97,7 +98,7 @@ def test_a_stop_is_journaled_with_its_reason_and_can_be_undone(tmp_path: Path) -
 def test_a_trial_is_judged_by_the_loss_of_its_own_method(tmp_path: Path, method: str, action: str) -> None:
     """The sweep's own method is I-JEPA, that of its points is another."""
     coordinator = Coordinator(str(tmp_path), RunConfig(train=TrainConfig(images=1000, batch_size=10)))
-    coordinator.submit("a", 0, {"objective.name": method}, 0, "a")
+    coordinator.submit("a", 0, Point({"objective.name": method}), 0, "a")
     attempt = coordinator.next_trial("slot-0").attempt_id
     assert _report(coordinator, 200, 25.0, attempt).action == "continue"
     assert _report(coordinator, 300, 24.0, attempt).action == action
@@ -105,7 +106,7 @@ def test_a_trial_is_judged_by_the_loss_of_its_own_method(tmp_path: Path, method:
 
 def test_a_trial_is_found_by_id_and_by_number(tmp_path: Path) -> None:
     coordinator = Coordinator(str(tmp_path), RunConfig())
-    coordinator.plan_trial("tabc", 7, {}, 0, "a")
+    coordinator.plan_trial("tabc", 7, Point({}), 0, "a")
     assert trial_id_of(coordinator.record(), "tabc") == trial_id_of(coordinator.record(), "007") == "tabc"
     with pytest.raises(ConfigError, match="there are 007"):
         trial_id_of(coordinator.record(), "8")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import apply_overrides, default_config, dump, load_config, parse_config
+from orchestrator.protocol.point import Point
 from orchestrator.report import summarize
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.foresight.geometries import audit_sweep
@@ -54,11 +55,9 @@ def test_listed_points_are_run_in_order_under_their_names_and_equal_ones_merged(
 
 def test_every_listed_point_has_every_axis():
     plan = plan_sweep(listed())
-    assert plan.trials[4].point == {
-        "masks.target_scale": [0.15, 0.2],
-        "masks.num_target_blocks": 2,
-        "masks.context_keep": 0.25,
-    }
+    assert plan.trials[4].point == Point(
+        {"masks.target_scale": [0.15, 0.2], "masks.num_target_blocks": 2, "masks.context_keep": 0.25}
+    )
     assert all(trial.point.keys() == plan.trials[4].point.keys() for trial in plan.trials)
     assert plan.trials[4].config.masks.num_target_blocks == 2
 
@@ -67,7 +66,7 @@ def test_a_point_is_found_again_from_a_written_configuration():
     config = parse_config(dump(listed()))
     names = [listed_point(config, trial.point).name for trial in plan_sweep(config).trials[::2]]
     assert names == ["base", "small", "few"]
-    assert listed_point(config, {"masks.target_scale": [0.3, 0.4]}) is None
+    assert listed_point(config, Point({"masks.target_scale": [0.3, 0.4]})) is None
 
 
 def test_a_summary_shows_the_published_value_beside_the_measured_one():
@@ -104,7 +103,7 @@ def test_a_listed_method_is_not_given_the_settings_of_another():
     ]
     config = apply_overrides(default_config(), {"sweep.points": points})
     jepa, mae = plan_sweep(config).trials
-    assert mae.point == {"objective.name": "mae"}
+    assert mae.point == Point({"objective.name": "mae"})
     assert (jepa.name, mae.name) == ("jepa, seed 0", "mae, seed 0")
 
 

@@ -20,11 +20,11 @@ from orchestrator.errors import CheckpointError, ConfigError
 from orchestrator.protocol.events import SweepStarted
 from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.report import load_sweep, summarize
 from orchestrator.report.statistics.compute import FlopsCounter
 from orchestrator.report.statistics.trials import trial_summaries
-from orchestrator.report.words.winner import setting_text
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.generations import changed, decide_generation, explore
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
@@ -39,6 +39,7 @@ from orchestrator.sweep.space.points import make_trial, plan_sweep
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.sweep.watch.status import SweepStatus
 from orchestrator.tracking import MemoryTracker
+from orchestrator.tracking.base import parameter_text
 from orchestrator.train.distributed import Rank
 from orchestrator.train.loop.checkpoint import load_checkpoint
 from orchestrator.train.loop.run import Run
@@ -64,7 +65,11 @@ def _config(**overrides: Any) -> RunConfig:
 def _living(*values: float) -> list[TrialRecord]:
     return [
         TrialRecord(
-            trial_id=f"m{index}", index=index, point={RATE: 0.001 * (1 + index)}, seed=0, rungs={200: value}
+            trial_id=f"m{index}",
+            index=index,
+            point=Point({RATE: 0.001 * (1 + index)}),
+            seed=0,
+            rungs={200: value},
         )
         for index, value in enumerate(values)
     ]
@@ -146,10 +151,10 @@ def test_a_setting_changes_within_its_axis(
 
 def test_exploring_stays_near_the_donor_or_draws_anew() -> None:
     near = _config(sweep__pbt={"every_images": 200, "resample_probability": 0.0})
-    found = {explore(near, {RATE: 0.01}, np.random.default_rng(seed))[RATE] for seed in range(20)}
+    found = {explore(near, Point({RATE: 0.01}), np.random.default_rng(seed))[RATE] for seed in range(20)}
     assert found == {0.008, 0.012}
     anew = _config(sweep__pbt={"every_images": 200, "resample_probability": 1.0})
-    drawn = [explore(anew, {RATE: 0.01}, np.random.default_rng(seed))[RATE] for seed in range(200)]
+    drawn = [explore(anew, Point({RATE: 0.01}), np.random.default_rng(seed))[RATE] for seed in range(200)]
     assert min(drawn) < 1e-3 < 1e-1 < max(drawn)
     assert 1e-4 <= min(drawn) <= max(drawn) <= 1.0
 
@@ -160,7 +165,7 @@ def test_settings_that_are_not_valid_together_leave_the_donors() -> None:
         sweep__search="grid",
         sweep__num_trials=None,
     )
-    donor = {"masks.num_target_blocks": 1}
+    donor = Point({"masks.num_target_blocks": 1})
     broken = config.model_copy(
         update={
             "sweep": config.sweep.model_copy(
@@ -291,7 +296,7 @@ def test_the_tracker_and_the_status_tell_whose_weights_a_member_has() -> None:
     assert f"weights of {tag}" in status.text()
     told = status.to_json()
     assert [event["images"] for event in told["generations"]] == [200, 400, 600, 800]
-    assert told["trials"][trial.index]["schedule"][-1]["settings"] == trial.settings
+    assert told["trials"][trial.index]["schedule"][-1]["settings"] == trial.settings.to_json()
 
 
 @pytest.fixture
@@ -334,7 +339,7 @@ def test_no_command_claims_to_train_a_schedule_again(
         assert "No one configuration trains it again" in result.err
     best = run_command(monkeypatch, capsys, "best", "s", *runs)
     assert (best.code, "settings at its end:" in best.out) == (0, True)
-    assert f"{setting_text(highest.settings[RATE])}\n" in best.out
+    assert f"{parameter_text(highest.settings[RATE])}\n" in best.out
 
 
 def test_a_member_that_kept_its_settings_is_trained_again_like_any_trial(
@@ -367,16 +372,18 @@ def test_a_plan_tells_when_members_are_ranked_and_that_each_starts_once_a_genera
 def test_the_operations_of_a_member_are_those_of_the_settings_it_ran_under() -> None:
     config = _config(sweep__space={"masks.num_target_blocks": {"choices": [1, 4]}})
     patches = {"masks/context_patches": 60.0, "masks/target_patches": 30.0}
-    member = TrialRecord(trial_id="m", index=0, point={"masks.num_target_blocks": 1}, seed=0)
+    member = TrialRecord(trial_id="m", index=0, point=Point({"masks.num_target_blocks": 1}), seed=0)
     member.history = {0: {}, **{images: patches for images in (200, 400, 1000)}}
-    member.takeovers = [Takeover(images=400, parent="n", settings={"masks.num_target_blocks": 4})]
+    member.takeovers = [Takeover(images=400, parent="n", settings=Point({"masks.num_target_blocks": 4}))]
     counter = FlopsCounter(config)
-    cheap, dear = (counter.per_image({"masks.num_target_blocks": blocks}, patches) for blocks in (1, 4))
+    cheap, dear = (
+        counter.per_image(Point({"masks.num_target_blocks": blocks}), patches) for blocks in (1, 4)
+    )
     assert dear > 1.1 * cheap
     assert counter.spent(member) == pytest.approx(
         {200: 200 * cheap, 400: 400 * cheap, 1000: 400 * cheap + 600 * dear}
     )
-    parent = TrialRecord(trial_id="n", index=1, point={"masks.num_target_blocks": 4}, seed=0)
+    parent = TrialRecord(trial_id="n", index=1, point=Point({"masks.num_target_blocks": 4}), seed=0)
     summary = trial_summaries(config, SweepRecord(trials={"m": member, "n": parent}))[0]
     assert summary.flops_per_image == pytest.approx((400 * cheap + 600 * dear) / 1000)
 

@@ -19,6 +19,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.jobs import Outcome, TrialJob
 from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.point import Point
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.promotion import verdicts
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
@@ -299,7 +300,7 @@ def test_verdicts_of_a_rung_that_is_not_settled_name_only_who_is_sure_of_a_place
     def trial(index: int, value: float | None) -> TrialRecord:
         rungs = {} if value is None else {100: value}
         decisions = {} if value is None else {100: ("wait", "")}
-        point = {RATE: RATES[index]}
+        point = Point({RATE: RATES[index]})
         return TrialRecord(
             trial_id=str(index), index=index, point=point, seed=0, rungs=rungs, decisions=decisions
         )

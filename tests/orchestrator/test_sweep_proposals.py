@@ -11,6 +11,7 @@ from orchestrator.config import apply_overrides, default_config, grid_points, pa
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.events import Entry, parse
+from orchestrator.protocol.point import Point
 from orchestrator.report.words.pareto import pareto_lines
 from orchestrator.report.words.summary import summarize
 from orchestrator.report.words.winner import recommend
@@ -70,7 +71,7 @@ def test_the_place_of_a_point_is_where_it_was_drawn() -> None:
     for trial in plan_sweep(config).trials:
         units = place_of(config.sweep.space, trial.point)
         assert units is not None
-        again = json.loads(json.dumps(point_from_units(config, units)))
+        again = point_from_units(config, units)
         assert again.keys() == trial.point.keys()
         for key, value in trial.point.items():
             assert again[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-4))
@@ -79,9 +80,9 @@ def test_the_place_of_a_point_is_where_it_was_drawn() -> None:
 def test_a_point_outside_the_space_has_no_place() -> None:
     space = _config(WIDE).sweep.space
     inside = {"masks.target_scale": [0.1, 0.132], "masks.target_aspect_ratio": [0.75, 1.08]}
-    assert place_of(space, inside) is not None
-    assert place_of(space, inside | {"masks.target_scale": [0.1, 0.2]}) is None
-    assert place_of(space, inside | {"masks.target_aspect_ratio": [0.75, 1.5]}) is None
+    assert place_of(space, Point(inside)) is not None
+    assert place_of(space, Point(inside | {"masks.target_scale": [0.1, 0.2]})) is None
+    assert place_of(space, Point(inside | {"masks.target_aspect_ratio": [0.75, 1.5]})) is None
 
 
 def test_a_search_for_a_trade_off_comes_to_points_that_are_good_and_cheap() -> None:
@@ -106,14 +107,20 @@ def test_a_search_that_goes_on_asks_first_for_what_was_left_and_draws_nothing_tw
     events: list[dict[str, Any]] = []
     for number, point in enumerate(asked):
         trial = make_trial(config, point, 0, number)
-        planned = {"trial_id": trial.trial_id, "index": number, "point": trial.point, "seed": 0, "name": ""}
+        planned = {
+            "trial_id": trial.trial_id,
+            "index": number,
+            "point": trial.point.to_json(),
+            "seed": 0,
+            "name": "",
+        }
         events.append({"kind": "trial_planned", "time_ms": 0, "total_images": 100, **planned})
         if number < 2:
             ended = {"trial_id": trial.trial_id, "state": "finished", "reason": ""}
             events.append({"kind": "trial_ended", "time_ms": 0, **ended})
     known = known_trials(config, record_of(events))
     again = Proposals(config, known)
-    repeated = [json.loads(again.suggest(str(number))["trial"])["point"] for number in range(2)]
+    repeated = [Point(json.loads(again.suggest(str(number))["trial"])["point"]) for number in range(2)]
     assert repeated == asked[2:]
     fresh = [point_from_units(config, again.suggest(str(number))) for number in range(2, 6)]
     assert not [point for point in fresh if point in asked]
@@ -129,12 +136,12 @@ def test_an_earlier_sweep_tells_its_finished_points_and_the_rest_is_said() -> No
     warm = take_over(new, record)
     assert f"{len(finished)} of {len(record.trials)} trials of {record.sweep_id}" in warm.notes[0]
     assert any("left out: stopped early" in note for note in warm.notes)
-    assert len(warm.heard) == len({json.dumps(trial.point) for trial in finished})
+    assert len(warm.heard) == len({trial.point for trial in finished})
     told = json.loads(json.dumps(Entry(sequence=0, time_ms=0, event=warm).to_json()))
     assert parse(told, where="an event").event == warm
     best = max(warm.heard, key=lambda each: each.value)
     point = point_from_units(new, best.units)
-    assert point["masks.target_scale"] == pytest.approx([0.17 / 1.15, 0.17 * 1.15], rel=0.05)
+    assert point["masks.target_scale"] == pytest.approx((0.17 / 1.15, 0.17 * 1.15), rel=0.05)
 
 
 def test_an_earlier_sweep_that_measured_something_else_is_left_out_with_the_setting_that_differs() -> None:

@@ -15,6 +15,7 @@ from orchestrator.config import apply_overrides, default_config, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.protocol.events import SweepResumed
+from orchestrator.protocol.point import Point
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord, TrialState
 from orchestrator.sweep.journal.lease import driver_lease, driver_text
@@ -174,7 +175,7 @@ def test_what_was_cancelled_goes_on_only_with_more_to_do() -> None:
 
 def test_only_what_has_stopped_is_revived() -> None:
     trials = [
-        TrialRecord(trial_id=f"t{index}", index=index, point={}, seed=0, state=state)
+        TrialRecord(trial_id=f"t{index}", index=index, point=Point({}), seed=0, state=state)
         for index, state in enumerate(get_args(TrialState))
     ]
     record = SweepRecord(sweep_id="s", trials={trial.trial_id: trial for trial in trials})

@@ -126,6 +126,7 @@ def test_a_remote_store_has_no_page_of_ours():
         ("https://me:secret@host/x", "https://***@host/x"),
         ((0.85, 1.0), "[0.85, 1]"),
         ([1, "a", None], "[1, a, null]"),
+        ((0.1, 1 / 3), "[0.1, 0.333333333333]"),
     ],
 )
 def test_a_parameter_reads_as_in_yaml(value, text):

@@ -19,8 +19,10 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError, StorageError
 from orchestrator.protocol.events import KINDS, Entry, SweepStarted, parse
 from orchestrator.protocol.jobs import Outcome, TrialJob
-from orchestrator.protocol.reading import plain_fields, read
+from orchestrator.protocol.point import Point
+from orchestrator.protocol.reading import read
 from orchestrator.protocol.reports import Row, TrialReport
+from orchestrator.protocol.writing import plain_fields
 from orchestrator.report import recommend, summarize
 from orchestrator.report.words import summary as summary_module
 from orchestrator.storage import MemoryStore, ObjectInfo
@@ -206,11 +208,11 @@ class Sweeps:
     def journal(self, kind: str, **fields: Any) -> None:
         self._coordinator.append(read(KINDS[kind], fields))
 
-    def plan_trial(self, **trial: Any) -> None:
-        self._coordinator.plan_trial(**trial)
+    def plan_trial(self, point: Json, **trial: Any) -> None:
+        self._coordinator.plan_trial(point=Point(point), **trial)
 
-    def submit(self, **trial: Any) -> None:
-        self._coordinator.submit(**trial)
+    def submit(self, point: Json, **trial: Any) -> None:
+        self._coordinator.submit(point=Point(point), **trial)
 
     def next_seeds(self) -> Json:
         """What the driver does about seeds once every trial has ended; what it decides is journalled."""
@@ -228,7 +230,7 @@ class Sweeps:
         """The trials of points and seeds that were decided on."""
         first = len(self._coordinator.record().trials)
         return [
-            _plan_json(make_trial(self._config, each["point"], each["seed"], first + place))
+            _plan_json(make_trial(self._config, Point(each["point"]), each["seed"], first + place))
             for place, each in enumerate(trials)
         ]
 

@@ -17,10 +17,11 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from orchestrator.protocol.point import Point, Value, middle_of, value_words
 from orchestrator.report.page.listed_plots import annotate, colour_of, draw_named, draw_progress, is_listed
 from orchestrator.report.page.surface_plots import draw_importance, draw_map
 from orchestrator.report.page.svg import INK, Tips, inline
-from orchestrator.report.statistics.trials import TrialSummary, value_text
+from orchestrator.report.statistics.trials import TrialSummary
 from orchestrator.report.words.summary import Summary
 from orchestrator.report.words.verdict import GeometryResult
 from orchestrator.tracking import Links
@@ -127,19 +128,20 @@ def _plotted_axes(summary: Summary) -> list[str]:
 
 def _values(trials: Sequence[TrialSummary], key: str) -> list[Any]:
     """The values of one axis in ascending order."""
-    unique = {value_text(trial.point[key]): trial.point[key] for trial in trials if key in trial.point}
-    return sorted(unique.values(), key=lambda value: (_number(value), str(value)))
+    unique = {value_words(trial.point[key]): trial.point[key] for trial in trials if key in trial.point}
+    return sorted(unique.values(), key=lambda value: (_place(key, value), str(value)))
 
 
-def _number(value: Any) -> float:
+def _place(key: str, value: Value) -> float:
     """A value's place on an axis: a pair's middle, infinity for words."""
-    if isinstance(value, (list, tuple)) and value and all(isinstance(item, (int, float)) for item in value):
-        return float(sum(value) / len(value))
-    return float(value) if isinstance(value, (int, float)) else math.inf
+    middle = middle_of(key, value)
+    if middle is None:
+        return float(value) if isinstance(value, bool) else math.inf
+    return middle
 
 
 def _draw_cells(summary: Summary, axes: Axes, keys: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
-    columns, rows = ([value_text(value) for value in each] for each in values)
+    columns, rows = ([value_words(value) for value in each] for each in values)
     grid = np.full((len(rows), len(columns)), np.nan)
     cells: dict[tuple[int, int], GeometryResult] = {}
     for result in reversed(summary.verdict.ranking):  # the best of a cell, should a third axis vary too
@@ -174,25 +176,23 @@ def _draw_cells(summary: Summary, axes: Axes, keys: Sequence[str], values: Seque
     _colour_bar(axes, image, summary.metric)
 
 
-def _cell(
-    point: Mapping[str, Any], keys: Sequence[str], rows: list[str], columns: list[str]
-) -> tuple[int, int]:
-    return rows.index(value_text(point[keys[1]])), columns.index(value_text(point[keys[0]]))
+def _cell(point: Point, keys: Sequence[str], rows: list[str], columns: list[str]) -> tuple[int, int]:
+    return rows.index(value_words(point[keys[1]])), columns.index(value_words(point[keys[0]]))
 
 
 def _draw_points(summary: Summary, axes: Axes, keys: Sequence[str]) -> None:
     ranking = summary.verdict.ranking
-    horizontal = [_number(result.point[keys[0]]) for result in ranking]
-    vertical = [_number(result.point[keys[1]]) for result in ranking]
+    horizontal, vertical = ([_place(key, each.point[key]) for each in ranking] for key in keys)
     edges = ["red" if result.tied else "none" for result in ranking]
     means = [result.mean for result in ranking]
     points = axes.scatter(
         horizontal, vertical, c=means, s=70, cmap=_COLOURS, edgecolors=edges, linewidths=1.4
     )
     unfinished = [trial for trial in summary.trials if not trial.comparable]
+    horizontal, vertical = ([_place(key, each.point[key]) for each in unfinished] for key in keys)
     axes.scatter(
-        [_number(trial.point[keys[0]]) for trial in unfinished],
-        [_number(trial.point[keys[1]]) for trial in unfinished],
+        horizontal,
+        vertical,
         marker="x",
         s=25,
         color=_INK,
@@ -213,9 +213,9 @@ def _colour_bar(axes: Axes, mappable: Any, label: str) -> None:
 
 
 def _draw_line(summary: Summary, axes: Axes, key: str) -> None:
-    texts = [value_text(value) for value in _values(summary.trials, key)]
+    texts = [value_words(value) for value in _values(summary.trials, key)]
     for result in summary.verdict.ranking:
-        place = texts.index(value_text(result.point[key]))
+        place = texts.index(value_words(result.point[key]))
         colour = _colour(result)
         error = [[result.mean - result.interval.low], [result.interval.high - result.mean]]
         axes.errorbar(place, result.mean, yerr=error, fmt="o", color=colour, capsize=3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.reports import BestCheckpoint
@@ -109,8 +109,9 @@ def taken_json(curve: ProbeCurve, taken: TakenCheckpoint) -> dict[str, Any]:
 
 def probe_curve(config: RunConfig, trial: TrialRecord) -> ProbeCurve:
     """The probes of a trial that its best checkpoint is picked from, out of its record."""
-    batch_size = trial.point.get("train.batch_size", config.train.batch_size)
-    warmup = trial.point.get("optimizer.warmup_fraction", config.optimizer.warmup_fraction)
+    # Of the point alone: its other settings may keep the rules of an earlier version.
+    batch_size = cast(int, trial.point.get("train.batch_size", config.train.batch_size))
+    warmup = cast(float, trial.point.get("optimizer.warmup_fraction", config.optimizer.warmup_fraction))
     first = first_best_step(warmup, max(1, trial.total_images // batch_size)) * batch_size
     begun = max((each.images for each in trial.takeovers), default=0)
     metric = config.sweep.metric

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 from jepa_core.flops import ModelDims, flops_per_image
 from jepa_core.masks import audit_geometry
-from orchestrator.config import apply_overrides, reads_masks
+from orchestrator.config import reads_masks
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.metrics import (
@@ -18,8 +17,10 @@ from orchestrator.protocol.metrics import (
     TARGET_PADDING_FRACTION,
     TARGET_PATCHES,
 )
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.sweep.foresight.model_costs import ModelCosts, model_dims
+from orchestrator.sweep.space.points import config_at
 
 
 class FlopsCounter:
@@ -29,7 +30,7 @@ class FlopsCounter:
         self.config = config
         self._dims: dict[Hashable, ModelDims | None] = {}
 
-    def per_image(self, point: Mapping[str, Any], metrics: Mapping[str, float]) -> float:
+    def per_image(self, point: Point, metrics: Mapping[str, float]) -> float:
         """FLOPs of one image's training step at a point; NaN where neither they nor the patches were measured."""
         if GIGAFLOP_PER_IMAGE in metrics:
             return 1e9 * metrics[GIGAFLOP_PER_IMAGE]
@@ -61,9 +62,9 @@ class FlopsCounter:
                 last = images
         return spent
 
-    def _run_at(self, point: Mapping[str, Any]) -> RunConfig | None:
+    def _run_at(self, point: Point) -> RunConfig | None:
         try:
-            return apply_overrides(self.config, point)
+            return config_at(self.config, point)
         except OrchestratorError:  # a point of an older version: nothing to count with
             return None
 

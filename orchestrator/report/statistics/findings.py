@@ -18,7 +18,8 @@ from orchestrator.config.models import RunConfig
 from orchestrator.config.space import build_point
 from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.intervals import Interval
-from orchestrator.protocol.reading import FLAT
+from orchestrator.protocol.point import Point, middle_of, value_key
+from orchestrator.protocol.writing import FLAT
 from orchestrator.report.statistics.noise import Noise
 from orchestrator.report.statistics.realised import (
     AxisChoice,
@@ -28,7 +29,7 @@ from orchestrator.report.statistics.realised import (
     realised_figures,
 )
 from orchestrator.report.statistics.surface import LEVEL, Array, Surface, fit_surface
-from orchestrator.report.statistics.trials import Geometry, point_text
+from orchestrator.report.statistics.trials import Geometry
 
 _MIN_GEOMETRIES = 5
 _LEVELS = 7
@@ -66,7 +67,7 @@ class Suggestion:
     """A point to try next, with what the surface expects there and what it would cost."""
 
     name: str
-    point: Mapping[str, Any]
+    point: Point
     figures: Mapping[str, float]
     mean: float
     interval: Interval = field(metadata=FLAT)
@@ -212,7 +213,7 @@ def suggest(
     surface: Surface,
     cost: Surface | None,
     places_GD: Array,
-    points: Sequence[Mapping[str, Any]],
+    points: Sequence[Point],
 ) -> tuple[Suggestion, ...]:
     """The points with the largest expected improvement over the best geometry's surface, spread out.
 
@@ -248,7 +249,7 @@ def suggest(
     return tuple(sorted(chosen, key=lambda each: -each.chance_of_better))
 
 
-Candidate = tuple[dict[str, Any], dict[str, float], tuple[str, ...]]
+Candidate = tuple[Point, dict[str, float], tuple[str, ...]]
 
 
 def _suggestion(
@@ -258,7 +259,7 @@ def _suggestion(
     mean = accuracy_mean(surface, place_D[None])
     hours = math.nan if cost is None else math.exp(float(cost.mean_and_sd(place_D[None])[0][0]))
     return Suggestion(
-        name=point_text(point),
+        name=point.words,
         point=point,
         figures=figures,
         mean=float(mean[0]),
@@ -269,24 +270,23 @@ def _suggestion(
     )
 
 
-def _candidates(config: RunConfig, points: Sequence[Mapping[str, Any]]) -> list[Candidate]:
+def _candidates(config: RunConfig, points: Sequence[Point]) -> list[Candidate]:
     """Settings between those that ran and a little beyond, which keep every rule and can be sampled."""
     known = dict.fromkeys(key for point in points for key in point)
-    keys = [key for key in known if len({str(point.get(key)) for point in points}) > 1]
+    keys = [key for key in known if len({value_key(point.get(key)) for point in points}) > 1]
     if not keys:
         return []
     draws = qmc.Sobol(len(keys), seed=0).random(1 << (_CANDIDATES - 1).bit_length())[:_CANDIDATES]
-    spans = {key: _Span.of([point[key] for point in points if key in point]) for key in keys}
+    spans = {key: _Span.of(key, [point[key] for point in points if key in point]) for key in keys}
     fixed = {key: value for key, value in points[0].items() if key not in keys}
-    seen: set[str] = set()
+    seen: set[Point] = set()
     found: list[Candidate] = []
     for row in draws:
         drawn = fixed | {key: spans[key].at(float(u)) for key, u in zip(keys, row, strict=True)}
         point = _settled(config, drawn)
-        name = "" if point is None else point_text(point)
-        if point is None or name in seen:
+        if point is None or point in seen:
             continue
-        seen.add(name)
+        seen.add(point)
         try:
             figures = realised_figures(config, point)
         except (OrchestratorError, ValueError):
@@ -296,11 +296,11 @@ def _candidates(config: RunConfig, points: Sequence[Mapping[str, Any]]) -> list[
     return found
 
 
-def _settled(config: RunConfig, drawn: dict[str, Any]) -> dict[str, Any] | None:
+def _settled(config: RunConfig, drawn: Mapping[str, Any]) -> Point | None:
     """A point without axes that do not exist there, with what is tied to the others; None where a tie does not say."""
     space = config.sweep.space
     if not any(axis.when or axis.also for axis in space.values()):
-        return drawn
+        return Point(drawn)
     try:
         return build_point(space, lambda key, _: drawn[key])
     except (KeyError, ValueError):
@@ -311,20 +311,21 @@ def _settled(config: RunConfig, drawn: dict[str, Any]) -> dict[str, Any] | None:
 class _Span:
     """The values of one swept key: numbers and pairs have a range, words are picked from."""
 
+    key: str
     values: tuple[Any, ...]
     kind: str
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> _Span:
+    def of(cls, key: str, values: Sequence[Any]) -> _Span:
         numbers = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in values]
         if all(numbers):
             whole = all(isinstance(value, int) for value in values)
-            return cls(tuple(values), "whole" if whole else "number")
+            return cls(key, tuple(values), "whole" if whole else "number")
         pairs = [
-            isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_number(v) for v in value)
+            isinstance(value, tuple) and len(value) == 2 and all(_is_positive(item) for item in value)
             for value in values
         ]
-        return cls(tuple(values), "pair" if all(pairs) else "word")
+        return cls(key, tuple(values), "pair" if all(pairs) else "word")
 
     def at(self, share: float) -> Any:
         """The value at a share of the range, which is stretched a little at both ends."""
@@ -340,17 +341,22 @@ class _Span:
         """Whether a value is inside what was swept."""
         if self.kind == "word":
             return True
-        middles = [_middle(each) for each in self.values]
-        return min(middles) - 1e-9 <= _middle(value) <= max(middles) + 1e-9
+        middles = [self._middle(each) for each in self.values]
+        return min(middles) - 1e-9 <= self._middle(value) <= max(middles) + 1e-9
 
-    def _pair_at(self, share: float) -> list[float]:
+    def _pair_at(self, share: float) -> tuple[float, float]:
         """A pair between those that ran: middle and ratio of its ends go together from lowest to highest."""
-        ordered = sorted(self.values, key=_middle)
-        middle = self._stretched(_middle(ordered[0]), _middle(ordered[-1]), share)
-        ratios = [pair[1] / pair[0] for pair in ordered]
-        ratio = float(np.interp(middle, [_middle(pair) for pair in ordered], ratios))
-        low = middle / math.sqrt(ratio)
-        return [float(f"{low:.3g}"), float(f"{low * ratio:.3g}")]
+        ordered = sorted(self.values, key=self._middle)
+        middles = [self._middle(pair) for pair in ordered]
+        middle = self._stretched(middles[0], middles[-1], share)
+        ratio = float(np.interp(middle, middles, [pair[1] / pair[0] for pair in ordered]))
+        low = middle / self._middle((1.0, ratio))
+        return float(f"{low:.3g}"), float(f"{low * ratio:.3g}")
+
+    def _middle(self, value: Any) -> float:
+        middle = middle_of(self.key, value)
+        assert middle is not None, f"{self.key}: a {self.kind} has a middle, {value!r} has none"
+        return middle
 
     def _stretched(self, low: float, high: float, share: float) -> float:
         place = -_BEYOND + share * (1 + 2 * _BEYOND)
@@ -359,11 +365,5 @@ class _Span:
         return float(low + place * (high - low))
 
 
-def _is_number(value: Any) -> bool:
+def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
-def _middle(value: Any) -> float:
-    if isinstance(value, (list, tuple)):
-        return math.sqrt(float(value[0]) * float(value[1]))
-    return float(value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.protocol.intervals import Interval
 from orchestrator.protocol.metrics import MEAN, PROBE_KINDS, UNTRAINED, ProbeKind, by_label
-from orchestrator.protocol.reading import FLAT
+from orchestrator.protocol.writing import FLAT
 from orchestrator.report.statistics.noise import difference_around, interval_factor
 from orchestrator.report.statistics.trials import Geometry, TrialSummary
 

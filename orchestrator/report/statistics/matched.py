@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Literal
 
 from orchestrator.protocol.intervals import UNKNOWN, Interval
-from orchestrator.protocol.reading import FLAT
+from orchestrator.protocol.writing import FLAT
 from orchestrator.report.statistics.noise import (
     Noise,
     difference_around,

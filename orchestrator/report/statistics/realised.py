@@ -11,16 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_core.masks import MaskSettings, PatchGrid, audit_geometry
-from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.metrics import CONTEXT_FRACTION, TARGET_FRACTION
-from orchestrator.report.statistics.trials import Geometry, value_text
+from orchestrator.protocol.point import Point, value_words
+from orchestrator.report.statistics.trials import Geometry
+from orchestrator.sweep.space.points import config_at
 
 Array = NDArray[np.float64]
 
@@ -76,13 +76,13 @@ class AxisChoice:
         return [axis.of(figures) for axis in self.axes]
 
 
-def realised_figures(config: RunConfig, point: Mapping[str, Any]) -> dict[str, float]:
+def realised_figures(config: RunConfig, point: Point) -> dict[str, float]:
     """The figures of one point, predicted by sampling its masks.
 
     Raises:
         ConfigError, ValueError: The point breaks a rule, or its geometry cannot be sampled.
     """
-    run = apply_overrides(config, point)
+    run = config_at(config, point)
     batch = max(1, run.train.batch_size // run.train.num_workers)
     figures = mask_figures(run.masks, run.encoder.grid, batch_size=batch)
     return figures | _other_figures(point)
@@ -149,17 +149,16 @@ def _moves_with(first: Array, second: Array) -> bool:
     return abs(float(np.corrcoef(first, second)[0, 1])) > _SAME_CORRELATION
 
 
-def _other_figures(point: Mapping[str, Any]) -> dict[str, float]:
+def _other_figures(point: Point) -> dict[str, float]:
     """What a point holds beyond the four realised figures."""
     figures: dict[str, float] = {}
     for key, value in point.items():
         section, _, name = key.partition(".")
         if section == "masks" and name in _REALISED_BY:
             continue
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            figures[key] = float(value)
-        elif isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
-            figures[key] = float(np.mean(value))
+        middle = point.middle(key)
+        if middle is None:
+            figures[f"{key}={value_words(value)}"] = 1.0
         else:
-            figures[f"{key}={value_text(value)}"] = 1.0
+            figures[key] = middle
     return figures

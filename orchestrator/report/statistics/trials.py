@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.hours import ShareHours, WholeHours
 from orchestrator.protocol.metrics import HEALTH, MEAN, PIXELS, PROBE, UNTRAINED, baseline_metric, by_label
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.statistics.compute import FlopsCounter
 from orchestrator.sweep.core.lineage import Stretch, schedule_of
@@ -36,7 +36,7 @@ class TrialSummary:
 
     trial_id: str
     name: str
-    point: Mapping[str, Any]
+    point: Point
     seed: int
     state: State
     value: float
@@ -68,7 +68,7 @@ class TrialSummary:
     @property
     def title(self) -> str:
         """What the trial's point is called: its listed name, or its values."""
-        return self.label or point_text(self.point)
+        return self.label or self.point.words
 
     @property
     def comparable(self) -> bool:
@@ -81,7 +81,7 @@ class Geometry:
     """The finished trials of one point of the search space, one for each seed."""
 
     name: str
-    point: Mapping[str, Any]
+    point: Point
     trials: tuple[TrialSummary, ...]
 
     @property
@@ -102,36 +102,14 @@ class Geometry:
 
 def group_geometries(trials: Sequence[TrialSummary]) -> list[Geometry]:
     """The geometries of the comparable trials, best mean first."""
-    groups: dict[str, list[TrialSummary]] = {}
+    groups: dict[Point, list[TrialSummary]] = {}
     for trial in trials:
         if trial.comparable:
-            groups.setdefault(point_key(trial.point), []).append(trial)
+            groups.setdefault(trial.point, []).append(trial)
     geometries = [
         Geometry(name=group[0].title, point=group[0].point, trials=tuple(group)) for group in groups.values()
     ]
     return sorted(geometries, key=lambda geometry: -geometry.mean)
-
-
-def point_text(point: Mapping[str, Any]) -> str:
-    """A point in a reader's words: the last part of every key and its value, pairs as `0.15-0.2`."""
-    parts = [
-        f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {value_text(value)}" for key, value in point.items()
-    ]
-    return ", ".join(parts) or "base configuration"
-
-
-def value_text(value: Any) -> str:
-    """A value of a point, with at most four significant digits."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ("-" if len(value) == 2 else ", ").join(value_text(item) for item in value)
-    return str(value)
-
-
-def point_key(point: Mapping[str, Any]) -> str:
-    """A point as text, the same whatever the order of its axes."""
-    return json.dumps(point, sort_keys=True, default=str)
 
 
 def trial_summaries(config: RunConfig, record: SweepRecord) -> list[TrialSummary]:
@@ -186,7 +164,7 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
 def _label(config: RunConfig, trial: TrialRecord) -> str:
     """What a trial is called where its point does not say it."""
     if config.sweep.pbt is not None:
-        return f"member {trial.index:03d}, begun with {point_text(trial.point)}"
+        return f"member {trial.index:03d}, begun with {trial.point.words}"
     listed = listed_point(config, trial.point)
     return "" if listed is None else listed.name
 

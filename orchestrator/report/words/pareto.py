@@ -34,7 +34,7 @@ def pareto_json(front: Sequence[GeometryResult]) -> list[dict[str, Any]]:
     return [
         {
             "name": each.name,
-            "point": dict(each.point),
+            "point": each.point.to_json(),
             "mean": each.mean,
             "low": each.interval.low,
             "high": each.interval.high,

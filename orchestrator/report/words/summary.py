@@ -12,7 +12,8 @@ from typing import Any
 from orchestrator.config.models import RunConfig
 from orchestrator.config.space import driven_keys
 from orchestrator.protocol.hours import WholeHours
-from orchestrator.protocol.reading import plain_fields
+from orchestrator.protocol.point import value_words
+from orchestrator.protocol.writing import plain_fields
 from orchestrator.report.statistics.findings import Findings, explore
 from orchestrator.report.statistics.gains import MethodGain, method_gains
 from orchestrator.report.statistics.matched import MatchedResult, compare
@@ -21,7 +22,6 @@ from orchestrator.report.statistics.trials import (
     TrialSummary,
     group_geometries,
     trial_summaries,
-    value_text,
 )
 from orchestrator.report.words.pareto import pareto_front, pareto_json, pareto_lines
 from orchestrator.report.words.sentences import cost_text, verdict_lines
@@ -108,7 +108,7 @@ class Summary:
             ]
         )
         for trial in self.trials:
-            point = [value_text(trial.point.get(axis, "")) for axis in axes]
+            point = [value_words(trial.point.get(axis, "")) for axis in axes]
             published = trial.published if math.isfinite(trial.published) else ""
             costs = [published, trial.images, trial.share.gpu, trial.share.cpu_core]
             metrics = [trial.metrics.get(key, "") for key in keys]

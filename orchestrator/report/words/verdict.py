@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.protocol.hours import ShareHours
 from orchestrator.protocol.intervals import Interval
-from orchestrator.protocol.reading import FLAT
+from orchestrator.protocol.point import Point
+from orchestrator.protocol.writing import FLAT
 from orchestrator.report.statistics.noise import (
     DEFAULT_TEST_IMAGES,
     Noise,
@@ -56,7 +57,7 @@ class GeometryResult:
 
     rank: int
     name: str
-    point: Mapping[str, Any]
+    point: Point
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
     mean: float

@@ -7,7 +7,6 @@ that seeds have shown how large the noise is and that it costs notably less; not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from orchestrator.config import apply_overrides
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
 from orchestrator.protocol.jobs import checkpoints_uri
+from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.checkpoints import taken_json
 from orchestrator.report.statistics.trials import TrialSummary
 from orchestrator.report.words.pareto import pareto_json, pareto_lines
@@ -22,6 +22,8 @@ from orchestrator.report.words.sentences import cost_text
 from orchestrator.report.words.summary import Summary
 from orchestrator.report.words.verdict import GeometryResult, Verdict
 from orchestrator.storage import open_store
+from orchestrator.sweep.space.points import config_at
+from orchestrator.tracking.base import parameter_text
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_files
 from orchestrator.train.evaluate.evaluation import ranked_encoder
 from orchestrator.train.loop.best import TakenCheckpoint, take_checkpoint
@@ -53,14 +55,14 @@ class Recommendation:
             f"{cost_text(self.result.share)} a trial",
             f"  {self.reason}",
             "settings:" if len(self.trial.schedule) < 2 else "settings at its end:",
-            *(f"  {key}: {setting_text(value)}" for key, value in self._settings().items()),
+            *(f"  {key}: {parameter_text(value)}" for key, value in self._settings().items()),
             f"trials: {', '.join(self.result.trial_ids)} (highest: {self.trial.trial_id})",
             f"best checkpoint: {self.trial.probed.best_text()}",
             *(pareto_lines(self.front, self.metric) if self.is_trade_off else []),
         ]
         return "\n".join(lines)
 
-    def _settings(self) -> Mapping[str, Any]:
+    def _settings(self) -> Point:
         """The point's keys; of a member of a population as they were at its end."""
         return self.trial.schedule[-1].settings if self.trial.schedule else self.result.point
 
@@ -70,7 +72,7 @@ class Recommendation:
             "sweep_id": self.sweep_id,
             "outcome": self.outcome,
             "name": self.result.name,
-            "point": dict(self.result.point),
+            "point": self.result.point.to_json(),
             "metric": self.metric,
             "mean": self.result.mean,
             "low": self.result.interval.low,
@@ -141,7 +143,7 @@ def _picked(verdict: Verdict, pick: Pick) -> tuple[GeometryResult, str]:
     return cheapest, f"It is the cheapest of the {others + 1} that are tied with the highest."
 
 
-def trial_config(config: RunConfig, point: Mapping[str, Any], seed: int) -> RunConfig:
+def trial_config(config: RunConfig, point: Point, seed: int) -> RunConfig:
     """The configuration of one trial, to be run alone.
 
     Raises:
@@ -177,7 +179,7 @@ def model_files(
 ) -> dict[str, bytes]:
     """The encoder of the recommended trial that its probes measure, out of one of its checkpoints."""
     trial, part = recommendation.trial, ranked_encoder(config)
-    run = apply_overrides(config, {**trial.point, "train.seed": trial.seed})
+    run = config_at(config, trial.point, trial.seed)
     card = EncoderCard(
         encoder=run.encoder,
         mean=run.data.mean,
@@ -186,7 +188,7 @@ def model_files(
             "sweep_id": recommendation.sweep_id,
             "trial_id": trial.trial_id,
             "seed": trial.seed,
-            "point": dict(trial.point),
+            "point": trial.point.to_json(),
             **({"schedule": [each.to_json() for each in trial.schedule]} if trial.schedule else {}),
             "images": trial.images,
             "checkpoint": taken_json(trial.probed, taken),
@@ -200,12 +202,3 @@ def model_files(
     )
     files = encoder_files(card, taken.checkpoint.tensors, part)
     return {f"{MODEL_FOLDER}/encoder/{name}": data for name, data in files.items()}
-
-
-def setting_text(value: Any) -> str:
-    """A value as YAML and `--set` write it."""
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(setting_text(item) for item in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else str(value)

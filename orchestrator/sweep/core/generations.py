@@ -12,9 +12,8 @@ Deviates: generations are synchronous, so that a decision does not depend on how
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,13 @@ from orchestrator.config.models import (
     RunConfig,
     Uniform,
 )
-from orchestrator.config.space import SIGNIFICANT_DIGITS
+from orchestrator.config.space import SIGNIFICANT_DIGITS, center_and_size, choice_place
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.events import GenerationDecided, WeightsTaken
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import generation_ends
-from orchestrator.sweep.space.points import make_trial, point_name
+from orchestrator.sweep.space.points import config_at, point_name
 
 
 def waits(config: RunConfig, record: SweepRecord, trial: TrialRecord) -> bool:
@@ -88,7 +88,7 @@ def decide_generation(
     )
 
 
-def explore(config: RunConfig, settings: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+def explore(config: RunConfig, settings: Point, generator: np.random.Generator) -> Point:
     """Settings near a donor's; the donor's own where those would not be valid together."""
     pbt = config.sweep.pbt
     assert pbt is not None
@@ -100,9 +100,10 @@ def explore(config: RunConfig, settings: Mapping[str, Any], generator: np.random
             axis_value(axis, *fractions) if is_new else changed(axis, settings[key], factor, fractions[0])
         )
     try:
-        return make_trial(config, found, 0, 0).point
+        config_at(config, Point(found), 0)
     except ConfigError:
-        return dict(settings)
+        return settings
+    return Point(found)
 
 
 def changed(axis: Axis, value: Any, factor: float, fraction: float) -> Any:
@@ -113,12 +114,12 @@ def changed(axis: Axis, value: Any, factor: float, fraction: float) -> Any:
     if isinstance(axis, Choice):
         return _neighbour(axis, value, -1 if fraction < 0.5 else 1)
     if isinstance(axis, Centered):
-        half = (value[1] - value[0]) / 2
-        center = _clamped((value[0] + half) * factor, axis.center)
-        return _rounded(center - half), _rounded(center + half)
+        center, width = center_and_size(axis, value)
+        center = _clamped(center * factor, axis.center)
+        return _rounded(center - width / 2), _rounded(center + width / 2)
     if isinstance(axis, CenteredRatio):
-        spread = math.sqrt(value[1] / value[0])
-        center = _clamped(math.sqrt(value[0] * value[1]) * factor, axis.center_ratio)
+        center, spread = center_and_size(axis, value)
+        center = _clamped(center * factor, axis.center_ratio)
         return _rounded(center / spread), _rounded(center * spread)
     if isinstance(axis, IntUniform):
         step = math.copysign(max(1, abs(round(value * factor) - value)), factor - 1)
@@ -129,7 +130,7 @@ def changed(axis: Axis, value: Any, factor: float, fraction: float) -> Any:
 
 def _neighbour(axis: Choice, value: Any, step: int) -> Any:
     """The choice beside a value; the one on the other side at an end of the list."""
-    place = [json.dumps(choice) for choice in axis.choices].index(json.dumps(value))
+    place = choice_place(axis, value)
     if not 0 <= place + step < len(axis.choices):
         step = -step
     return axis.choices[min(max(place + step, 0), len(axis.choices) - 1)]

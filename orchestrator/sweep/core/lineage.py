@@ -5,11 +5,12 @@ Pure, read off the record; `generations` decides, this tells. Called by the foll
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.space.points import point_name
 
@@ -21,11 +22,15 @@ class Stretch:
     from_images: int
     trial_id: str
     index: int
-    settings: Mapping[str, Any]
+    settings: Point
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
-        return {"from_images": self.from_images, "trial_id": self.trial_id, "settings": self.settings}
+        return {
+            "from_images": self.from_images,
+            "trial_id": self.trial_id,
+            "settings": self.settings.to_json(),
+        }
 
 
 def schedule_of(record: SweepRecord, trial_id: str, *, before: int | None = None) -> tuple[Stretch, ...]:

@@ -14,13 +14,13 @@ slots. One goes on from the last rung even where fewer than `reduction_factor` c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import bracket_of, promotes, rungs_images
 
@@ -86,10 +86,9 @@ def _at_rung(trials: list[TrialRecord], rung: int, factor: int, out: Collection[
         is_over = trial.done or trial.trial_id in out
         return not is_over and rung not in trial.rungs and trial.images <= rung
 
-    points: dict[str, _Geometry] = {}
+    points: dict[Point, _Geometry] = {}
     for trial in trials:
-        key = json.dumps(trial.point, sort_keys=True)
-        points.setdefault(key, _Geometry([], rung)).trials.append(trial)
+        points.setdefault(trial.point, _Geometry([], rung)).trials.append(trial)
     come = [
         point
         for point in points.values()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from orchestrator.protocol.events import GenerationDecided, SeedsAdded, SweepEnd, WarmStarted
 from orchestrator.protocol.hours import WholeHours
 from orchestrator.protocol.metrics import BESIDE_CPU_CORE_S, BESIDE_GPU_S, GPU_ENERGY_J
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Action, BestCheckpoint, Row
 
 TrialState = Literal["pending", "running", "finished", "stopped", "failed"]
@@ -82,7 +83,7 @@ class Takeover:
 
     images: int
     parent: str
-    settings: Mapping[str, Any]
+    settings: Point
 
 
 @dataclass
@@ -91,7 +92,7 @@ class TrialRecord:
 
     trial_id: str
     index: int
-    point: Mapping[str, Any]
+    point: Point
     seed: int
     name: str = ""
     state: TrialState = "pending"
@@ -123,11 +124,11 @@ class TrialRecord:
     """The rows, by images and time, whose energy is in the sum: a report may come twice."""
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Point:
         """The point's keys with the values under which the trial goes on."""
         return self.settings_before(None)
 
-    def settings_before(self, images: int | None) -> Mapping[str, Any]:
+    def settings_before(self, images: int | None) -> Point:
         """The settings under which the trial came to `images`, before it took anything over there; None is now."""
         earlier = [each for each in self.takeovers if images is None or each.images < images]
         return earlier[-1].settings if earlier else self.point

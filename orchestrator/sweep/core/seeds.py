@@ -7,7 +7,6 @@ caller, so that a sweep that goes on repeats them.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from orchestrator.config import most_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import AskedTrial, SeedsAdded, SeedsSettled
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.noise import ASSUMED_SEED_SD_POINTS, critical_range
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.text import counted
@@ -33,7 +33,7 @@ class SeedDecision:
     Geometries are named by their trial under the first seed: `contenders` are in, `dropped` went out in this round.
     """
 
-    trials: tuple[tuple[Mapping[str, Any], int], ...]
+    trials: tuple[tuple[Point, int], ...]
     contenders: tuple[str, ...]
     dropped: tuple[str, ...]
     reason: str
@@ -100,11 +100,11 @@ def fit_effects(values: Sequence[Mapping[int, float]]) -> Effects:
     )
 
 
-def unfinished_round(record: SweepRecord) -> list[tuple[Mapping[str, Any], int]]:
+def unfinished_round(record: SweepRecord) -> list[tuple[Point, int]]:
     """The trials that journalled rounds asked for and that have not ended: they come before any decision."""
-    ended = {(_key(trial.point), trial.seed) for trial in record.trials.values() if trial.done}
+    ended = {(trial.point, trial.seed) for trial in record.trials.values() if trial.done}
     asked = [(each.point, each.seed) for round_ in record.seed_rounds for each in round_.trials]
-    return [(point, seed) for point, seed in asked if (_key(point), seed) not in ended]
+    return [(point, seed) for point, seed in asked if (point, seed) not in ended]
 
 
 def next_seeds(config: RunConfig, record: SweepRecord) -> SeedDecision:
@@ -147,7 +147,7 @@ def _contending(effects: Effects) -> tuple[list[int], float]:
 
 def _next_level(
     config: RunConfig, groups: Sequence[Mapping[int, TrialRecord]]
-) -> tuple[tuple[Mapping[str, Any], int], ...]:
+) -> tuple[tuple[Point, int], ...]:
     """The trials that bring every contender to the same number of seeds, or all of them to one more."""
     seeds = most_seeds(config.sweep)
     tried = [sum(seed in group for seed in seeds) for group in groups]
@@ -175,14 +175,10 @@ def _reason(
 
 def _by_point(record: SweepRecord) -> list[dict[int, TrialRecord]]:
     """The trials of every point by seed, points in the order they were planned."""
-    groups: dict[str, dict[int, TrialRecord]] = {}
+    groups: dict[Point, dict[int, TrialRecord]] = {}
     for trial in record.in_order():
-        groups.setdefault(_key(trial.point), {})[trial.seed] = trial
+        groups.setdefault(trial.point, {})[trial.seed] = trial
     return list(groups.values())
-
-
-def _key(point: Mapping[str, Any]) -> str:
-    return json.dumps(point, sort_keys=True)
 
 
 def _counts(trial: TrialRecord, metric: str) -> bool:

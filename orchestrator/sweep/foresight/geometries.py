@@ -6,7 +6,6 @@ Pure functions of a configuration and its planned trials; nothing is trained and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +22,13 @@ from jepa_core.masks import (
     is_inert,
     unused_fields,
 )
-from orchestrator.config import apply_overrides, axis_value, reads_masks, searched_keys
+from orchestrator.config import axis_value, reads_masks, searched_keys
 from orchestrator.config.models import Choice, RunConfig
 from orchestrator.config.space import dimensions, driven_keys
 from orchestrator.errors import ConfigError
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.foresight.model_costs import ModelCosts
-from orchestrator.sweep.space.points import SweepPlan, point_name, point_of_fractions
+from orchestrator.sweep.space.points import SweepPlan, config_at, point_name, point_of_fractions
 
 MAX_GEOMETRIES = 256
 """Geometries that are audited; the rest of a larger sweep is counted and not described."""
@@ -54,7 +54,7 @@ class GeometryAudit:
     """One geometry of a sweep, with the trials that train it; none where the point is a sample of a search."""
 
     name: str
-    point: Mapping[str, Any]
+    point: Point
     config: RunConfig
     trial_ids: tuple[str, ...]
     audit: MaskAudit
@@ -65,7 +65,7 @@ class GeometryAudit:
         audit = self.audit
         return {
             "name": self.name,
-            "point": dict(self.point),
+            "point": self.point.to_json(),
             "trial_ids": list(self.trial_ids),
             "grid": str(audit.grid),
             "batch_size_a_device": audit.batch_size,
@@ -127,7 +127,7 @@ class SweepAudit:
 class _Variant:
     """A configuration of the sweep with its point and trials."""
 
-    point: Mapping[str, Any]
+    point: Point
     config: RunConfig
     trial_ids: tuple[str, ...] = ()
 
@@ -180,7 +180,7 @@ def _variants(config: RunConfig, plan: SweepPlan) -> list[_Variant]:
     for fractions in generator.random((_SAMPLED_POINTS, len(dimensions(config.sweep.space)))).tolist():
         point = point_of_fractions(config, fractions)
         try:
-            variants.append(_Variant(point=point, config=apply_overrides(config, point)))
+            variants.append(_Variant(point=point, config=config_at(config, point)))
         except ConfigError:  # a combination that the search would report as failed
             continue
     return variants
@@ -205,7 +205,7 @@ def _audited(sweep: RunConfig, group: Sequence[_Variant], costs: ModelCosts) -> 
     trial_ids = tuple(trial_id for variant in group for trial_id in variant.trial_ids)
     return GeometryAudit(
         name=point_name(sweep, point),
-        point=dict(point),
+        point=point,
         config=config,
         trial_ids=trial_ids,
         audit=audit,
@@ -314,18 +314,10 @@ def _axis_figures(config: RunConfig, geometries: Sequence[GeometryAudit]) -> dic
     for key in searched_keys(config.sweep):
         if key in driven:
             continue  # follows its axis by design
-        values = [_number(geometry.point.get(key)) for geometry in geometries]
-        if all(math.isfinite(value) for value in values):
+        values = [value for each in geometries if (value := each.point.middle(key)) is not None]
+        if len(values) == len(geometries):
             figures[key] = values
     return figures
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, (list, tuple)) and value:
-        numbers = [_number(item) for item in value]
-        return sum(numbers) / len(numbers)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
 
 
 def _texts(values: Sequence[Any]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from orchestrator.config import default_config, first_seeds, flatten, most_seeds
 from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.config.space import space_text
 from orchestrator.data import Survey, survey_source
-from orchestrator.errors import ConfigError
 from orchestrator.protocol.events import WarmStarted
 from orchestrator.sweep.core.rungs import bracket_of, generation_ends, promotes, rungs_images
 from orchestrator.sweep.foresight.defaults import default_notes
@@ -130,7 +128,7 @@ class PlanDescription:
             "num_trials": num_trials(self.config, self.plan),
             "most_trials": most_trials(self.config, self.plan),
             "trials": [
-                {"trial_id": trial.trial_id, "point": trial.point, "seed": trial.seed}
+                {"trial_id": trial.trial_id, "point": trial.point.to_json(), "seed": trial.seed}
                 for trial in self.plan.trials
             ],
             "images_a_trial": self._images(),
@@ -276,8 +274,8 @@ def _sampled_plan(config: RunConfig) -> SweepPlan:
     """Trials at a few points that lie evenly in the space of a search that proposes its own."""
     trials: dict[str, TrialPlan] = {}
     for number, point in enumerate(even_points(config, _QUOTED_POINTS)):
-        with suppress(ConfigError):  # a point that is not valid as a whole is none of the sweep's
-            trial = make_trial(config, point, first_seeds(config.sweep)[0], number)
+        trial = make_trial(config, point, first_seeds(config.sweep)[0], number)
+        if trial.is_valid():  # else it is none of the sweep's
             trials.setdefault(trial.trial_id, trial)
     return SweepPlan(trials=tuple(trials.values()))
 
@@ -338,9 +336,7 @@ def _halved_share(config: RunConfig, plan: SweepPlan) -> float:
     for bracket in range(asha.brackets):
         in_bracket, seen = len(range(bracket, count, asha.brackets)), 0  # trials are dealt in turn
         # Where trials wait, geometries are ranked: all seeds of one go on, and one goes on at least.
-        points = {
-            json.dumps(trial.point) for trial in plan.trials if bracket_of(asha, trial.index) == bracket
-        }
+        points = {trial.point for trial in plan.trials if bracket_of(asha, trial.index) == bracket}
         left = len(points) if promotes(config.sweep) else in_bracket
         seeds = in_bracket / max(1, left)
         for rung in (*rungs_images(asha, total, bracket=bracket), total):

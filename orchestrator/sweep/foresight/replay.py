@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from orchestrator.config import first_seeds, parse_config
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.errors import ConfigError, Fault
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.ledger import account
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.journal.resume import deciding_differences
 from orchestrator.sweep.space.places import place_of
-from orchestrator.sweep.space.points import TrialPlan, make_trial, plan_sweep
+from orchestrator.sweep.space.points import TrialPlan, config_at, make_trial, plan_sweep
 from orchestrator.text import counted
 
 
@@ -166,8 +167,8 @@ def _as_proposed(config: RunConfig, recorded: SweepRecord) -> list[TrialPlan]:
         for trial in recorded.in_order()
         if trial.seed in seeds and place_of(config.sweep.space, trial.point) is not None
     ]
-    points = list(dict.fromkeys(json.dumps(trial.point) for trial in trials))[:limit]
-    return [trial for trial in trials if json.dumps(trial.point) in points]
+    points = list(dict.fromkeys(trial.point for trial in trials))[:limit]
+    return [trial for trial in trials if trial.point in points]
 
 
 def _proposed_notes(config: RunConfig, recorded: SweepRecord) -> tuple[str, ...]:
@@ -189,7 +190,7 @@ def _check_trained_alike(trials: Sequence[TrialPlan], recorded: SweepRecord) -> 
     started = parse_config(recorded.config_text, source=f"{recorded.sweep_id}/config.yaml")
     different: dict[str, tuple[object, object]] = {}
     for trial in trials:
-        before = make_trial(started, trial.point, trial.seed, trial.index).config
+        before = config_at(started, trial.point, trial.seed)
         different |= deciding_differences(before, trial.config)
     faults = [
         Fault(
@@ -208,4 +209,4 @@ def _check_trained_alike(trials: Sequence[TrialPlan], recorded: SweepRecord) -> 
 _AS_PROPOSED = (
     "the points are those that were proposed then; a search that hears of other values proposes others"
 )
-_NOBODY = TrialRecord(trial_id="", index=-1, point={}, seed=0)
+_NOBODY = TrialRecord(trial_id="", index=-1, point=Point({}), seed=0)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import SeedsSettled, SweepEnded, SweepStarted
 from orchestrator.protocol.jobs import Outcome
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, Store
 from orchestrator.sweep.core.record import SweepRecord
@@ -123,7 +124,7 @@ class _Simulation:
             self.trials[trial.trial_id] = trial
             self.coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
 
-    def _known(self, asked: Sequence[tuple[Mapping[str, Any], int]]) -> list[TrialPlan]:
+    def _known(self, asked: Sequence[tuple[Point, int]]) -> list[TrialPlan]:
         """The trials that are asked for and have curves that can be replayed."""
         first = len(self.coordinator.record().trials)
         trials = [

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import NotFoundError, StorageError
-from orchestrator.protocol.reading import plain_fields, read
+from orchestrator.protocol.reading import read
+from orchestrator.protocol.writing import plain_fields
 from orchestrator.storage import Store
 
 _log = logging.getLogger(__name__)

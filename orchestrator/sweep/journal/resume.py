@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from orchestrator.config import flatten, parse_config
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
+from orchestrator.protocol.point import value_key
 from orchestrator.storage import Store
 from orchestrator.sweep.core.fold import fold
 from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
@@ -74,8 +75,8 @@ def check_same_sweep(config: RunConfig, record: SweepRecord) -> None:
     faults = [
         Fault(
             key=key,
-            rule=f"is {_text(before.get(key))} in {record.sweep_id} and cannot change in it",
-            given=_text(given.get(key)),
+            rule=f"is {json.dumps(before.get(key), default=str)} in {record.sweep_id} and cannot change in it",
+            given=json.dumps(given.get(key), default=str),
             remedy=f"leave it as it is (`{resume}` does), or start a new sweep",
         )
         for key in sorted({*before, *given})
@@ -215,9 +216,5 @@ def _is_wider(key: str, before: object, now: object) -> bool:
     )
     if not (is_list and isinstance(before, (tuple, list)) and isinstance(now, (tuple, list))):
         return False
-    kept = [_text(value) for value in now]
-    return all(_text(value) in kept for value in before)
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, default=str)
+    kept = [value_key(value) for value in now]
+    return all(value_key(value) in kept for value in before)

@@ -7,10 +7,11 @@ writes its checkpoint and returns by itself; its slot then takes the next.
 
 from __future__ import annotations
 
+import functools
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jepa_core.settings import IJepaSettings
 from orchestrator.config import dump, parse_config
@@ -37,6 +38,7 @@ from orchestrator.protocol.events import (
 )
 from orchestrator.protocol.jobs import Assignment, Inheritance, Outcome, TrialJob
 from orchestrator.protocol.metrics import MISSING
+from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core import generations, promotion
@@ -52,8 +54,11 @@ from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import bracket_of, decide_at_rung, promotes, trial_rungs
 from orchestrator.sweep.journal.log import Journal
 from orchestrator.sweep.run.clock import SteadyClock
-from orchestrator.sweep.space.points import make_trial
+from orchestrator.sweep.space.points import config_at
 from orchestrator.train.loop.plan import plan_run
+
+_CONFIGS_KEPT = 256
+"""Configurations of trials that are remembered: a trial's is asked for when it is planned, and at every attempt."""
 
 
 class Coordinator:
@@ -71,6 +76,7 @@ class Coordinator:
     ) -> None:
         """`evaluates_beside` says that the cluster has room for what `probe.beside` asks for."""
         self._run_uri, self._config, self._shards_uri = run_uri, config, shards_uri
+        self._config_at = functools.lru_cache(_CONFIGS_KEPT)(functools.partial(config_at, config))
         self._clock = clock if clock is not None else SteadyClock()
         store = store if store is not None else open_store(run_uri, config.storage)
         self._journal = Journal(store, self._clock)
@@ -122,20 +128,18 @@ class Coordinator:
         """How many trials will still be submitted; slots end when the last has been taken. None: not known yet."""
         self._queue.expected = num_trials
 
-    def plan_trial(
-        self, trial_id: str, index: int | None, point: Mapping[str, Any], seed: int, name: str
-    ) -> None:
+    def plan_trial(self, trial_id: str, index: int | None, point: Point, seed: int, name: str) -> None:
         """Journal a trial once; planning it again has no effect. An `index` of None takes the next one."""
         if trial_id in self._record.trials:
             return
-        plan = plan_run(make_trial(self._config, point, seed, 0).config)
+        plan = plan_run(self._config_at(point, seed))
         if index in {trial.index for trial in self._record.trials.values()}:
             index = None  # taken by a trial that was planned before the sweep was extended
         self.append(
             TrialPlanned(
                 trial_id=trial_id,
                 index=len(self._record.trials) if index is None else index,
-                point=dict(point),
+                point=point,
                 seed=seed,
                 name=name,
                 total_images=plan.images_at(plan.total_steps),
@@ -154,7 +158,7 @@ class Coordinator:
         if images > before:
             self.append(SweepExtended(before_images=before, train_images=images))
         for trial in self._record.in_order():
-            plan = plan_run(make_trial(self._config, trial.point, trial.seed, 0).config)
+            plan = plan_run(self._config_at(trial.point, trial.seed))
             total_images = plan.images_at(plan.total_steps)
             if total_images > trial.total_images:
                 self.append(TrialExtended(trial_id=trial.trial_id, total_images=total_images))
@@ -170,7 +174,7 @@ class Coordinator:
         self,
         trial_id: str,
         index: int | None,
-        point: Mapping[str, Any],
+        point: Point,
         seed: int,
         name: str,
         proposal: str = "",
@@ -503,7 +507,7 @@ class Coordinator:
 
     def _config_of(self, trial: TrialRecord) -> RunConfig:
         """The sweep's configuration with what a trial goes on under."""
-        return make_trial(self._config, trial.settings, trial.seed, trial.index).config
+        return self._config_at(trial.settings, trial.seed)
 
     def _inheritance(self, trial: TrialRecord) -> Inheritance[RunConfig] | None:
         """The weights that a trial took over last, with the settings that they were trained under."""
@@ -511,9 +515,7 @@ class Coordinator:
             return None
         last = trial.takeovers[-1]
         parent = self._record.trials[last.parent]
-        config = make_trial(
-            self._config, parent.settings_before(last.images), parent.seed, parent.index
-        ).config
+        config = self._config_at(parent.settings_before(last.images), parent.seed)
         return Inheritance(
             trial_id=last.parent, step=-(-last.images // config.train.batch_size), config=config
         )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.protocol.events import Heard
+from orchestrator.protocol.point import Point
 
 Units = Mapping[str, float]
 
@@ -19,7 +19,7 @@ class Pending:
     """A trial that was proposed before the driver ended, and is run before anything new is proposed."""
 
     units: Units
-    point: Mapping[str, Any]
+    point: Point
     seed: int
     index: int
 

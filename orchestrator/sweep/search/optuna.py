@@ -7,7 +7,6 @@ told, accuracy and hours, and the sampler looks for what nothing beats on both.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from ray.tune.search import Searcher
 from orchestrator.config.models import Axis, Choice, RunConfig
 from orchestrator.config.space import build_point, dimensions, second_dimension
 from orchestrator.sweep.search.known import Known, Units
-from orchestrator.sweep.search.tune_trial import HOURS, METRIC
+from orchestrator.sweep.search.tune_trial import HOURS, METRIC, trial_text
 
 
 class Proposals(Searcher):  # type: ignore[misc]  # Tune has no types
@@ -46,8 +45,7 @@ class Proposals(Searcher):  # type: ignore[misc]  # Tune has no types
         if self._pending:
             before = self._pending.popleft()
             self._rerun[trial_id] = before.units
-            plan = {"point": dict(before.point), "seed": before.seed, "index": before.index}
-            return {"trial": json.dumps(plan)}
+            return {"trial": trial_text(before.point, before.seed, before.index)}
         trial = self._study.ask()
         units: dict[str, float] = {}
 

@@ -6,9 +6,8 @@ that goes on proposes anew, and the coordinator answers at once for every trial 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,13 @@ from ray.tune.search import Searcher
 from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import Heard
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.client import CoordinatorCalls
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
 from orchestrator.sweep.search.known import Known, Pending
-from orchestrator.sweep.search.tune_trial import METRIC, run_trial
+from orchestrator.sweep.search.tune_trial import METRIC, run_trial, trial_text
 from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import SweepPlan, TrialPlan, make_trial
 
@@ -64,7 +64,7 @@ class Search:
 
     def _add_seeds(self) -> None:
         """Run the contenders under further seeds, round by round; a round that is journalled is not decided again."""
-        asked: list[tuple[Mapping[str, Any], int]] = []
+        asked: list[tuple[Point, int]] = []
         while not self.coordinator.is_stopping():
             record, before = self._record(), asked
             asked = unfinished_round(record)
@@ -94,9 +94,7 @@ class Search:
         for trial in trials:
             self.coordinator.submit(trial.trial_id, trial.index, trial.point, trial.seed, trial.name)
         self.coordinator.expect(0 if is_last else None)
-        listed = [
-            json.dumps({"point": trial.point, "seed": trial.seed, "index": trial.index}) for trial in trials
-        ]
+        listed = [trial_text(trial.point, trial.seed, trial.index) for trial in trials]
         self._fit(
             {"trial": tune.grid_search(listed)},
             num_samples=1,

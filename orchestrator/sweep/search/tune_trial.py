@@ -15,8 +15,9 @@ from ray import tune
 
 from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
+from orchestrator.protocol.point import Point
 from orchestrator.sweep.client import CoordinatorCalls
-from orchestrator.sweep.space.points import TrialPlan, make_trial, point_from_units
+from orchestrator.sweep.space.points import TrialPlan, config_at, make_trial, point_from_units
 
 METRIC = "value"
 """Name under which Tune sees the ranking metric."""
@@ -30,7 +31,7 @@ _POLL_S = 0.1
 def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, coordinator: CoordinatorCalls) -> None:
     """Tune's trainable: have the coordinator run one trial, or hear that it is done already, and report its value.
 
-    `arguments` holds `trial` (JSON of point, seed and index) or, for a searcher, one number in [0, 1) or one choice
+    `arguments` holds `trial` (as `trial_text` writes it) or, for a searcher, one number in [0, 1) or one choice
     index for every axis.
     """
     plan = _plan(config, arguments)
@@ -43,8 +44,15 @@ def run_trial(arguments: Mapping[str, Any], *, config: RunConfig, coordinator: C
     tune.report({METRIC: value, HOURS: hours})
 
 
+def trial_text(point: Point, seed: int, index: int) -> str:
+    """A trial that is known beforehand as text: to Tune it is one choice of many."""
+    return json.dumps({"point": point.to_json(), "seed": seed, "index": index})
+
+
 def _plan(config: RunConfig, arguments: Mapping[str, Any]) -> TrialPlan:
     if "trial" in arguments:
         known = json.loads(arguments["trial"])
-        return make_trial(config, known["point"], known["seed"], known["index"])
-    return make_trial(config, point_from_units(config, arguments), first_seeds(config.sweep)[0], -1)
+        return make_trial(config, Point(known["point"]), known["seed"], known["index"])
+    point, seed = point_from_units(config, arguments), first_seeds(config.sweep)[0]
+    config_at(config, point, seed)  # a proposal that breaks a rule fails here, and is no trial of the sweep
+    return make_trial(config, point, seed, -1)

@@ -6,20 +6,23 @@ is as in the new sweep. What does not count is said with its reason and left out
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from orchestrator.config import apply_overrides, flatten, parse_config, searched_keys
+from orchestrator.config import flatten, parse_config, searched_keys
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.protocol.events import Heard, WarmStarted
+from orchestrator.protocol.point import Point
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.resume import deciding_differences, read_sweep
 from orchestrator.sweep.space.places import place_of
+from orchestrator.sweep.space.points import config_at
 from orchestrator.text import counted
 
 _NAMED = 3
@@ -55,15 +58,16 @@ def warm_start(config: RunConfig) -> WarmStarted | None:
 def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStarted:
     """What a new sweep can learn from the trials of an earlier one."""
     started = parse_config(earlier.config_text, source=f"{earlier.sweep_id}/config.yaml")
-    groups: dict[str, list[TrialRecord]] = {}
+    config_of = functools.cache(functools.partial(config_at, started))  # the seeds of a point ask for one
+    groups: dict[Point, list[TrialRecord]] = {}
     refused: Counter[str] = Counter()
     for trial in earlier.in_order():
-        if reason := _refusal(config, started, trial):
+        if reason := _refusal(config, config_of, trial):
             refused[reason] += 1
         else:
-            groups.setdefault(json.dumps(trial.point, sort_keys=True), []).append(trial)
+            groups.setdefault(trial.point, []).append(trial)
     heard = [
-        found for group in groups.values() if (found := _heard(config, started, earlier, group)) is not None
+        found for group in groups.values() if (found := _heard(config, config_of, earlier, group)) is not None
     ]
     num_trials = sum(map(len, groups.values()))
     notes = [
@@ -77,7 +81,7 @@ def take_over(config: RunConfig, earlier: SweepRecord) -> WarmStarted:
     return WarmStarted(source=earlier.sweep_id, heard=tuple(heard), notes=tuple(notes))
 
 
-def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
+def _refusal(config: RunConfig, config_of: Callable[[Point], RunConfig], trial: TrialRecord) -> str:
     """Why a trial says nothing to the new sweep; empty when it does."""
     metric = config.sweep.metric
     if trial.state != "finished":
@@ -89,13 +93,19 @@ def _refusal(config: RunConfig, started: RunConfig, trial: TrialRecord) -> str:
     if not math.isfinite(trial.metrics.get(metric, math.nan)):
         return f"{metric} was not measured"
     try:
-        before = apply_overrides(started, trial.point)
+        before = config_of(trial.point)
     except ConfigError:
         return "its point no longer keeps every rule"
-    point = {**flatten(before), **trial.point}
-    if place_of(config.sweep.space, point) is None:
+    if _place_of(config, before, trial) is None:
         return "its point lies outside the space"
     return _other_difference(config, before)
+
+
+def _place_of(config: RunConfig, before: RunConfig, trial: TrialRecord) -> dict[str, float | int] | None:
+    """Where a trial stands in the new space; an axis that its sweep did not search has the value of its settings."""
+    settings = {**flatten(before), **trial.point}
+    there = {key: settings[key] for key in searched_keys(config.sweep) if key in settings}
+    return place_of(config.sweep.space, Point(there))
 
 
 def _other_difference(config: RunConfig, before: RunConfig) -> str:
@@ -126,10 +136,12 @@ def _other_difference(config: RunConfig, before: RunConfig) -> str:
 
 
 def _heard(
-    config: RunConfig, started: RunConfig, earlier: SweepRecord, trials: Sequence[TrialRecord]
+    config: RunConfig,
+    config_of: Callable[[Point], RunConfig],
+    earlier: SweepRecord,
+    trials: Sequence[TrialRecord],
 ) -> Heard | None:
-    point = {**flatten(apply_overrides(started, trials[0].point)), **trials[0].point}
-    units = place_of(config.sweep.space, point)
+    units = _place_of(config, config_of(trials[0].point), trials[0])
     if units is None:
         return None
     values = [trial.metrics[config.sweep.metric] for trial in trials]

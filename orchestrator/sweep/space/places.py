@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +15,14 @@ from orchestrator.config.models import (
     LogUniform,
     Uniform,
 )
-from orchestrator.config.space import axis_order, is_active, second_dimension, tied_value
+from orchestrator.config.space import axis_order, center_and_size, is_active, second_dimension, tied_value
+from orchestrator.protocol.point import Point, value_key
 
 _TOLERANCE = 1e-3
 """Share of a range by which a value, which is rounded to six digits, may lie outside; relative, for widths."""
 
 
-def place_of(space: Mapping[str, Axis], point: Mapping[str, Any]) -> dict[str, float | int] | None:
+def place_of(space: Mapping[str, Axis], point: Point) -> dict[str, float | int] | None:
     """Where a point lies: a fraction for a range, an index for a choice; None where the space does not hold it.
 
     Keys of the point that the space knows nothing of are passed over.
@@ -41,9 +41,9 @@ def place_of(space: Mapping[str, Axis], point: Mapping[str, Any]) -> dict[str, f
     return units
 
 
-def _ties_hold(axis: Axis, point: Mapping[str, Any], key: str) -> bool:
+def _ties_hold(axis: Axis, point: Point, key: str) -> bool:
     return all(
-        other in point and _text(tied_value(axis, tie, point[key])) == _text(point[other])
+        other in point and value_key(tied_value(axis, tie, point[key])) == value_key(point[other])
         for other, tie in axis.also.items()
     )
 
@@ -51,8 +51,8 @@ def _ties_hold(axis: Axis, point: Mapping[str, Any], key: str) -> bool:
 def _places(axis: Axis, value: Any) -> tuple[float, ...] | None:
     """One number, or two for a pair whose width or spread is a range too; None when the axis never has the value."""
     if isinstance(axis, Choice):
-        texts = [_text(choice) for choice in axis.choices]
-        return (texts.index(_text(value)),) if _text(value) in texts else None
+        keys = [value_key(choice) for choice in axis.choices]
+        return (keys.index(value_key(value)),) if value_key(value) in keys else None
     if isinstance(axis, (Centered, CenteredRatio)):
         return _pair_places(axis, value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -68,21 +68,20 @@ def _places(axis: Axis, value: Any) -> tuple[float, ...] | None:
 
 
 def _pair_places(axis: Centered | CenteredRatio, value: Any) -> tuple[float, ...] | None:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
+    if not isinstance(value, tuple) or len(value) != 2:
         return None
-    low, high = map(float, value)
+    if isinstance(axis, CenteredRatio) and min(value) <= 0:
+        return None
+    center, size = center_and_size(axis, value)
     if isinstance(axis, Centered):
-        center, size, given = _fraction(axis.center, (low + high) / 2), high - low, axis.width
+        place, given = _fraction(axis.center, center), axis.width
         second = _fraction(given, size) if isinstance(given, tuple) else None
     else:
-        if min(low, high) <= 0:
-            return None
-        center, size = _log_fraction(axis.center_ratio, math.sqrt(low * high)), math.sqrt(high / low)
-        given = axis.spread
+        place, given = _log_fraction(axis.center_ratio, center), axis.spread
         second = _log_fraction(given, size) if isinstance(given, tuple) else None
     if isinstance(given, tuple):
-        return None if center is None or second is None else (center, second)
-    return _one(center) if math.isclose(size, given, rel_tol=_TOLERANCE, abs_tol=1e-6) else None
+        return None if place is None or second is None else (place, second)
+    return _one(place) if math.isclose(size, given, rel_tol=_TOLERANCE, abs_tol=1e-6) else None
 
 
 def _one(fraction: float | None) -> tuple[float] | None:
@@ -97,7 +96,3 @@ def _fraction(bounds: tuple[float, float], value: float) -> float | None:
 
 def _log_fraction(bounds: tuple[float, float], value: float) -> float | None:
     return None if value <= 0 else _fraction((math.log(bounds[0]), math.log(bounds[1])), math.log(value))
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, default=str)

@@ -1,13 +1,14 @@
-"""From a search space to trials: points, their names and ids, and what was merged.
+"""From a search space to trials: points, their names and ids, their configurations, and what was merged.
 
 A point is one value for every axis; a trial is a point under one run seed. Ids are hashes of both, so that the same
-file plans the same trials after a restart, in whatever order they run.
+file plans the same trials after a restart, in whatever order they run. A point is validated in `config_at`, the one
+place where it becomes a configuration.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,20 +27,37 @@ from orchestrator.config import (
 )
 from orchestrator.config.models import PROPOSING, Axis, Choice, ListedPoint, RunConfig
 from orchestrator.config.space import build_point, dimensions, second_dimension, space_text
-
-Point = Mapping[str, Any]
+from orchestrator.errors import ConfigError
+from orchestrator.protocol.point import Point, frozen
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """One trial to run; `config` is the sweep's configuration at its point and seed."""
+    """One trial to run, of the sweep that `sweep_config` configures."""
 
     trial_id: str
     index: int
-    point: dict[str, Any]
+    point: Point
     seed: int
     name: str
-    config: RunConfig
+    sweep_config: RunConfig
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """The sweep's configuration at the trial's point and seed; made, and validated, where it is first asked for.
+
+        Raises:
+            ConfigError: The point does not keep every rule.
+        """
+        return config_at(self.sweep_config, self.point, self.seed)
+
+    def is_valid(self) -> bool:
+        """Whether the point keeps every rule as a whole, which one that is drawn need not."""
+        try:
+            config_at(self.sweep_config, self.point, self.seed)
+        except ConfigError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +95,20 @@ def plan_sweep(config: RunConfig, earlier: Sequence[RunConfig] = ()) -> SweepPla
     return SweepPlan(trials=tuple(trials), notes=tuple(notes))
 
 
-def _points(config: RunConfig, earlier: Sequence[RunConfig]) -> list[dict[str, Any]]:
+def _points(config: RunConfig, earlier: Sequence[RunConfig]) -> list[Point]:
     if config.sweep.points:
         return [full_point(config, point) for point in config.sweep.points]
     if config.sweep.search == "grid":
         return grid_points(config.sweep)
     draw = _sobol_points if config.sweep.search == "sobol" else _random_points
-    points: list[dict[str, Any]] = []
+    points: list[Point] = []
     for each in (*earlier, config):
         if (each.sweep.num_trials or 1) > len(points):
             points += draw(each)[len(points) :]
     return points
 
 
-def full_point(config: RunConfig, point: ListedPoint) -> dict[str, Any]:
+def full_point(config: RunConfig, point: ListedPoint) -> Point:
     """A listed point with every key that any of them sets, so that all have the same axes.
 
     A point that names another method is not given the settings of the sweep's own.
@@ -99,38 +117,40 @@ def full_point(config: RunConfig, point: ListedPoint) -> dict[str, Any]:
     if "objective.name" in point.set:
         settings = {key: value for key, value in settings.items() if not key.startswith("objective.")}
     settings |= point.set
-    return {key: settings[key] for key in searched_keys(config.sweep) if key in settings}
+    return Point({key: settings[key] for key in searched_keys(config.sweep) if key in settings})
 
 
 def listed_point(config: RunConfig, point: Point) -> ListedPoint | None:
     """The listed point that this is; None where it comes of a search."""
     if not config.sweep.points:
         return None
-    settings, wanted = _plain(flatten(config)), _plain(point)
+    settings = flatten(config)
     for each in config.sweep.points:
-        listed = _plain(each.set)
-        if all(listed.get(key, settings.get(key)) == value for key, value in wanted.items()):
+        if all(frozen(each.set.get(key, settings.get(key))) == value for key, value in point.items()):
             return each
     return None
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
-    return plain
-
-
 def make_trial(config: RunConfig, point: Point, seed: int, index: int) -> TrialPlan:
     """The trial at one point under one seed."""
-    plain = _plain(point)
-    basis = json.dumps({"point": plain, "seed": seed}, sort_keys=True)
+    basis = f'{{"point": {point.text}, "seed": {seed}}}'
     return TrialPlan(
         trial_id="t" + hashlib.sha256(basis.encode()).hexdigest()[:8],
         index=index,
-        point=plain,
+        point=point,
         seed=seed,
-        name=trial_name(config, plain, seed),
-        config=apply_overrides(config, {**point, "train.seed": seed}),
+        name=trial_name(config, point, seed),
+        sweep_config=config,
     )
+
+
+def config_at(config: RunConfig, point: Point, seed: int | None = None) -> RunConfig:
+    """The configuration at a point of its search space, under the run seed `seed` where one is given.
+
+    Raises:
+        ConfigError: The point does not keep every rule.
+    """
+    return apply_overrides(config, point if seed is None else {**point, "train.seed": seed})
 
 
 def trial_name(config: RunConfig, point: Point, seed: int) -> str:
@@ -139,24 +159,12 @@ def trial_name(config: RunConfig, point: Point, seed: int) -> str:
 
 
 def point_name(config: RunConfig, point: Point) -> str:
-    """A point in words: its listed name, or the last part of every key and its value."""
+    """What a point is called: its listed name, or its words."""
     listed = listed_point(config, point)
-    if listed is not None:
-        return listed.name
-    parts = [
-        f"{key.rsplit('.', 1)[-1].replace('_', ' ')} {format_value(value)}" for key, value in point.items()
-    ]
-    return ", ".join(parts) or "base configuration"
+    return point.words if listed is None else listed.name
 
 
-def format_value(value: Any) -> str:
-    """A value as short text: pairs as `0.15-0.2`, floats with four significant digits."""
-    if isinstance(value, (list, tuple)):
-        return "-".join(format_value(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> dict[str, Any]:
+def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> Point:
     """The point whose dimensions stand at these places: a fraction from 0 to 1, or the index of a choice.
 
     Axes that do not exist at the point need no place.
@@ -170,7 +178,7 @@ def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> dic
     return build_point(config.sweep.space, draw)
 
 
-def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> dict[str, Any]:
+def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> Point:
     """The point whose dimensions stand at these fractions of their ranges, in the order of `dimensions`."""
     at = dict(zip(dimensions(config.sweep.space), fractions, strict=True))
 
@@ -180,17 +188,17 @@ def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> dict[st
     return build_point(config.sweep.space, draw)
 
 
-def _random_points(config: RunConfig) -> list[dict[str, Any]]:
+def _random_points(config: RunConfig) -> list[Point]:
     generator = np.random.default_rng(config.sweep.search_seed)
     draws = generator.random((config.sweep.num_trials or 1, len(dimensions(config.sweep.space))))
     return [point_of_fractions(config, row) for row in draws.tolist()]
 
 
-def _sobol_points(config: RunConfig) -> list[dict[str, Any]]:
+def _sobol_points(config: RunConfig) -> list[Point]:
     return even_points(config, config.sweep.num_trials or 1)
 
 
-def even_points(config: RunConfig, count: int) -> list[dict[str, Any]]:
+def even_points(config: RunConfig, count: int) -> list[Point]:
     """A scrambled Sobol sequence: more even over the space than independent draws, and longer ones continue it."""
     import torch
     from torch.quasirandom import SobolEngine
@@ -201,17 +209,13 @@ def even_points(config: RunConfig, count: int) -> list[dict[str, Any]]:
     return [point_of_fractions(config, row) for row in draws.tolist()]
 
 
-def _merge_equal_geometries(
-    config: RunConfig, points: Sequence[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _merge_equal_geometries(config: RunConfig, points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     """Drop points that come to the same integer blocks as an earlier one, or read none, and say so."""
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    kept: dict[tuple[Any, ...], Point] = {}
     notes = []
     for point in points:
-        trial_config = apply_overrides(config, point)
-        others = tuple(
-            (key, json.dumps(value)) for key, value in sorted(point.items()) if not key.startswith("masks.")
-        )
+        trial_config = config_at(config, point)
+        others = Point({key: value for key, value in point.items() if not key.startswith("masks.")})
         reads = reads_masks(trial_config)
         key = (geometry_key(trial_config.masks, trial_config.encoder.grid) if reads else None, others)
         if key in kept:

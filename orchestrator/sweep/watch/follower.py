@@ -148,7 +148,9 @@ class Follower:
             # What was varied and nothing else: MLflow's contour plot starts with the first two numeric parameters.
             params={**self._varied(trial, plan), "train.seed": trial.seed},
             tags={
-                "orchestrator.point": ", ".join(f"{key}={value}" for key, value in trial.point.items()),
+                "orchestrator.point": ", ".join(
+                    f"{key}={value}" for key, value in trial.point.to_json().items()
+                ),
                 "orchestrator.seed": str(trial.seed),
             },
             time_ms=time_ms,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
 from orchestrator.protocol.events import Entry, GenerationDecided, Reported, SweepResumed, SweepStarted
 from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, RANKING
-from orchestrator.protocol.reading import plain_fields
+from orchestrator.protocol.writing import plain_fields
 from orchestrator.storage import Store
 from orchestrator.sweep.core.fold import apply
 from orchestrator.sweep.core.ledger import Account, account
@@ -205,7 +204,7 @@ def _trial_json(trial: TrialRecord, state: str, metric: str) -> dict[str, object
     return {
         "trial_id": trial.trial_id,
         "index": trial.index,
-        "point": json.loads(json.dumps(trial.point)),
+        "point": trial.point.to_json(),
         "seed": trial.seed,
         "state": state,
         "reason": trial.reason,

@@ -32,7 +32,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.data import LabelledImages, ShardSet
 from orchestrator.protocol.intervals import Interval
 from orchestrator.protocol.metrics import evaluation_metric
-from orchestrator.protocol.reading import FLAT, plain_fields
+from orchestrator.protocol.writing import FLAT, plain_fields
 from orchestrator.train.evaluate.evaluation import ProbeData, load_probe_data
 from orchestrator.train.evaluate.features import FeatureCache, FeatureModel, OwnModel, extract_sets
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -174,5 +173,11 @@ def test_the_page_and_the_summary_show_gains_with_their_cost(summary: Summary) -
         assert words in table
     data = json.loads(json.dumps(summary.to_json(), allow_nan=False))["gains"]
     assert [each["name"] for each in data] == [each.name for each in summary.gains]
-    assert data[0]["gains"]["linear"]["class"] == dataclasses.asdict(gain)
+    told = data[0]["gains"]["linear"]["class"]
+    assert (told["points"], told["low"], told["high"], told["level"]) == (
+        gain.points,
+        gain.interval.low,
+        gain.interval.high,
+        0.95,
+    )
     assert data[0]["shown"] == ["class", "count", "distance"]

@@ -27,8 +27,8 @@ from orchestrator.data import prepare_data
 from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluator import RayEvaluator
-from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 

@@ -29,7 +29,7 @@ from orchestrator.storage import MemoryStore
 from orchestrator.sweep.core.record import TrialRecord
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.loop.run import Run
 
 RESULTS = Path(__file__).parent / "results"

@@ -28,7 +28,7 @@ from orchestrator.protocol.jobs import TrialJob
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 from orchestrator.sweep.space.points import plan_sweep
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
 

@@ -89,11 +89,11 @@ def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated MLflow database, made once: migration takes seconds. Copy it before use."""
     from orchestrator.config.models import TrackingConfig
-    from orchestrator.tracking import find_place
+    from orchestrator.tracking import find_location
     from orchestrator.tracking.client import open_client
 
     folder = tmp_path_factory.mktemp("template")
-    open_client(find_place(TrackingConfig(), str(folder))).search_experiments()
+    open_client(find_location(TrackingConfig(), str(folder))).search_experiments()
     return folder / "mlflow.db"
 
 

@@ -19,9 +19,9 @@ from sweep_records import entries, sweep_config, sweep_events, write_journal
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report import log_report
 from orchestrator.sweep.watch.follower import Follower
-from orchestrator.tracking import Links, RunStatus, find_place, ui_environment
+from orchestrator.tracking import Links, RunStatus, find_location, ui_environment
+from orchestrator.tracking.location import ui_command
 from orchestrator.tracking.mlflow import MlflowTracker
-from orchestrator.tracking.places import ui_command
 
 
 class _Silent:
@@ -37,7 +37,9 @@ def track_sweep(folder: Path, template_database: Path, *, seeds: tuple[int, ...]
     shutil.copy(template_database, folder / "mlflow.db")
     events = _of_seeds(sweep_events(), seeds)
     sweep_id = write_journal(folder, events)
-    tracker = MlflowTracker(find_place(TrackingConfig(), str(folder)), "masks", headline="probe/linear/mean")
+    tracker = MlflowTracker(
+        find_location(TrackingConfig(), str(folder)), "masks", headline="probe/linear/mean"
+    )
     tracker.start_sweep(sweep_id, sweep_id, {"sweep.search": "grid"}, {"orchestrator.sweep": sweep_id})
     follower = Follower(sweep_config(), tracker, _Silent())
     follower.follow(entries(events))

@@ -161,7 +161,7 @@ def execute(
 
     `register` registers the recommended encoder in MLflow. `origin` says what a run that is no search is for.
     """
-    from orchestrator.cli.lost import end_at_once
+    from orchestrator.cli.abort import abort_at_once
     from orchestrator.cli.views import watching
     from orchestrator.sweep.run.driver import SweepRequest, run_sweep
 
@@ -179,7 +179,7 @@ def execute(
                 num_cpus=num_cpus,
                 on_training=preview,
                 on_ended=partial(report, register=register),
-                on_lost=end_at_once,
+                on_cluster_loss=abort_at_once,
             )
         )
 
@@ -280,12 +280,12 @@ def _page(config: RunConfig, sweep_id: str) -> str:
     from orchestrator.sweep.journal.folders import Runs
     from orchestrator.sweep.run.driver import tracking_root
     from orchestrator.text import command_text
-    from orchestrator.tracking import find_place
+    from orchestrator.tracking import find_location
 
     runs = Runs.of(config.storage)
     if config.tracking.uri is None:  # the default store is never in a bucket
         return (Runs() if runs.is_bucket else runs).command("ui")
-    place = find_place(config.tracking, tracking_root(config))
+    place = find_location(config.tracking, tracking_root(config))
     return place.uri if place.remote else command_text("ui", f"{runs.sweep_uri(sweep_id)}/config.yaml")
 
 

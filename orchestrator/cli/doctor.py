@@ -1,6 +1,6 @@
 """Checks of the machine and of what a configuration needs, each with its remedy.
 
-The machine's own are here; those of places and clusters are in `doctor_places`. None of them spends anything.
+The machine's own are here; those of places and clusters are in `doctor_services`. None of them spends anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.cli import doctor_places as places
+from orchestrator.cli import doctor_services as places
 from orchestrator.cli.findings import ClusterAccess, Finding
 from orchestrator.config import RunConfig
 from orchestrator.config.uris import absolute_path

@@ -54,7 +54,7 @@ def export(
     from orchestrator.errors import NotFoundError
     from orchestrator.export import ExportedEncoder, encoder_of, export_encoder
     from orchestrator.protocol.jobs import checkpoints_uri
-    from orchestrator.report.refs import find_run
+    from orchestrator.report.lookup import find_run
     from orchestrator.report.statistics.checkpoints import probe_curve, taken_json, taken_text
     from orchestrator.storage import open_store
     from orchestrator.sweep.space.points import config_at

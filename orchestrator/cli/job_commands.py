@@ -104,7 +104,7 @@ def submit(
     from orchestrator.sweep.journal.folders import Runs
 
     config = load_config(file, overrides)
-    jobs.check_places(config, shared_filesystem=shared_filesystem)
+    jobs.check_shared_storage(config, shared_filesystem=shared_filesystem)
     environment = jobs.parse_environment(pairs)
     package = jobs.build_package(dump(config), with_code=not no_code, include=include)
     click.echo(f"package: {package.describe()}", err=True)
@@ -144,12 +144,12 @@ def submit(
 def _tracking_warnings(config: RunConfig) -> list[str]:
     """What is wrong with the tracking server as seen from here; names, networks and accounts of the cluster differ."""
     from orchestrator.errors import TrackingError
-    from orchestrator.tracking import check_place, find_place
+    from orchestrator.tracking import check_location, find_location
 
     if config.tracking.uri is None:
         return []
     try:
-        problem = check_place(find_place(config.tracking, "runs"))
+        problem = check_location(find_location(config.tracking, "runs"))
     except TrackingError as error:
         problem = str(error)
     return [f"seen from here, {problem}; the job asks again before its first trial"] if problem else []
@@ -262,8 +262,8 @@ def stop(
 )
 def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_address: str) -> None:
     """Be the driver of a sweep, on a node of the cluster: what `submit`, Slurm and KubeRay run."""
+    from orchestrator.cli.abort import abort_at_once
     from orchestrator.cli.commands import preview, report
-    from orchestrator.cli.lost import end_at_once
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.cli.views import watching
     from orchestrator.config import load_config
@@ -282,7 +282,7 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
                 address=None if ray_address == "local" else ray_address,
                 on_training=preview,
                 on_ended=report,
-                on_lost=end_at_once,
+                on_cluster_loss=abort_at_once,
             )
         )
     click.echo(summarize(config, record).text())

@@ -15,7 +15,7 @@ from orchestrator.cli.streams import outlive_reader
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.report.refs import FoundRun
+    from orchestrator.report.lookup import FoundRun
     from orchestrator.sweep.journal.folders import Runs
     from orchestrator.train.evaluate.features import FeatureModel
     from orchestrator.train.evaluate.probing import ProbeReport
@@ -115,7 +115,7 @@ def _trained(
     from orchestrator.config import dump, parse_config
     from orchestrator.errors import CheckpointError
     from orchestrator.protocol.jobs import checkpoints_uri
-    from orchestrator.report.refs import find_run
+    from orchestrator.report.lookup import find_run
     from orchestrator.report.words.winner import trial_config
     from orchestrator.storage import open_store
     from orchestrator.train.loop.checkpoint import load_checkpoint, load_latest

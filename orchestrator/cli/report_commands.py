@@ -51,7 +51,7 @@ def compare(names: tuple[str, ...], runs: Runs, as_json: bool) -> None:
     A RUN is SWEEP/TRIAL (an id or a number), a SWEEP, or an MLflow run id. A trial stands for its geometry with all its
     seeds. One SWEEP alone is compared within itself: its best against each other geometry.
     """
-    from orchestrator.report.refs import compare_runs
+    from orchestrator.report.lookup import compare_runs
 
     comparison = compare_runs(names, runs)
     emit(as_json, comparison.to_json(), comparison.text())
@@ -113,7 +113,7 @@ def reproduce(
     from orchestrator.cli.commands import execute
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.config import dump
-    from orchestrator.report.refs import find_run
+    from orchestrator.report.lookup import find_run
     from orchestrator.report.reproduce import compare_outcomes
     from orchestrator.report.statistics.population import check_one_setting
     from orchestrator.report.words.winner import trial_config
@@ -165,11 +165,11 @@ def ui(file: str | None, runs: str, port: int) -> None:
     """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
     from orchestrator.config import default_config, load_config
     from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.tracking import check_place, find_place, ui_command, ui_environment
+    from orchestrator.tracking import check_location, find_location, ui_command, ui_environment
 
     config = default_config() if file is None else load_config(file)
     root = Runs(uri=runs) if file is None else Runs.of(config.storage)
-    place = find_place(config.tracking, str(root.local_folder))
+    place = find_location(config.tracking, str(root.local_folder))
     if place.remote:
         click.echo(f"the tracking server is {place.uri}; open it in a browser")
         return
@@ -179,7 +179,7 @@ def ui(file: str | None, runs: str, port: int) -> None:
             "with --runs"
         )
     check_port(port)
-    if problem := check_place(place):
+    if problem := check_location(place):
         raise TrackingError(problem)
     click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
     command = ui_command(place.uri, port=port)

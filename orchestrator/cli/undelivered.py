@@ -86,10 +86,10 @@ def _send(config: RunConfig, waiting: Delivery, root: str, sweep_id: str, wait_s
         TrackingError: The store does not answer, or is not the one that has the calls before these.
     """
     from orchestrator.errors import TrackingError
-    from orchestrator.tracking import check_place, find_place, find_tracker, open_tracker
+    from orchestrator.tracking import check_location, find_location, find_tracker, open_tracker
 
-    experiment, place = config.tracking.experiment or config.name, find_place(config.tracking, root)
-    if problem := check_place(place):
+    experiment, place = config.tracking.experiment or config.name, find_location(config.tracking, root)
+    if problem := check_location(place):
         raise TrackingError(
             f"{problem}; {waiting.pending} calls still wait in {waiting.folder}; try again later"
         )

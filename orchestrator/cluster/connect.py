@@ -72,12 +72,12 @@ def ray_cluster(
     address: str | None = None,
     *,
     num_cpus: int | None = None,
-    on_lost: Callable[[ClusterError], None] | None = None,
+    on_cluster_loss: Callable[[ClusterError], None] | None = None,
 ) -> Iterator[Cluster]:
     """Join the cluster at `address`, or start one on this machine, for the length of a `with` block.
 
-    An already connected process is used as it is and left connected. `on_lost` is called from another thread when the
-    cluster dies meanwhile; it must end the process, since calls into Ray may never return by then.
+    An already connected process is used as it is and left connected. `on_cluster_loss` is called from another thread
+    when the cluster dies meanwhile; it must end the process, since calls into Ray may never return by then.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
@@ -89,7 +89,7 @@ def ray_cluster(
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
     with ExitStack() as kept:
         _connect(address, num_cpus, kept)
-        yield from _connected(address, on_lost)
+        yield from _connected(address, on_cluster_loss)
 
 
 def _connect(address: str | None, num_cpus: int | None, kept: ExitStack) -> None:
@@ -122,18 +122,20 @@ def _not_connected(address: str | None, error: Exception) -> ClusterError:
     return ClusterError(f"cannot start a local Ray: {said}; its own logs say more: {logs}")
 
 
-def _connected(address: str | None, on_lost: Callable[[ClusterError], None] | None) -> Iterator[Cluster]:
+def _connected(
+    address: str | None, on_cluster_loss: Callable[[ClusterError], None] | None
+) -> Iterator[Cluster]:
     """The cluster that this process is connected to, watched; disconnected at the end."""
     limits_s = LOCAL_LIMITS_S if address is None else JOINED_LIMITS_S
 
     def lost(error: ClusterError) -> None:
         if address is None:
             kill_own_processes()
-        if on_lost is not None:
-            on_lost(error)
+        if on_cluster_loss is not None:
+            on_cluster_loss(error)
 
     try:
-        with nullcontext() if on_lost is None else watchdog(limits_s, lost):
+        with nullcontext() if on_cluster_loss is None else watchdog(limits_s, lost):
             yield _describe()
     except (RayActorError, RaySystemError) as err:  # often known before the watchdog is sure
         raise ClusterError(
@@ -239,7 +241,7 @@ class Room:
     """How many trials run on the cluster at once, and whether evaluations find room beside them."""
 
     num_slots: int
-    evaluates_beside: bool = False
+    evaluates_async: bool = False
 
 
 def plan_room(config: RunConfig, cluster: Cluster) -> Room:
@@ -266,7 +268,7 @@ def plan_room(config: RunConfig, cluster: Cluster) -> Room:
     slot, there = _wanted(need, cluster), _offered(need, cluster)
     place = {"CPU": beside.cpus, "GPU": beside.gpus}
     both = next((n for n in range(fits, 0, -1) if _fit_together(n, slot, place, there)), None)
-    return Room(num_slots=fits) if both is None else Room(num_slots=both, evaluates_beside=True)
+    return Room(num_slots=fits) if both is None else Room(num_slots=both, evaluates_async=True)
 
 
 def _wanted(need: TrialResources, cluster: Cluster) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 Stock Ray leaves a driver hanging for ever when its raylet dies, and ends it without a word a minute after the GCS did.
 The watchdog asks both for a TCP connection every second from a thread of its own, which needs nothing of Ray, and
-calls `on_lost` when one of them has refused for longer than its limit. The caller ends the process: no call into Ray
-can be trusted to return by then. The journal and the checkpoints are whole at any moment, so the sweep can go on.
+calls `on_cluster_loss` when one of them has refused for longer than its limit. The caller ends the process:
+no call into Ray can be trusted to return by then. The journal and the checkpoints are whole at any moment, so the
+sweep can go on.
 """
 
 from __future__ import annotations
@@ -58,11 +59,15 @@ class Silence:
 
 
 @contextmanager
-def watchdog(limits_s: Mapping[str, float], on_lost: Callable[[ClusterError], None]) -> Iterator[None]:
-    """Watch the connected cluster for the length of a `with` block; `on_lost` is called in the watching thread."""
+def watchdog(
+    limits_s: Mapping[str, float], on_cluster_loss: Callable[[ClusterError], None]
+) -> Iterator[None]:
+    """Watch the connected cluster in a `with` block; `on_cluster_loss` is called in the watching thread."""
     ended = threading.Event()
     watched = find_watched(limits_s)
-    thread = threading.Thread(target=watch, args=(watched, ended, on_lost), name="watchdog", daemon=True)
+    thread = threading.Thread(
+        target=watch, args=(watched, ended, on_cluster_loss), name="watchdog", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -71,7 +76,7 @@ def watchdog(limits_s: Mapping[str, float], on_lost: Callable[[ClusterError], No
 
 
 def watch(
-    watched: tuple[Watched, ...], ended: threading.Event, on_lost: Callable[[ClusterError], None]
+    watched: tuple[Watched, ...], ended: threading.Event, on_cluster_loss: Callable[[ClusterError], None]
 ) -> None:
     """Ask each process in turn until `ended` is set or one of them is lost."""
     silences = {process: Silence(process.limit_s) for process in watched}
@@ -80,7 +85,7 @@ def watch(
             is_lost = silence.observe(answers=answers(process), now_s=time.monotonic())
             if is_lost and not ended.is_set():
                 _log.info("no answer from the %s at %s:%d", process.name, process.host, process.port)
-                on_lost(lost_error(process))
+                on_cluster_loss(lost_error(process))
                 return
 
 

@@ -186,7 +186,7 @@ class TrainConfig(Section):
     """Times a worker or trial may fail and go on from its checkpoint."""
 
 
-class BesideConfig(Section):
+class AsyncEvaluationConfig(Section):
     """What an evaluation that runs beside training holds, apart from training's own resources."""
 
     cpus: float = Field(default=1.0, gt=0)
@@ -200,7 +200,7 @@ class ProbeConfig(Section):
 
     every_images: int | None = Field(default=None, ge=1)
     """Cadence of probes during training; null probes at the rungs and at the end only."""
-    beside: BesideConfig | None = None
+    beside: AsyncEvaluationConfig | None = None
     """Evaluate between the rungs in a task of its own while training goes on; null, or where the cluster has no
     room for one beside a trial, has training stop for it. A rung and the end always wait for their evaluation."""
     max_failures: int = Field(default=1, ge=0, le=100)

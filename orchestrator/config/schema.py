@@ -22,7 +22,7 @@ from orchestrator.config.fields import (
 )
 from orchestrator.config.models import (
     AshaConfig,
-    BesideConfig,
+    AsyncEvaluationConfig,
     Centered,
     CenteredRatio,
     Choice,
@@ -151,7 +151,7 @@ def _first_line(kind: type[Any]) -> str:
 def _nested() -> dict[str, Setting]:
     """The settings of sections within sections."""
     rows = [
-        *rows_of(BesideConfig, "probe.beside"),
+        *rows_of(AsyncEvaluationConfig, "probe.beside"),
         *rows_of(AshaConfig, "sweep.asha"),
         *rows_of(PbtConfig, "sweep.pbt"),
         *rows_of(ListedPoint, "sweep.points[]"),

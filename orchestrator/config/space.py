@@ -91,10 +91,10 @@ def tied_value(axis: Axis, tie: Tie, value: Any) -> Any:
         return _scaled(value, tie.times)
     if not isinstance(axis, Choice) or len(tie) != len(axis.choices):
         raise ValueError("a list ties a value to each choice")
-    return tie[choice_place(axis, value)]
+    return tie[choice_index(axis, value)]
 
 
-def choice_place(axis: Choice, value: Any) -> int:
+def choice_index(axis: Choice, value: Any) -> int:
     """Which of an axis' choices a value is.
 
     Raises:

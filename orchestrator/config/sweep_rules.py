@@ -29,7 +29,7 @@ from orchestrator.config.models import (
 )
 from orchestrator.config.rules import RULES, touches
 from orchestrator.config.settle import validate_section
-from orchestrator.config.space import build_point, choice_place, grid_size
+from orchestrator.config.space import build_point, choice_index, grid_size
 from orchestrator.config.yaml12 import KeyPath
 from orchestrator.protocol.point import Point, value_key
 
@@ -312,7 +312,7 @@ def _placed(bad: Problem, point: Point, axes: Mapping[str, Axis], involved: Sequ
     if owner != key:
         path = (*path, "also", key)
     elif isinstance(axis, Choice):
-        path = (*path, "choices", choice_place(axis, point[key]))
+        path = (*path, "choices", choice_index(axis, point[key]))
     others = [name for name in (point if named not in point else involved) if name != key]
     given = ", ".join(f"{name} = {value_key(point[name])}" for name in others)
     about = "" if named in point else f"{named} "

@@ -6,7 +6,7 @@ from orchestrator.jobs.state import JobState
 from orchestrator.jobs.submission import (
     JobRequest,
     Submitted,
-    check_places,
+    check_shared_storage,
     parse_environment,
     place_warnings,
     submit,
@@ -17,7 +17,7 @@ __all__ = [
     "JobState",
     "Submitted",
     "build_package",
-    "check_places",
+    "check_shared_storage",
     "connect",
     "parse_environment",
     "place_warnings",

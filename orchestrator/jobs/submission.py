@@ -22,7 +22,7 @@ from orchestrator.errors import ConfigError, Fault
 from orchestrator.jobs.head import is_loopback
 from orchestrator.jobs.package import CONFIG_NAME, Package
 from orchestrator.jobs.state import JobState
-from orchestrator.tracking.places import sqlite_path
+from orchestrator.tracking.location import sqlite_path
 
 if TYPE_CHECKING:
     from orchestrator.jobs.client import JobsClient
@@ -95,7 +95,7 @@ def entrypoint(sweep_id: str, *, python: str, restarts: int) -> str:
     return " ".join(shlex.quote(word) for word in keeper)
 
 
-def check_places(config: RunConfig, *, shared_filesystem: bool) -> None:
+def check_shared_storage(config: RunConfig, *, shared_filesystem: bool) -> None:
     """Refuse places that the cluster's nodes do not share: what is written there would be lost with the job.
 
     Raises:

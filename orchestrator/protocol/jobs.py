@@ -37,7 +37,7 @@ class TrialJob(Generic[ConfigT]):
     """Everything a worker needs to run one trial.
 
     `shards_uri` is where the prepared shards are; `run_uri` is the sweep's folder; `rungs_images` are the rungs of the
-    scheduler, in images seen. `evaluates_beside` says that the cluster has room for what `probe.beside` asks for.
+    scheduler, in images seen. `evaluates_async` says that the cluster has room for what `probe.beside` asks for.
     """
 
     trial_id: str
@@ -47,7 +47,7 @@ class TrialJob(Generic[ConfigT]):
     rungs_images: tuple[int, ...] = ()
     shorter_images: tuple[int, ...] = ()
     """Lengths that the trial was planned with before it was extended, as `train.images` had them."""
-    evaluates_beside: bool = False
+    evaluates_async: bool = False
     inherits: Inheritance[ConfigT] | None = None
     """Whose weights a member of a population goes on from, unless it has come further since."""
     pinned_step: int | None = None

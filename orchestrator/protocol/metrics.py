@@ -23,9 +23,9 @@ CONTEXT = "_context"
 # One evaluation
 MISSING = "evaluation/missing"
 """1 in a row whose evaluation failed for good, which has no `probe/...` figures then."""
-BESIDE_CPU_CORE_S = "evaluation/cpu_core_s"
+ASYNC_CPU_CORE_S = "evaluation/cpu_core_s"
 """CPU core seconds of an evaluation beside training."""
-BESIDE_GPU_S = "evaluation/gpu_s"
+ASYNC_GPU_S = "evaluation/gpu_s"
 """GPU seconds of an evaluation beside training."""
 
 # Training, mean of the steps since the row before

@@ -18,8 +18,8 @@ from orchestrator.protocol.reports import Row
 from orchestrator.report.page.document import PageContent, render_page
 from orchestrator.report.page.plots import figures
 from orchestrator.report.statistics.checkpoints import taken_text
-from orchestrator.report.words.subject import MASKS
 from orchestrator.report.words.summary import Summary, summarize
+from orchestrator.report.words.terms import MASKS
 from orchestrator.report.words.winner import (
     MODEL_FOLDER,
     model_files,
@@ -260,7 +260,7 @@ def _mask_files(start: SweepStart) -> dict[str, bytes]:
 def _mask_pictures(summary: Summary, store: Store) -> dict[str, bytes]:
     """Pictures of the best and the worst geometry that were drawn when the sweep started."""
     ranking, place = summary.verdict.ranking, f"report/{_MASKS}/{_PICTURES_OF_TRIALS}"
-    if len(ranking) < 2 or summary.subject != MASKS or not store.exists(place):
+    if len(ranking) < 2 or summary.terms != MASKS or not store.exists(place):
         return {}
     try:
         names = dict(json.loads(store.read(place)))

@@ -16,17 +16,17 @@ from orchestrator.tracking.base import (
     Tracker,
     UnavailableError,
 )
-from orchestrator.tracking.checks import check_place
+from orchestrator.tracking.checks import check_location
 from orchestrator.tracking.client import check_reachable
-from orchestrator.tracking.memory import MemoryTracker
-from orchestrator.tracking.places import (
-    TrackingPlace,
-    find_place,
+from orchestrator.tracking.location import (
+    TrackingLocation,
+    find_location,
     spool_folder,
     ui_command,
     ui_environment,
     ui_url,
 )
+from orchestrator.tracking.memory import MemoryTracker
 from orchestrator.tracking.spool import Destination, SpooledTracker, read_delivery
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ __all__ = [
     "SpooledTracker",
     "Tracker",
     "UnavailableError",
-    "check_place",
+    "check_location",
     "check_reachable",
     "check_writable",
+    "find_location",
     "find_origin",
-    "find_place",
     "find_tracker",
     "open_tracker",
     "read_delivery",
@@ -74,7 +74,7 @@ def open_tracker(
     Raises:
         TrackingError: Another process is delivering this spool.
     """
-    place = find_place(config, runs_uri)
+    place = find_location(config, runs_uri)
 
     def make_destination() -> Destination:
         from orchestrator.tracking.mlflow import MlflowTracker
@@ -98,7 +98,7 @@ def find_tracker(
     """
     from orchestrator.tracking import mlflow  # it takes seconds to import
 
-    return mlflow.MlflowTracker.find_sweep(find_place(config, runs_uri), experiment, sweep_id)
+    return mlflow.MlflowTracker.find_sweep(find_location(config, runs_uri), experiment, sweep_id)
 
 
 def find_origin(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str, str | None] | None:
@@ -109,10 +109,10 @@ def find_origin(config: TrackingConfig, runs_uri: str, run_id: str) -> tuple[str
     """
     from orchestrator.tracking import mlflow
 
-    return mlflow.find_origin(find_place(config, runs_uri), run_id)
+    return mlflow.find_origin(find_location(config, runs_uri), run_id)
 
 
-def check_writable(place: TrackingPlace) -> None:
+def check_writable(place: TrackingLocation) -> None:
     """Make a run in the experiment `orchestrator-doctor` and delete it again.
 
     Raises:

@@ -1,7 +1,7 @@
 """Whether a tracking store will take what a sweep sends, found out in seconds and without a trace.
 
-`doctor` and the start of every command that trains ask `check_place`. A new SQLite file is not made, a server is asked
-to refuse a run: nothing is left behind. MLflow is imported only where there is something to open.
+`doctor` and the start of every command that trains ask `check_location`. A new SQLite file is not made, a server is
+asked to refuse a run: nothing is left behind. MLflow is imported only where there is something to open.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from orchestrator.tracking.client import (
 )
 from orchestrator.tracking.database import check_database
 from orchestrator.tracking.faults import as_ours
-from orchestrator.tracking.places import TrackingPlace
+from orchestrator.tracking.location import TrackingLocation
 
 _LIMIT_S = 15.0
 _OLDEST_SERVER = (2, 4)
 """The first with data sets on runs."""
 
 
-def check_place(place: TrackingPlace) -> str:
+def check_location(place: TrackingLocation) -> str:
     """Why a store does not answer now; empty when it does, and for an SQLite file that is yet to be made.
 
     Raises:
@@ -51,7 +51,7 @@ def check_place(place: TrackingPlace) -> str:
     return ""
 
 
-def _check_server(place: TrackingPlace) -> None:
+def _check_server(place: TrackingLocation) -> None:
     """Read, and have a run refused that no experiment can hold: the answer tells who may write."""
     if not place.uri.startswith(("http://", "https://")):
         check_reachable(place)
@@ -74,7 +74,7 @@ def _judge_version(uri: str, answer: Any) -> None:
         )
 
 
-def _within(limit_s: float, place: TrackingPlace, action: Callable[[], None]) -> None:
+def _within(limit_s: float, place: TrackingLocation, action: Callable[[], None]) -> None:
     """Run an action that may hang, for a limited time; a hanging one is left to its own thread."""
     caught: list[Exception] = []
 

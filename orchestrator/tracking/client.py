@@ -15,8 +15,8 @@ from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import UnavailableError, UnusableError
 from orchestrator.tracking.database import check_database
 from orchestrator.tracking.faults import CREDENTIALS, NO_SERVER, as_ours
+from orchestrator.tracking.location import ENVIRONMENT, TrackingLocation, opened_uri
 from orchestrator.tracking.moved import follow_folder
-from orchestrator.tracking.places import ENVIRONMENT, TrackingPlace, opened_uri
 
 _ANSWER_S = 5.0
 _LIBRARIES = ("mlflow", "alembic", "sqlalchemy")
@@ -24,7 +24,7 @@ _COMES_BACK = frozenset({408, 425, 429})
 _REFUSED = frozenset({401, 403, 407})
 
 
-def open_client(place: TrackingPlace) -> Any:
+def open_client(place: TrackingLocation) -> Any:
     """An `MlflowClient` of a store, quiet and without telemetry; makes the folder of an SQLite file.
 
     Raises:
@@ -70,11 +70,11 @@ def door(uri: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "RestException" and getattr(error, "error_code", "") == "INTERNAL_ERROR":
             # Somebody's JSON, a proxy's for one; MLflow has dropped the status that came with it.
-            check_readable(TrackingPlace(uri=uri, artifact_root=None))
+            check_readable(TrackingLocation(uri=uri, artifact_root=None))
         raise as_ours(uri, error) from error
 
 
-def check_reachable(place: TrackingPlace) -> None:
+def check_reachable(place: TrackingLocation) -> None:
     """Ask a store for one experiment.
 
     Raises:
@@ -84,7 +84,7 @@ def check_reachable(place: TrackingPlace) -> None:
         open_client(place).search_experiments(max_results=1)
 
 
-def ask_server(place: TrackingPlace, method: str, path: str, **options: Any) -> Any:
+def ask_server(place: TrackingLocation, method: str, path: str, **options: Any) -> Any:
     """One HTTP request with MLflow's own credentials and certificates, whatever the status of its answer.
 
     Raises:
@@ -106,7 +106,7 @@ def ask_server(place: TrackingPlace, method: str, path: str, **options: Any) -> 
         )
 
 
-def check_readable(place: TrackingPlace) -> None:
+def check_readable(place: TrackingLocation) -> None:
     """Have a server list an experiment, for the status of its answer, which MLflow's own errors may lack.
 
     Raises:

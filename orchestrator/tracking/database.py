@@ -10,12 +10,12 @@ from pathlib import Path
 from orchestrator.errors import TrackingError
 from orchestrator.tracking.base import UnusableError
 from orchestrator.tracking.faults import as_ours
-from orchestrator.tracking.places import TrackingPlace
+from orchestrator.tracking.location import TrackingLocation
 
 _LOCK_S = 3.0
 
 
-def check_database(place: TrackingPlace) -> None:
+def check_database(place: TrackingLocation) -> None:
     """Whether the database of a place can be opened and written; does nothing where a server stands before it.
 
     Raises:

@@ -28,8 +28,8 @@ from orchestrator.tracking.base import (
     expand_params,
 )
 from orchestrator.tracking.client import door, open_client
+from orchestrator.tracking.location import TrackingLocation, ui_command, ui_url
 from orchestrator.tracking.mlflow_entities import log_dataset, register_encoder
-from orchestrator.tracking.places import TrackingPlace, ui_command, ui_url
 from orchestrator.tracking.views import shared_view, shared_view_tag
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ differences are more than noise is said in the parent's `report/`.
 class MlflowTracker:
     """Writes a sweep to an MLflow tracking store, one blocking call at a time."""
 
-    def __init__(self, place: TrackingPlace, experiment: str, *, headline: str | None = None) -> None:
+    def __init__(self, place: TrackingLocation, experiment: str, *, headline: str | None = None) -> None:
         self._place, self._experiment, self._headline = place, experiment, headline
         self._sweep_id = ""
         self._client: Any = None
@@ -70,7 +70,7 @@ class MlflowTracker:
         self._not_finite: dict[str | None, dict[str, str]] = {}
 
     @classmethod
-    def find_sweep(cls, place: TrackingPlace, experiment: str, sweep_id: str) -> MlflowTracker | None:
+    def find_sweep(cls, place: TrackingLocation, experiment: str, sweep_id: str) -> MlflowTracker | None:
         """The tracker of a sweep that the store knows; None when it does not, and nothing is made.
 
         Raises:
@@ -338,7 +338,7 @@ class MlflowTracker:
         return self._run_ids[trial_id]
 
 
-def find_origin(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | None:
+def find_origin(place: TrackingLocation, run_id: str) -> tuple[str, str | None] | None:
     """The sweep and the trial (None for the sweep itself) behind an MLflow run; None when it is not one of ours.
 
     Raises:
@@ -358,7 +358,7 @@ def find_origin(place: TrackingPlace, run_id: str) -> tuple[str, str | None] | N
     return (tags[SWEEP_TAG], tags.get(TRIAL_TAG)) if SWEEP_TAG in tags else None
 
 
-def check_writable(place: TrackingPlace) -> None:
+def check_writable(place: TrackingLocation) -> None:
     """Make a run with one metric and delete it.
 
     Raises:
@@ -371,7 +371,7 @@ def check_writable(place: TrackingPlace) -> None:
         client.delete_run(run.info.run_id)
 
 
-def _find_experiment(client: Any, name: str, place: TrackingPlace) -> str:
+def _find_experiment(client: Any, name: str, place: TrackingLocation) -> str:
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.tracking.places import TrackingPlace
+from orchestrator.tracking.location import TrackingLocation
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _COLUMNS = (
 )
 
 
-def follow_folder(place: TrackingPlace) -> None:
+def follow_folder(place: TrackingLocation) -> None:
     """Let the addresses of a copied or moved store's artifacts lead to its own folder.
 
     A folder elsewhere that was chosen for artifacts is left as it is: one that is there, with no store beside it.

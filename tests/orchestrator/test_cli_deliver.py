@@ -21,7 +21,7 @@ from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import (
     MemoryTracker,
     RunStatus,
-    find_place,
+    find_location,
     find_tracker,
     open_tracker,
     read_delivery,
@@ -153,6 +153,6 @@ def test_a_watcher_hears_while_calls_wait_and_when_they_are_taken(tmp_path):
 
 
 def test_the_place_of_the_default_store_is_the_spools(tmp_path):
-    place = find_place(TrackingConfig(), str(tmp_path))
+    place = find_location(TrackingConfig(), str(tmp_path))
     assert place.database is not None
     assert spool_folder(str(tmp_path), "s") == place.database.parent / ".spool" / "s"

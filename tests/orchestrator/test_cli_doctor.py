@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import run_command
 
-from orchestrator.cli import doctor, doctor_places
+from orchestrator.cli import doctor, doctor_services
 from orchestrator.config import apply_overrides, default_config
 
 
@@ -61,7 +61,7 @@ def test_a_teacher_that_lags_more_than_a_tenth_of_the_run_is_warned_of():
 
 
 def test_a_bucket_is_written_listed_and_read_with_its_latency(s3_bucket):
-    found = texts(doctor_places.storage(config(storage__uri=f"{s3_bucket}/runs")))
+    found = texts(doctor_services.storage(config(storage__uri=f"{s3_bucket}/runs")))
     assert "write, list, read and delete work; a read takes" in found
 
 
@@ -75,7 +75,7 @@ def test_a_missing_bucket_is_a_storage_failure(s3_bucket, monkeypatch, capsys, t
 def test_a_clock_that_is_off_is_named_with_its_error(server):
     server.date = "Tue, 01 Jan 2030 00:00:00 GMT"
     url = f"http://127.0.0.1:{server.server_port}"
-    found = list(doctor_places.clock(config(storage__endpoint_url=url), None))
+    found = list(doctor_services.clock(config(storage__endpoint_url=url), None))
     assert [finding.exit_code for finding in found] == [4]
     assert "s off that of" in found[0].text
 
@@ -85,7 +85,7 @@ def test_a_clock_that_is_right_passes(server):
 
     server.date = formatdate(usegmt=True)
     url = f"http://127.0.0.1:{server.server_port}"
-    assert "ok   clock within" in texts(doctor_places.clock(config(storage__endpoint_url=url), None))
+    assert "ok   clock within" in texts(doctor_services.clock(config(storage__endpoint_url=url), None))
 
 
 def test_a_token_that_others_can_read_is_warned_of(monkeypatch, tmp_path):
@@ -94,7 +94,7 @@ def test_a_token_that_others_can_read_is_warned_of(monkeypatch, tmp_path):
     token = tmp_path / ".ray" / "auth_token"
     token.write_text("t" * 32)
     token.chmod(0o644)
-    assert f"warn token {token} can be read by others" in texts(doctor_places.ray_cluster(config(), None))
+    assert f"warn token {token} can be read by others" in texts(doctor_services.ray_cluster(config(), None))
 
 
 def test_a_cluster_without_a_token_is_warned_of(monkeypatch, tmp_path):
@@ -102,7 +102,7 @@ def test_a_cluster_without_a_token_is_warned_of(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    assert "may be open to anyone" in texts(doctor_places.ray_cluster(config(), None))
+    assert "may be open to anyone" in texts(doctor_services.ray_cluster(config(), None))
 
 
 def test_an_unreachable_cluster_ends_with_7(monkeypatch, capsys, tmp_path):
@@ -113,7 +113,7 @@ def test_an_unreachable_cluster_ends_with_7(monkeypatch, capsys, tmp_path):
 
 
 def test_an_unreachable_tracking_server_is_a_warning(monkeypatch):
-    found = list(doctor_places.tracking(config(tracking__uri="http://127.0.0.1:9")))
+    found = list(doctor_services.tracking(config(tracking__uri="http://127.0.0.1:9")))
     assert [finding.warning for finding in found] == [True]
     assert "spooled until it answers" in found[0].text
 
@@ -140,5 +140,5 @@ def test_more_workers_than_shards_is_a_warning(tmp_path: Path):
         data__source=str(tmp_path / "data"), data__cache_dir=str(tmp_path / "cache"), train__num_workers=4
     )
     shards = prepare_data(small)
-    found = texts(doctor_places.data(apply_overrides(small, {"data.source": shards.uri})))
+    found = texts(doctor_services.data(apply_overrides(small, {"data.source": shards.uri})))
     assert "warn shards 1 training shard for 4 workers" in found

@@ -20,7 +20,7 @@ from orchestrator.config import dump
 from orchestrator.config.models import RunConfig
 from orchestrator.data import open_shards, prepare_data
 from orchestrator.protocol.jobs import TrialJob
-from orchestrator.tracking import find_place, find_tracker
+from orchestrator.tracking import find_location, find_tracker
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_weights, pooled_features
 from orchestrator.tracking.mlflow import MlflowTracker
@@ -118,7 +118,7 @@ def test_figures_and_their_intervals_go_to_the_trials_run_in_mlflow(
 ):
     folder, config = trained
     shutil.copy(template_database, folder / "runs/mlflow.db")
-    place = find_place(config.tracking, str(folder / "runs"))
+    place = find_location(config.tracking, str(folder / "runs"))
     tracker = MlflowTracker(place, "tiny")
     tracker.start_sweep(SWEEP, SWEEP, {}, {"orchestrator.sweep": SWEEP})
     tracker.start_trial("t1", "000 seed 0", {"train.seed": 0}, {})

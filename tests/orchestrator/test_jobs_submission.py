@@ -3,7 +3,7 @@ import pytest
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.errors import ConfigError
 from orchestrator.jobs.submission import (
-    check_places,
+    check_shared_storage,
     entrypoint,
     parse_environment,
     place_warnings,
@@ -24,27 +24,27 @@ def test_the_sweeps_id_follows_from_its_configuration():
 
 
 def test_places_in_a_bucket_and_a_tracking_server_are_taken():
-    check_places(config(**S3), shared_filesystem=False)
+    check_shared_storage(config(**S3), shared_filesystem=False)
 
 
 def test_every_place_that_the_nodes_do_not_share_is_named_at_once(tmp_path):
     with pytest.raises(ConfigError) as refused:
-        check_places(config(**{"data.source": str(tmp_path)}), shared_filesystem=False)
+        check_shared_storage(config(**{"data.source": str(tmp_path)}), shared_filesystem=False)
     assert [fault.key for fault in refused.value.faults] == ["storage.uri", "data.source"]
 
 
 def test_a_bucket_without_a_tracking_server_is_refused():
     with pytest.raises(ConfigError, match=r"tracking\.uri: must outlive the job"):
-        check_places(config(**{"storage.uri": "s3://bucket/runs"}), shared_filesystem=False)
+        check_shared_storage(config(**{"storage.uri": "s3://bucket/runs"}), shared_filesystem=False)
 
 
 def test_absolute_paths_are_taken_only_where_every_node_mounts_them():
     places = config(**{"storage.uri": "/mnt/lab/runs", "data.source": "/mnt/lab/shards"})
-    check_places(places, shared_filesystem=True)
+    check_shared_storage(places, shared_filesystem=True)
     with pytest.raises(ConfigError, match="shared-filesystem"):
-        check_places(places, shared_filesystem=False)
+        check_shared_storage(places, shared_filesystem=False)
     with pytest.raises(ConfigError, match=r"storage\.uri"):
-        check_places(config(**{"storage.uri": "runs"}), shared_filesystem=True)
+        check_shared_storage(config(**{"storage.uri": "runs"}), shared_filesystem=True)
 
 
 def test_an_address_of_this_machine_is_warned_of_unless_the_cluster_is_here():

@@ -16,7 +16,7 @@ from image_data import image_folder
 from orchestrator.config.models import StorageConfig, TrackingConfig
 from orchestrator.data import pack_dataset
 from orchestrator.storage import open_store
-from orchestrator.tracking import find_place
+from orchestrator.tracking import find_location
 from orchestrator.tracking.client import open_client
 from orchestrator.train.loop.checkpoint import list_checkpoints
 
@@ -87,7 +87,7 @@ def _check_what_is_left(result: dict[str, Any], folder: Path) -> None:
     report = folder / "runs" / result["sweep_id"] / "report"
     assert "<html" in (report / "report.html").read_text()
     assert len((report / "trials.csv").read_text().splitlines()) == 3
-    client = open_client(find_place(TrackingConfig(), f"{folder}/runs"))
+    client = open_client(find_location(TrackingConfig(), f"{folder}/runs"))
     (experiment,) = [found for found in client.search_experiments() if found.name == "tiny"]
     where = f"tags.`orchestrator.sweep` = '{result['sweep_id']}'"
     (parent,) = client.search_runs([experiment.experiment_id], where)

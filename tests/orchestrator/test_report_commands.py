@@ -12,7 +12,7 @@ from orchestrator.config import parse_config
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report.reproduce import compare_outcomes
 from orchestrator.sweep.watch.follower import Follower
-from orchestrator.tracking import find_place
+from orchestrator.tracking import find_location
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.mlflow import MlflowTracker
 
@@ -116,7 +116,7 @@ def test_a_report_written_again_links_to_the_runs_and_is_put_on_the_sweeps(
 ):
     shutil.copytree(runs.folder / runs.sweep_id, tmp_path / runs.sweep_id)
     shutil.copy(template_database, tmp_path / "mlflow.db")
-    place = find_place(TrackingConfig(), str(tmp_path))
+    place = find_location(TrackingConfig(), str(tmp_path))
     tracker = MlflowTracker(place, "masks")
     tracker.start_sweep(runs.sweep_id, runs.sweep_id, {}, {})
     kinds = ("sweep_started", "trial_planned", "attempt_started")

@@ -22,8 +22,8 @@ from orchestrator.report.statistics.compute import training_flops_per_image
 from orchestrator.report.statistics.gains import method_gains
 from orchestrator.report.statistics.matched import compare
 from orchestrator.report.statistics.trials import TrialSummary, group_geometries
-from orchestrator.report.words.subject import MASKS, METHODS, SETTINGS, subject_of
 from orchestrator.report.words.summary import Summary
+from orchestrator.report.words.terms import MASKS, METHODS, SETTINGS, terms_of
 from orchestrator.sweep.watch.follower import Follower
 from orchestrator.tracking import MemoryTracker
 
@@ -51,10 +51,10 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 
 def test_what_a_sweep_is_about_follows_from_what_it_varies() -> None:
-    assert subject_of(["objective.name", "masks.target_scale"]) is METHODS
-    assert subject_of(["optimizer.learning_rate", "masks.target_scale"]) is MASKS
-    assert subject_of([]) is MASKS
-    assert subject_of(["optimizer.learning_rate"]) is SETTINGS
+    assert terms_of(["objective.name", "masks.target_scale"]) is METHODS
+    assert terms_of(["optimizer.learning_rate", "masks.target_scale"]) is MASKS
+    assert terms_of([]) is MASKS
+    assert terms_of(["optimizer.learning_rate"]) is SETTINGS
 
 
 def test_a_sweep_over_methods_has_no_surface_and_speaks_of_methods(summary: Summary) -> None:

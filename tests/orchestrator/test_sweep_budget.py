@@ -232,5 +232,5 @@ def test_evaluations_beside_training_are_charged_and_kept_in_reserve() -> None:
     record.trials["a"] = TrialRecord(
         trial_id="a", index=0, point=Point({}), seed=0, history={64: {"evaluation/gpu_s": 30.0}}
     )
-    now = standing(record, 200.0, has_gpus=True, beside_per_slot=0.5)
+    now = standing(record, 200.0, has_gpus=True, async_per_slot=0.5)
     assert (now.spent_s, now.rate) == (230.0, 1.5)

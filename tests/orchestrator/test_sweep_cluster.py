@@ -77,7 +77,7 @@ def test_a_cluster_that_lacks_a_node_runs_one_trial_with_fewer_workers():
         ({"cpus": 1.0, "gpus": 1.0}, cluster(64), 64, False),
     ],
 )
-def test_evaluations_get_room_beside_a_trial_or_none(beside, there, slots, evaluates_beside):
+def test_evaluations_get_room_beside_a_trial_or_none(beside, there, slots, evaluates_async):
     asked = apply_overrides(default_config(), {"probe.beside": beside})
     room = plan_room(asked, there)
-    assert (room.num_slots, room.evaluates_beside) == (slots, evaluates_beside)
+    assert (room.num_slots, room.evaluates_async) == (slots, evaluates_async)

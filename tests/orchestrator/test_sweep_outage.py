@@ -12,7 +12,7 @@ from tiny_sweeps import Remembering, tiny_config
 from orchestrator.protocol.events import Event
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.driver import SweepRequest, SweepStart, run_sweep
-from orchestrator.tracking import Tracker, find_place, open_tracker
+from orchestrator.tracking import Tracker, find_location, open_tracker
 from orchestrator.tracking.client import open_client
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -71,7 +71,7 @@ def test_an_outage_in_mid_sweep_loses_nothing_and_doubles_nothing(tmp_path: Path
     assert later.flush(600)  # what the sweep's own end had no time for
     experiment = later.links().experiment_id
     later.close()
-    client = open_client(find_place(config.tracking, "runs"))
+    client = open_client(find_location(config.tracking, "runs"))
     runs = {run.data.tags.get("orchestrator.trial_id"): run for run in client.search_runs([experiment])}
     assert set(runs) == {None, *record.trials}
     for trial_id, trial in record.trials.items():

@@ -92,9 +92,9 @@ def test_on_one_slot_every_trial_comes_to_a_rung_before_the_best_go_on() -> None
 def test_the_best_at_every_rung_wins_whatever_the_order_of_trials_and_the_number_of_slots(
     places: list[int], num_slots: int
 ) -> None:
-    place_of = dict(zip(RATES, places, strict=True))
-    record = _cluster(lambda rate, seed, images: place_of[rate] + images / 1000, num_slots=num_slots).drive()
-    images = {place_of[rate]: seen for rate, seen in _images(record).items()}
+    units_of = dict(zip(RATES, places, strict=True))
+    record = _cluster(lambda rate, seed, images: units_of[rate] + images / 1000, num_slots=num_slots).drive()
+    images = {units_of[rate]: seen for rate, seen in _images(record).items()}
     assert images[8] == 900
     assert min(images[7], images[6]) >= 300
     assert record.trials.keys() == {trial.trial_id for trial in record.trials.values() if trial.done}

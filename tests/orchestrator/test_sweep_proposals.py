@@ -19,8 +19,8 @@ from orchestrator.sweep.search.optuna import Proposals
 from orchestrator.sweep.search.rounds import known_trials
 from orchestrator.sweep.search.tune_trial import HOURS, METRIC
 from orchestrator.sweep.search.warm_start import take_over, warm_start
-from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import make_trial, plan_sweep, point_from_units
+from orchestrator.sweep.space.units import units_of
 
 SPACE = {
     "objective.name": {"choices": ["ijepa", "mae"]},
@@ -69,7 +69,7 @@ def test_an_axis_is_asked_for_only_where_it_exists(search: str) -> None:
 def test_the_place_of_a_point_is_where_it_was_drawn() -> None:
     config = _config(sweep__search="random")
     for trial in plan_sweep(config).trials:
-        units = place_of(config.sweep.space, trial.point)
+        units = units_of(config.sweep.space, trial.point)
         assert units is not None
         again = point_from_units(config, units)
         assert again.keys() == trial.point.keys()
@@ -80,9 +80,9 @@ def test_the_place_of_a_point_is_where_it_was_drawn() -> None:
 def test_a_point_outside_the_space_has_no_place() -> None:
     space = _config(WIDE).sweep.space
     inside = {"masks.target_scale": [0.1, 0.132], "masks.target_aspect_ratio": [0.75, 1.08]}
-    assert place_of(space, Point(inside)) is not None
-    assert place_of(space, Point(inside | {"masks.target_scale": [0.1, 0.2]})) is None
-    assert place_of(space, Point(inside | {"masks.target_aspect_ratio": [0.75, 1.5]})) is None
+    assert units_of(space, Point(inside)) is not None
+    assert units_of(space, Point(inside | {"masks.target_scale": [0.1, 0.2]})) is None
+    assert units_of(space, Point(inside | {"masks.target_aspect_ratio": [0.75, 1.5]})) is None
 
 
 def test_a_search_for_a_trade_off_comes_to_points_that_are_good_and_cheap() -> None:

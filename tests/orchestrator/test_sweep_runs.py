@@ -28,7 +28,7 @@ from orchestrator.sweep.journal.requests import take_request
 from orchestrator.sweep.journal.resume import check_same_sweep, check_something_left
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.text import command_text, setting_words
-from orchestrator.tracking import find_place, find_tracker
+from orchestrator.tracking import find_location, find_tracker
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.mlflow import MlflowTracker
 
@@ -112,7 +112,7 @@ def test_a_copied_tracking_store_keeps_its_artifacts_beside_itself(tmp_path: Pat
     original, copy = tmp_path / "runs", tmp_path / "copy"
     original.mkdir()
     shutil.copy(template_database, original / "mlflow.db")
-    first = MlflowTracker(find_place(TrackingConfig(), str(original)), "masks")
+    first = MlflowTracker(find_location(TrackingConfig(), str(original)), "masks")
     first.start_sweep("s-1", "s-1", {}, {})
     # By hand: within one process MLflow remembers where the artifacts of a run are.
     kept = original / "mlartifacts" / "masks" / first.links().sweep_run_id / "artifacts" / "report"
@@ -124,7 +124,7 @@ def test_a_copied_tracking_store_keeps_its_artifacts_beside_itself(tmp_path: Pat
     assert again is not None
     again.log_artifact(None, "report/b.txt", b"second")
     assert contents(original) == before
-    client, run = open_client(find_place(TrackingConfig(), str(copy))), again.links().sweep_run_id
+    client, run = open_client(find_location(TrackingConfig(), str(copy))), again.links().sweep_run_id
     assert {item.path for item in client.list_artifacts(run, "report")} == {"report/a.txt", "report/b.txt"}
 
 
@@ -134,9 +134,9 @@ def test_artifacts_that_were_put_elsewhere_on_purpose_stay_there(tmp_path: Path,
     chosen = tmp_path / "big disk" / "mlartifacts" / "mine"
     chosen.mkdir(parents=True)
     shutil.copy(template_database, tmp_path / "mlflow.db")
-    client = open_client(find_place(TrackingConfig(), str(tmp_path)))
+    client = open_client(find_location(TrackingConfig(), str(tmp_path)))
     client.create_experiment("mine", artifact_location=chosen.as_uri())
-    open_client(find_place(TrackingConfig(), str(tmp_path)))
+    open_client(find_location(TrackingConfig(), str(tmp_path)))
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         kept = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'mine'").fetchone()
     assert kept == (chosen.as_uri(),)

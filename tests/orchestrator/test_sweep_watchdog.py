@@ -19,7 +19,7 @@ from orchestrator.errors import ClusterError
 
 DRIVER = """
 import ray, sys, time
-from orchestrator.cli.lost import end_at_once
+from orchestrator.cli.abort import end_at_once
 from orchestrator.cluster.connect import ray_cluster
 
 @ray.remote(num_cpus=0)

@@ -15,13 +15,13 @@ from command_line import run_command
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import TrackingError
-from orchestrator.tracking import UnavailableError, check_place, find_place, open_tracker, read_delivery
+from orchestrator.tracking import UnavailableError, check_location, find_location, open_tracker, read_delivery
 from orchestrator.tracking.base import UnusableError
 from orchestrator.tracking.mlflow import MlflowTracker
 
 
 def check(uri: str | None, runs: Path) -> str:
-    return check_place(find_place(TrackingConfig(uri=uri), str(runs)))
+    return check_location(find_location(TrackingConfig(uri=uri), str(runs)))
 
 
 LASTING_ANSWERS = [
@@ -154,7 +154,7 @@ def test_a_locked_database_may_come_back(template_database, tmp_path, monkeypatc
 
 def test_a_full_disk_is_one_line_and_no_traceback(template_database, full_disk, capfd):
     shutil.copy(template_database, full_disk.folder / "mlflow.db")
-    tracker = MlflowTracker(find_place(TrackingConfig(), str(full_disk.folder)), "full")
+    tracker = MlflowTracker(find_location(TrackingConfig(), str(full_disk.folder)), "full")
     tracker.start_sweep("s", "s", {}, {})
     full_disk.fill()
     many = {f"tag{index}": "x" * 4000 for index in range(1000)}
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_line_and_no_traceback(template_database, full_disk, 
 
 def test_a_broken_database_in_mid_sweep_keeps_the_calls(template_database, tmp_path):
     shutil.copy(template_database, tmp_path / "mlflow.db")
-    place = find_place(TrackingConfig(), str(tmp_path))
+    place = find_location(TrackingConfig(), str(tmp_path))
     tracker = MlflowTracker(place, "broken")
     tracker.start_sweep("s", "s", {}, {})
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 40_000)

@@ -8,22 +8,22 @@ import pytest
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import TrackingError
 from orchestrator.protocol.reports import Row
-from orchestrator.tracking import RunStatus, find_place, open_tracker
+from orchestrator.tracking import RunStatus, find_location, open_tracker
 from orchestrator.tracking.client import open_client
+from orchestrator.tracking.location import TrackingLocation
 from orchestrator.tracking.mlflow import NOT_FINITE_TAG, MlflowTracker
-from orchestrator.tracking.places import TrackingPlace
 
 PAIR = {"masks.target_scale": (0.15, 0.2), "train.seed": 0}
 
 
 @pytest.fixture
-def place(template_database: Path, tmp_path: Path) -> TrackingPlace:
+def place(template_database: Path, tmp_path: Path) -> TrackingLocation:
     shutil.copy(template_database, tmp_path / "mlflow.db")
-    return find_place(TrackingConfig(), str(tmp_path))
+    return find_location(TrackingConfig(), str(tmp_path))
 
 
 @pytest.fixture
-def tracker(place: TrackingPlace) -> MlflowTracker:
+def tracker(place: TrackingLocation) -> MlflowTracker:
     tracker = MlflowTracker(place, "masks")
     tracker.start_sweep("sweep-1", "masks", {"sweep.search": "grid"}, {"dataset": "scenes"})
     return tracker
@@ -33,13 +33,13 @@ def row(step: int, timestamp_ms: int = 1000, **metrics: float) -> Row:
     return Row(images=step, timestamp_ms=timestamp_ms, metrics=metrics)
 
 
-def run_of(tracker: MlflowTracker, place: TrackingPlace, trial_id: str | None):
+def run_of(tracker: MlflowTracker, place: TrackingLocation, trial_id: str | None):
     links = tracker.links()
     run_id = links.sweep_run_id if trial_id is None else links.trial_run_ids[trial_id]
     return open_client(place).get_run(run_id)
 
 
-def history(tracker: MlflowTracker, place: TrackingPlace, trial_id: str, key: str):
+def history(tracker: MlflowTracker, place: TrackingLocation, trial_id: str, key: str):
     run_id = tracker.links().trial_run_ids[trial_id]
     return [
         (m.step, m.value, m.timestamp)

@@ -11,7 +11,7 @@ import torch
 from jepa_core.encoder import EncoderSettings, build_encoder
 from orchestrator.config.models import TrackingConfig
 from orchestrator.errors import CheckpointError
-from orchestrator.tracking import Dataset, find_origin, find_place, find_tracker
+from orchestrator.tracking import Dataset, find_location, find_origin, find_tracker
 from orchestrator.tracking.client import open_client
 from orchestrator.tracking.encoder_model import (
     CARD,
@@ -84,7 +84,7 @@ def test_a_state_without_a_target_encoder_is_refused():
 def tracked(template_database, tmp_path):
     """A sweep with one trial in an SQLite store, and the store's place."""
     shutil.copy(template_database, tmp_path / "mlflow.db")
-    place = find_place(TrackingConfig(), str(tmp_path))
+    place = find_location(TrackingConfig(), str(tmp_path))
     tracker = MlflowTracker(place, "masks")
     tracker.start_sweep("s1", "masks", {}, {})
     tracker.start_trial("t0", "one", {"masks.num_target_blocks": 4}, {})

@@ -7,7 +7,7 @@ from mlflow_server import Server
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.protocol.reports import Row
-from orchestrator.tracking import RunStatus, check_place, find_place, open_tracker
+from orchestrator.tracking import RunStatus, check_location, find_location, open_tracker
 from orchestrator.tracking.client import open_client
 
 
@@ -26,8 +26,8 @@ def rows(steps: range) -> list[Row]:
 
 def test_a_server_that_runs_passes_the_check_and_keeps_nothing_of_it(server, tmp_path):
     server.start()
-    place = find_place(TrackingConfig(uri=server.uri), str(tmp_path))
-    assert check_place(place) == ""
+    place = find_location(TrackingConfig(uri=server.uri), str(tmp_path))
+    assert check_location(place) == ""
     client = open_client(place)
     assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
     assert list(client.search_runs(["0"])) == []
@@ -63,7 +63,7 @@ def test_a_killed_and_a_hanging_server_lose_and_double_nothing(server, tmp_path)
     later.log_rows("t0", rows(range(30)))  # a restarted driver tells everything again
     later.close(timeout_s=600)
 
-    client = open_client(find_place(config, "runs"))
+    client = open_client(find_location(config, "runs"))
     runs = client.search_runs([later.links().experiment_id])
     assert len(runs) == 2
     run_id = later.links().trial_run_ids["t0"]

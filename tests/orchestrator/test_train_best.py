@@ -17,7 +17,7 @@ from orchestrator.protocol.jobs import Inheritance, TrialJob
 from orchestrator.protocol.reports import BestCheckpoint, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.beside import Snapshot
+from orchestrator.train.evaluate.asynchronous import Snapshot
 from orchestrator.train.evaluate.evaluation import Evaluation
 from orchestrator.train.loop.best import BestKeeper, find_best, first_best_step, take_checkpoint
 from orchestrator.train.loop.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint

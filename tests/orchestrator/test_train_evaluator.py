@@ -13,7 +13,7 @@ from orchestrator.config import default_config
 from orchestrator.protocol.metrics import MISSING
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.run.driver import SweepRequest, run_sweep
-from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapshot
+from orchestrator.train.evaluate.asynchronous import Evaluations, NoRoomForEvaluationError, Snapshot
 from orchestrator.train.evaluate.evaluation import Evaluation
 from orchestrator.train.evaluate.evaluator import RayEvaluator
 
@@ -49,7 +49,7 @@ def test_a_task_whose_process_dies_is_run_again_and_one_that_always_dies_is_miss
 
 @pytest.mark.usefixtures("cluster")
 def test_resources_that_the_cluster_has_not_are_no_place() -> None:
-    with pytest.raises(NoPlaceError, match=r"no 64 CPUs and 0 GPUs gave a result within 0\.1 s"):
+    with pytest.raises(NoRoomForEvaluationError, match=r"no 64 CPUs and 0 GPUs gave a result within 0\.1 s"):
         RayEvaluator(num_cpus=64.0, num_gpus=0.0, patience_s=0.1).evaluate(SNAPSHOT)
 
 
@@ -80,5 +80,5 @@ def test_a_sweep_with_evaluations_beside_measures_and_decides_as_one_without(tmp
     assert curves(beside) == curves(inline)
     assert [trial.state for trial in beside.in_order()] == [trial.state for trial in inline.in_order()]
     assert [trial.rungs for trial in beside.in_order()] == [trial.rungs for trial in inline.in_order()]
-    assert all(trial.beside_cpu_core_s > 0 for trial in beside.in_order())
-    assert all(trial.beside_cpu_core_s == 0 for trial in inline.in_order())
+    assert all(trial.async_cpu_core_s > 0 for trial in beside.in_order())
+    assert all(trial.async_cpu_core_s == 0 for trial in inline.in_order())

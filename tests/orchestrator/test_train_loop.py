@@ -18,7 +18,7 @@ from orchestrator.protocol.jobs import TrialJob
 from orchestrator.storage import MemoryStore, Store, open_store
 from orchestrator.train.distributed import Rank
 from orchestrator.train.evaluate.baselines import Baselines, pixels_key, untrained_key
-from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
 from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import Decision, ListReporter, TrialReport

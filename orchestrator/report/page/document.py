@@ -55,12 +55,12 @@ class PageContent:
 def render_page(content: PageContent) -> str:
     """The page as HTML text."""
     summary, links = content.summary, content.links
-    subject = summary.subject
-    title = html.escape(f"{subject.title} {summary.sweep_id}")
+    terms = summary.terms
+    title = html.escape(f"{terms.title} {summary.sweep_id}")
     body = [
         f"<h1>{title}</h1>",
         _verdict(summary),
-        *_section(f"Which {subject.many}", geometry_table(summary, links), _tied_legend(summary)),
+        *_section(f"Which {terms.many}", geometry_table(summary, links), _tied_legend(summary)),
         *_section("Response surface", *_surface(content)),
         *_section("Population", *_paragraphs(summary.population)),
         *_section(
@@ -108,7 +108,7 @@ def _document(title: str, body: str) -> str:
 
 
 def _verdict(summary: Summary) -> str:
-    groups = answers(summary.verdict, summary.findings, subject=summary.subject)
+    groups = answers(summary.verdict, summary.findings, terms=summary.terms)
     headline = next(iter(groups.values()))[0]
     cells = []
     for place, (question, lines) in enumerate(groups.items()):
@@ -136,7 +136,7 @@ def _tied_legend(summary: Summary) -> str:
         "cost. "
         + ("Target, aspect and context are what the model saw. " if summary.findings is not None else "")
         + "Hours count from a trial's first step on: its start, and the baselines that the first trials measure for "
-        f"all, say nothing about {summary.subject.many}. Figures lead to MLflow.</p>"
+        f"all, say nothing about {summary.terms.many}. Figures lead to MLflow.</p>"
     )
 
 

@@ -37,7 +37,7 @@ def geometry_table(summary: Summary, links: Links | None) -> str:
     unit = "GPU h a trial" if summary.hours.has_gpus else "core h a trial"
     shown = {name: short for name, short in _SHORT.items() if _differs(name, realised)}
     interval = summary.verdict.ranking[0].interval.name
-    heads = ["#", summary.subject.one, "mean %", interval, "behind", "apart from", *shown.values()]
+    heads = ["#", summary.terms.one, "mean %", interval, "behind", "apart from", *shown.values()]
     rows = []
     for result in summary.verdict.ranking:
         figures = realised.get(result.name, {})
@@ -147,7 +147,7 @@ def _gain_table(summary: Summary, probe: ProbeKind, links: Links | None) -> str:
         return ""
     name = {"linear": "linear probe", "knn": "k-NN"}[probe]
     heads = [
-        f"{name}: {summary.subject.one}",
+        f"{name}: {summary.terms.one}",
         *(_with_untrained(summary.gains, probe, each) for each in labels),
     ]
     unit = "GPU h a trial" if summary.hours.has_gpus else "core h a trial"

@@ -9,7 +9,7 @@ from orchestrator.protocol.hours import DeviceHours
 from orchestrator.report.statistics.findings import Findings
 from orchestrator.report.statistics.matched import MANY_SEEDS
 from orchestrator.report.statistics.realised import REALISED
-from orchestrator.report.words.subject import MASKS, POPULATION, Subject
+from orchestrator.report.words.terms import MASKS, POPULATION, Terms
 from orchestrator.report.words.verdict import GeometryResult, StoppedResult, Verdict
 from orchestrator.text import counted
 
@@ -23,34 +23,32 @@ _NAMED = 2
 _NEXT = 2
 
 
-def verdict_lines(
-    verdict: Verdict, findings: Findings | None = None, *, subject: Subject = MASKS
-) -> list[str]:
+def verdict_lines(verdict: Verdict, findings: Findings | None = None, *, terms: Terms = MASKS) -> list[str]:
     """The verdict, most important sentence first."""
-    lines = [line for group in answers(verdict, findings, subject=subject).values() for line in group]
+    lines = [line for group in answers(verdict, findings, terms=terms).values() for line in group]
     return [*lines, *_unfinished(verdict.stopped)]
 
 
 def answers(
-    verdict: Verdict, findings: Findings | None = None, *, subject: Subject = MASKS
+    verdict: Verdict, findings: Findings | None = None, *, terms: Terms = MASKS
 ) -> dict[str, list[str]]:
     """The verdict by the question it answers: which mask (or method), how sure, at what cost, what to try next."""
     best = verdict.best
     if best is None:
-        return {subject.question: ["No trial finished: there is nothing to judge."]}
+        return {terms.question: ["No trial finished: there is nothing to judge."]}
     sure = [
         *_solved(verdict),
         *_gained(verdict),
         *_untold(verdict),
-        _certainty(verdict, subject),
+        _certainty(verdict, terms),
         *_baselines(best),
     ]
     if verdict.unequal_images:
         sure.append("The trials saw different numbers of images: their accuracies are not compute-matched.")
     groups = {
-        subject.question: [
-            *_told_apart(verdict, subject),
-            _headline(verdict, best, subject),
+        terms.question: [
+            *_told_apart(verdict, terms),
+            _headline(verdict, best, terms),
             *(surface_lines(findings) if findings is not None else []),
         ],
         SURE: sure,
@@ -58,19 +56,19 @@ def answers(
         NEXT: [_OTHER_DATA]
         if verdict.ranks_nothing
         else [
-            *_gain_next(verdict, subject),
-            *_seeds_next(verdict, subject),
+            *_gain_next(verdict, terms),
+            *_seeds_next(verdict, terms),
             *(next_lines(findings) if findings is not None and verdict.outcome != "no_gain" else []),
         ],
     }
     return {question: lines for question, lines in groups.items() if lines}
 
 
-def _told_apart(verdict: Verdict, subject: Subject) -> list[str]:
+def _told_apart(verdict: Verdict, terms: Terms) -> list[str]:
     """That nothing can be ranked, where no label needs learning."""
     if not verdict.ranks_nothing:
         return []
-    return [f"The labels are told apart without learning: this data cannot rank {subject.many}."]
+    return [f"The labels are told apart without learning: this data cannot rank {terms.many}."]
 
 
 def _solved(verdict: Verdict) -> list[str]:
@@ -135,7 +133,7 @@ def cost_text(cost: DeviceHours) -> str:
     return f"{hours:.2f} {unit} hours" if hours >= 0.1 else f"{60 * hours:.1f} {unit} minutes"
 
 
-def _headline(verdict: Verdict, best: GeometryResult, subject: Subject) -> str:
+def _headline(verdict: Verdict, best: GeometryResult, terms: Terms) -> str:
     figure = f"{best.mean:.1f} % ({verdict.metric}, {best.interval.text()})"
     name = best.name
     if verdict.outcome == "winner":
@@ -149,7 +147,7 @@ def _headline(verdict: Verdict, best: GeometryResult, subject: Subject) -> str:
             f"{gain.least:.1f}."
         )
     if verdict.outcome == "alone":
-        return f"Only one {subject.one} finished: {name} with {figure}; there is nothing to compare it with."
+        return f"Only one {terms.one} finished: {name} with {figure}; there is nothing to compare it with."
     others = [result.name for result in verdict.tied if result is not best]
     if len(others) == len(verdict.ranking) - 1 and len(others) > 1:
         who = f"all {len(others)} others"
@@ -183,16 +181,16 @@ def _untold(verdict: Verdict) -> list[str]:
     return [f"{others} of the {count} others cannot be told from it."]
 
 
-def _gain_next(verdict: Verdict, subject: Subject) -> list[str]:
+def _gain_next(verdict: Verdict, terms: Terms) -> list[str]:
     """What would show a gain, where none is shown: more images, and seeds if it is as large as it seems."""
     gain = verdict.gain
     if verdict.outcome != "no_gain" or gain is None:
         return []
     lines = [
         f"First train longer (train.images): while the highest is not shown to be better than an untrained encoder, "
-        f"{subject.question.lower()} is best means little."
+        f"{terms.question.lower()} is best means little."
     ]
-    if gain.seeds is not None and gain.seeds <= MANY_SEEDS and subject is not POPULATION:
+    if gain.seeds is not None and gain.seeds <= MANY_SEEDS and terms is not POPULATION:
         lines.append(
             f"If the gain is as large as it seems, {counted(gain.seeds, 'seed')} each (sweep.seeds) would show it."
         )
@@ -233,18 +231,18 @@ def _cheapest(verdict: Verdict) -> list[str]:
     return [f"Cheapest of the {len(verdict.tied)} tied: {cheapest.name}, {cost} a trial, not {other}."]
 
 
-def _certainty(verdict: Verdict, subject: Subject) -> str:
+def _certainty(verdict: Verdict, terms: Terms) -> str:
     noise = verdict.noise
     assert noise is not None
     if noise.assumed:
         basis = (
-            f"Every {subject.one} ran with one seed: a seed noise of {noise.seed_sd:.1f} points is assumed, "
+            f"Every {terms.one} ran with one seed: a seed noise of {noise.seed_sd:.1f} points is assumed, "
             "not measured."
         )
     else:
         basis = (
             f"Seed noise {noise.seed_sd:.2f} points, measured with {noise.freedom:.0f} degrees of freedom; "
-            f"corrected for comparing {len(verdict.ranking)} {subject.many}."
+            f"corrected for comparing {len(verdict.ranking)} {terms.many}."
         )
     pairing = verdict.difference_noise
     if pairing is not None and pairing.paired:
@@ -252,15 +250,15 @@ def _certainty(verdict: Verdict, subject: Subject) -> str:
     return basis
 
 
-def _seeds_next(verdict: Verdict, subject: Subject) -> list[str]:
+def _seeds_next(verdict: Verdict, terms: Terms) -> list[str]:
     if verdict.outcome == "no_gain":
         return []
-    if subject is POPULATION:
+    if terms is POPULATION:
         return [
             "What luck does to it, only another population tells: run the sweep again under another seed (sweep.seeds)."
         ]
     if verdict.noise is not None and verdict.noise.assumed and len(verdict.ranking) > 1:
-        measure = f"First measure the noise: run the same {subject.many} under two more seeds (sweep.seeds)."
+        measure = f"First measure the noise: run the same {terms.many} under two more seeds (sweep.seeds)."
         return [measure, *_seeds_to_separate(verdict)]
     return _seeds_to_separate(verdict)
 

@@ -25,7 +25,7 @@ from orchestrator.report.statistics.trials import (
 )
 from orchestrator.report.words.pareto import pareto_front, pareto_json, pareto_lines
 from orchestrator.report.words.sentences import cost_text, verdict_lines
-from orchestrator.report.words.subject import METHODS, POPULATION, Subject, subject_of
+from orchestrator.report.words.terms import METHODS, POPULATION, Terms, terms_of
 from orchestrator.report.words.verdict import GeometryResult, Verdict, judge
 from orchestrator.sweep.core.ledger import account
 from orchestrator.sweep.core.record import SweepRecord
@@ -63,12 +63,12 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The verdict in sentences."""
-        return verdict_lines(self.verdict, self.findings, subject=self.subject)
+        return verdict_lines(self.verdict, self.findings, terms=self.terms)
 
     @property
-    def subject(self) -> Subject:
+    def terms(self) -> Terms:
         """What the sweep is about."""
-        return POPULATION if self.population else subject_of(self.axes())
+        return POPULATION if self.population else terms_of(self.axes())
 
     def text(self) -> str:
         """Table, verdict and costs for a terminal."""
@@ -193,7 +193,7 @@ class Summary:
         labels = list(dict.fromkeys(label for trial in self.trials for label in trial.accuracies))
         gpus = self.hours.has_gpus
         published = ["published"] if self.has_published else []
-        head = ["#", self.subject.one, "seed", "state", "images", self.metric, *published, "gain", *labels]
+        head = ["#", self.terms.one, "seed", "state", "images", self.metric, *published, "gain", *labels]
         places = self._places()
         rows = [[*head, "GPU hours" if gpus else "core hours"]]
         for trial in self._in_order():
@@ -254,7 +254,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         default=record.started_ms,
     )
     verdict, geometries = judge(trials, config.sweep.metric), group_geometries(trials)
-    is_methods = subject_of([key for each in trials for key in each.point]) == METHODS
+    is_methods = terms_of([key for each in trials for key in each.point]) == METHODS
     findings = None
     is_population = config.sweep.pbt is not None  # whose figures are not those of points of the space
     if verdict.noise is not None and not is_methods and not is_population:

@@ -1,4 +1,4 @@
-"""A hard cap on what a sweep may cost: pure rules over device seconds.
+"""A hard cap on what a sweep may cost: rules over device seconds, and `SweepBudget`, which asks them of a record.
 
 A device is a GPU, or a CPU core where a sweep holds no GPU. What is held is charged, busy or not. Three rules keep a
 sweep under its cap: a trial starts, or goes on from a rung, only when what it needs up to its next decision fits beside
@@ -9,11 +9,12 @@ can still be paid; and when it cannot, all stop with a checkpoint, from which a 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.config.models import BudgetConfig
+from orchestrator.config.models import BudgetConfig, RunConfig
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core.rungs import promotes, trial_rungs
 
 REASON = "budget:"
 """How the reason of every stop for want of budget begins."""
@@ -54,24 +55,24 @@ def uncapped(budget: BudgetConfig, *, has_gpus: bool) -> str | None:
     return f"{other} caps nothing in this sweep: {held} held, and {own} is not set"
 
 
-def standing(record: SweepRecord, now_s: float, *, has_gpus: bool, beside_per_slot: float = 0.0) -> Standing:
+def standing(record: SweepRecord, now_s: float, *, has_gpus: bool, async_per_slot: float = 0.0) -> Standing:
     """Read a sweep's standing off its record at a time in Unix seconds.
 
-    `beside_per_slot` is how many devices an evaluation beside a slot's training may hold: what it has cost is known
+    `async_per_slot` is how many devices an evaluation beside a slot's training may hold: what it has cost is known
     when its result comes, and is reserved as if it always ran until then.
     """
     spent = rate = 0.0
     for slot in record.slots.values():
         devices = slot.num_gpus if has_gpus else slot.num_cpus
         spent += slot.device_seconds(has_gpus=has_gpus, until=now_s)
-        rate += devices + beside_per_slot if slot.is_open else 0.0
+        rate += devices + async_per_slot if slot.is_open else 0.0
     used = images = 0.0
     starts = []
     for trial in record.trials.values():
-        beside_s = trial.beside_gpu_s if has_gpus else trial.beside_cpu_core_s
-        spent += beside_s
+        async_s = trial.async_gpu_s if has_gpus else trial.async_cpu_core_s
+        spent += async_s
         if trial.images:
-            used += beside_s
+            used += async_s
             images += trial.images
         for attempt in trial.attempts.values() if trial.images else ():
             devices = attempt.num_gpus if has_gpus else attempt.num_cpus
@@ -149,3 +150,67 @@ def exhausted_reason(budget: BudgetConfig, *, has_gpus: bool) -> str:
     if has_gpus:
         return f"{REASON} {budget.gpu_hours:g} GPU hours are spent"
     return f"{REASON} {budget.cpu_core_hours:g} CPU core hours are spent"
+
+
+class SweepBudget:
+    """Answers whether something can be paid; without a cap on what the sweep holds, everything can.
+
+    `clock` gives Unix seconds; `evaluates_async` says that evaluations hold devices of their own.
+    """
+
+    def __init__(
+        self, config: RunConfig, record: SweepRecord, clock: Callable[[], float], *, evaluates_async: bool
+    ) -> None:
+        self._config, self._record, self._clock = config, record, clock
+        self._beside = config.probe.beside if evaluates_async else None
+
+    @property
+    def exhausted_reason(self) -> str:
+        """Why the sweep stops once nothing more can be paid."""
+        return exhausted_reason(self._config.budget, has_gpus=self._has_gpus)
+
+    def can_pay_next_report(self) -> bool:
+        """Whether every slot may hold its devices until the next report."""
+        return self._cap_s is None or can_pay_next_report(self._cap_s, self._standing())
+
+    def can_pay(
+        self,
+        trial: TrialRecord,
+        running: Sequence[TrialRecord],
+        *,
+        num_starts: int = 0,
+        keeps_reserve: bool = True,
+    ) -> bool:
+        """Whether a trial's way to its next decision fits, beside that of the running ones and a reserve to finish one.
+
+        Where trials do not wait at rungs, the reserve is for whichever has begun, so none is kept from that.
+        """
+        if self._cap_s is None:
+            return True
+        others = [(other, self._rungs(other)) for other in running if other is not trial]
+        keeps_reserve &= not trial.images or promotes(self._config.sweep)
+        started = [*others, (trial, self._rungs(trial))]
+        return can_pay_images(
+            self._cap_s,
+            self._standing(),
+            num_images=images_to_decision(trial.images, trial.total_images, self._rungs(trial)),
+            running=others,
+            reserve_images=images_to_finish_one(self._record, started) if keeps_reserve else 0,
+            num_starts=num_starts,
+        )
+
+    @property
+    def _has_gpus(self) -> bool:
+        return any(slot.num_gpus for slot in self._record.slots.values())
+
+    @property
+    def _cap_s(self) -> float | None:
+        return cap_seconds(self._config.budget, has_gpus=self._has_gpus)
+
+    def _standing(self) -> Standing:
+        beside = self._beside
+        per_slot = 0.0 if beside is None else (beside.gpus if self._has_gpus else beside.cpus)
+        return standing(self._record, self._clock(), has_gpus=self._has_gpus, async_per_slot=per_slot)
+
+    def _rungs(self, trial: TrialRecord) -> tuple[int, ...]:
+        return trial_rungs(self._config, index=trial.index, seed=trial.seed)

@@ -29,7 +29,7 @@ from orchestrator.config.models import (
     RunConfig,
     Uniform,
 )
-from orchestrator.config.space import SIGNIFICANT_DIGITS, center_and_size, choice_place
+from orchestrator.config.space import SIGNIFICANT_DIGITS, center_and_size, choice_index
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.events import GenerationDecided, WeightsTaken
 from orchestrator.protocol.point import Point
@@ -130,7 +130,7 @@ def changed(axis: Axis, value: Any, factor: float, fraction: float) -> Any:
 
 def _neighbour(axis: Choice, value: Any, step: int) -> Any:
     """The choice beside a value; the one on the other side at an end of the list."""
-    place = choice_place(axis, value)
+    place = choice_index(axis, value)
     if not 0 <= place + step < len(axis.choices):
         step = -step
     return axis.choices[min(max(place + step, 0), len(axis.choices) - 1)]

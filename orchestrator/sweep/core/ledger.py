@@ -137,7 +137,7 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
     held = sum(slot.device_seconds(has_gpus=has_gpus, until=now_s) for slot in record.slots.values())
     trials = {trial.trial_id: _trial_hours(trial, devices, has_gpus=has_gpus) for trial in record.in_order()}
     used = sum(hours.total - hours.beside for hours in trials.values())
-    beside_cpu_s = sum(trial.beside_cpu_core_s for trial in record.trials.values()) if has_gpus else 0.0
+    async_cpu_s = sum(trial.async_cpu_core_s for trial in record.trials.values()) if has_gpus else 0.0
     return Account(
         device="GPU" if has_gpus else "CPU core",
         trials=trials,
@@ -146,7 +146,7 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
         price=budget.price_per_gpu_hour if has_gpus else None,
         currency=budget.currency,
         energy_kwh={trial.trial_id: trial.energy_kwh for trial in record.in_order() if trial.attempts},
-        beside_cpu_core_hours=beside_cpu_s / 3600,
+        beside_cpu_core_hours=async_cpu_s / 3600,
     )
 
 
@@ -167,7 +167,7 @@ def _trial_hours(trial: TrialRecord, devices: Devices, *, has_gpus: bool) -> Hou
         **{phase: value / 3600 for phase, value in measured.items()},
         start=start / 3600,
         lost=lost / 3600,
-        beside=(trial.beside_gpu_s if has_gpus else trial.beside_cpu_core_s) / 3600,
+        beside=(trial.async_gpu_s if has_gpus else trial.async_cpu_core_s) / 3600,
     )
 
 

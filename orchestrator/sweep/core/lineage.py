@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.point import Point
@@ -24,7 +23,7 @@ class Stretch:
     index: int
     settings: Point
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "from_images": self.from_images,

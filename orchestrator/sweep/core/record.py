@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.protocol.events import GenerationDecided, SeedsAdded, SweepEnd, WarmStarted
 from orchestrator.protocol.hours import WholeHours
-from orchestrator.protocol.metrics import BESIDE_CPU_CORE_S, BESIDE_GPU_S, GPU_ENERGY_J
+from orchestrator.protocol.metrics import ASYNC_CPU_CORE_S, ASYNC_GPU_S, GPU_ENERGY_J
 from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Action, BestCheckpoint, Row
 
@@ -155,14 +155,14 @@ class TrialRecord:
         return rung if self.decisions.get(rung, ("continue",))[0] == "wait" and self.images <= rung else 0
 
     @property
-    def beside_gpu_s(self) -> float:
+    def async_gpu_s(self) -> float:
         """GPU seconds of evaluations beside training, which are no part of any attempt."""
-        return sum(metrics.get(BESIDE_GPU_S, 0.0) for metrics in self.history.values())
+        return sum(metrics.get(ASYNC_GPU_S, 0.0) for metrics in self.history.values())
 
     @property
-    def beside_cpu_core_s(self) -> float:
+    def async_cpu_core_s(self) -> float:
         """CPU core seconds of evaluations beside training, which are no part of any attempt."""
-        return sum(metrics.get(BESIDE_CPU_CORE_S, 0.0) for metrics in self.history.values())
+        return sum(metrics.get(ASYNC_CPU_CORE_S, 0.0) for metrics in self.history.values())
 
     @property
     def hours(self) -> WholeHours:
@@ -197,8 +197,8 @@ class SweepRecord:
     """The ones before it, in order."""
     folder: str = ""
     """The folder in which the newest configuration was read: its relative paths are meant from there."""
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     """The values of `train.images` under which trials ran, in order; empty unless the sweep was extended."""

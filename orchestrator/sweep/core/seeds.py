@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.config import most_seeds
 from orchestrator.config.models import RunConfig
@@ -58,8 +58,8 @@ class Effects:
     that ran under more seeds than another is compared with it fairly. `covariance_GG` is without the noise's variance.
     """
 
-    means_G: np.ndarray
-    covariance_GG: np.ndarray
+    means_G: NDArray[np.float64]
+    covariance_GG: NDArray[np.floating]
     noise_sd: float
     freedom: float
     is_assumed: bool
@@ -161,7 +161,12 @@ def _next_level(
 
 
 def _reason(
-    config: RunConfig, effects: Effects, num_inside: int, num_all: int, margin: float, trials: Sequence[Any]
+    config: RunConfig,
+    effects: Effects,
+    num_inside: int,
+    num_all: int,
+    margin: float,
+    trials: Sequence[tuple[Point, int]],
 ) -> str:
     noise = f"a run's seed noise is {effects.noise_sd:.1f} points"
     noise += " (assumed: no geometry has two seeds)" if effects.is_assumed else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ class GeometryAudit:
     audit: MaskAudit
     flops: StepFlops
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The figures as a JSON-able dictionary."""
         audit = self.audit
         return {
@@ -95,7 +94,7 @@ class SweepAudit:
         """Operations per image, averaged over the trials or the sampled points."""
         return sum(self.flops_per_image.values()) / max(1, len(self.flops_per_image))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""
         return {
             "geometries": [geometry.to_json() for geometry in self.geometries],
@@ -320,7 +319,7 @@ def _axis_figures(config: RunConfig, geometries: Sequence[GeometryAudit]) -> dic
     return figures
 
 
-def _texts(values: Sequence[Any]) -> list[str]:
+def _texts(values: Sequence[object]) -> list[str]:
     return [
         f"[{', '.join(f'{item:g}' for item in value)}]" if isinstance(value, (list, tuple)) else str(value)
         for value in values

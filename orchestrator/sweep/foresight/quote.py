@@ -26,7 +26,7 @@ from orchestrator.sweep.core.rungs import promotes, trial_rungs
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.space.points import TrialPlan
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.reuse import DataCache
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.loop.plan import RunPlan, plan_run
 from orchestrator.train.loop.run import Run
 from orchestrator.train.worker import resolve_precision, threads_per_worker

@@ -15,8 +15,8 @@ from orchestrator.sweep.core.ledger import account
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.journal.resume import deciding_differences
-from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import TrialPlan, config_at, make_trial, plan_sweep
+from orchestrator.sweep.space.units import units_of
 from orchestrator.text import counted
 
 
@@ -165,7 +165,7 @@ def _as_proposed(config: RunConfig, recorded: SweepRecord) -> list[TrialPlan]:
     trials = [
         make_trial(config, trial.point, trial.seed, trial.index)
         for trial in recorded.in_order()
-        if trial.seed in seeds and place_of(config.sweep.space, trial.point) is not None
+        if trial.seed in seeds and units_of(config.sweep.space, trial.point) is not None
     ]
     points = list(dict.fromkeys(trial.point for trial in trials))[:limit]
     return [trial for trial in trials if trial.point in points]
@@ -173,7 +173,7 @@ def _as_proposed(config: RunConfig, recorded: SweepRecord) -> list[TrialPlan]:
 
 def _proposed_notes(config: RunConfig, recorded: SweepRecord) -> tuple[str, ...]:
     outside = sum(
-        place_of(config.sweep.space, trial.point) is None
+        units_of(config.sweep.space, trial.point) is None
         for trial in recorded.trials.values()
         if trial.images
     )

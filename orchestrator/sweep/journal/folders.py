@@ -95,7 +95,7 @@ class Runs:
         if self.is_bucket:
             values["storage.endpoint_url"] = self._endpoint_for(config)
         if folder and folder != os.getcwd() and Path(folder).is_dir():
-            values |= absolute_places(config, folder)
+            values |= absolute_uris(config, folder)
         given = flatten(config)
         changed = {key: value for key, value in values.items() if given.get(key) != value}
         return apply_overrides(config, changed) if changed else config
@@ -108,7 +108,7 @@ class Runs:
         return next((os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
 
 
-def absolute_places(config: RunConfig, folder: str) -> dict[str, str]:
+def absolute_uris(config: RunConfig, folder: str) -> dict[str, str]:
     """The relative paths of a configuration, by dotted key, as seen from a folder."""
     given = flatten(config)
     paths = {key: _absolute(given.get(key), folder, is_name=key == "sweep.warm_start") for key in PLACES}

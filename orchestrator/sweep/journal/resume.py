@@ -13,7 +13,7 @@ from orchestrator.protocol.point import value_key
 from orchestrator.storage import Store
 from orchestrator.sweep.core.fold import fold
 from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
-from orchestrator.sweep.journal.folders import PLACES, Runs, absolute_places
+from orchestrator.sweep.journal.folders import PLACES, Runs, absolute_uris
 from orchestrator.sweep.journal.log import read_events
 
 MAY_CHANGE = (
@@ -126,7 +126,7 @@ def _is_same_path(key: str, before: RunConfig, now: RunConfig, folder: str) -> b
     if not folder:
         return False
     was, is_now = (
-        absolute_places(config, place).get(key) or flatten(config).get(key)
+        absolute_uris(config, place).get(key) or flatten(config).get(key)
         for config, place in ((before, folder), (now, os.getcwd()))
     )
     return key in PLACES and bool(was == is_now)

@@ -42,13 +42,12 @@ from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core import generations, promotion
-from orchestrator.sweep.core.budget import REASON
+from orchestrator.sweep.core.budget import REASON, SweepBudget
 from orchestrator.sweep.core.fold import apply, fold
 from orchestrator.sweep.core.generations import is_decided, next_generation
 from orchestrator.sweep.core.health import judge
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.promotion import Verdict, verdicts
-from orchestrator.sweep.core.purse import Purse
 from orchestrator.sweep.core.queue import TrialQueue
 from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import bracket_of, decide_at_rung, promotes, trial_rungs
@@ -70,11 +69,11 @@ class Coordinator:
         config: RunConfig,
         shards_uri: str = "",
         *,
-        evaluates_beside: bool = False,
+        evaluates_async: bool = False,
         store: Store | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`evaluates_beside` says that the cluster has room for what `probe.beside` asks for."""
+        """`evaluates_async` says that the cluster has room for what `probe.beside` asks for."""
         self._run_uri, self._config, self._shards_uri = run_uri, config, shards_uri
         self._config_at = functools.lru_cache(_CONFIGS_KEPT)(functools.partial(config_at, config))
         self._clock = clock if clock is not None else SteadyClock()
@@ -84,8 +83,8 @@ class Coordinator:
         self._entries: list[Entry] = list(self._journal)
         self._record: SweepRecord = fold(self._entries)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
-        self._evaluates_beside = evaluates_beside and config.probe.beside is not None
-        self._purse = Purse(config, self._record, self._clock, evaluates_beside=self._evaluates_beside)
+        self._evaluates_async = evaluates_async and config.probe.beside is not None
+        self._budget = SweepBudget(config, self._record, self._clock, evaluates_async=self._evaluates_async)
         self._queue = TrialQueue(max_failures=config.train.max_failures)
         self._stop_reason: str | None = None
         self._groups: dict[str, set[str]] = {}
@@ -464,7 +463,7 @@ class Coordinator:
 
         One that cannot go on beyond its rung waits, with its checkpoint, for what the running ones may leave.
         """
-        if not self._purse.can_pay_next_report():
+        if not self._budget.can_pay_next_report():
             return Decision(action="stop", reason=self._exhaust())
         if report.rung is None or self._can_pay(self._record.trials[report.trial_id]):
             return Decision()
@@ -473,11 +472,11 @@ class Coordinator:
 
     def _can_pay(self, trial: TrialRecord, *, num_starts: int = 0, keeps_reserve: bool = True) -> bool:
         running = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
-        return self._purse.can_pay(trial, running, num_starts=num_starts, keeps_reserve=keeps_reserve)
+        return self._budget.can_pay(trial, running, num_starts=num_starts, keeps_reserve=keeps_reserve)
 
     def _exhaust(self) -> str:
         if self._stop_reason is None:
-            self._stop_reason = self._purse.exhausted_reason
+            self._stop_reason = self._budget.exhausted_reason
             self.append(BudgetExhausted(reason=self._stop_reason))
         return self._stop_reason
 
@@ -500,7 +499,7 @@ class Coordinator:
             run_uri=self._run_uri,
             rungs_images=self._rungs(trial),
             shorter_images=tuple(self._record.lengths[:-1]),
-            evaluates_beside=self._evaluates_beside,
+            evaluates_async=self._evaluates_async,
             inherits=self._inheritance(trial),
             pinned_step=None if ended is None else -(-ended // config.train.batch_size),
         )

@@ -54,8 +54,8 @@ from orchestrator.tracking import (
     RunStatus,
     SpooledTracker,
     Tracker,
-    check_place,
-    find_place,
+    check_location,
+    find_location,
     open_tracker,
     read_delivery,
     spool_folder,
@@ -91,7 +91,7 @@ class SweepRequest:
     """Called in a thread of its own once a trial has its workers, and waited for before `on_ended`."""
     on_ended: Callable[[SweepRecord, Tracker, str], None] | None = None
     """Called with the record, the open tracker and the run's URI after the last trial."""
-    on_lost: Callable[[ClusterError], None] | None = None
+    on_cluster_loss: Callable[[ClusterError], None] | None = None
     """Called from another thread when the cluster dies under the sweep; must end the process."""
 
 
@@ -112,7 +112,7 @@ def check_tracking(config: RunConfig) -> str:
     Raises:
         TrackingError: Waiting will not help: what is wrong and the remedy.
     """
-    return check_place(find_place(config.tracking, tracking_root(config)))
+    return check_location(find_location(config.tracking, tracking_root(config)))
 
 
 def tracking_root(config: RunConfig) -> str:
@@ -224,12 +224,14 @@ def _run_leased(
     with (
         _tracker(config, sweep_id, observer) as tracker,
         _scratch() as scratch,
-        ray_cluster(request.address, num_cpus=request.num_cpus, on_lost=request.on_lost) as cluster,
+        ray_cluster(
+            request.address, num_cpus=request.num_cpus, on_cluster_loss=request.on_cluster_loss
+        ) as cluster,
         _sigterm_as_interrupt(),  # Ray has put a handler of its own in its place
     ):
         observer.on_message(f"Ray is up: {cluster.text()}; starting the first worker (10 to 30 s)")
         room = plan_room(config, cluster)
-        if config.probe.beside is not None and not room.evaluates_beside:
+        if config.probe.beside is not None and not room.evaluates_async:
             observer.on_message("no room for probe.beside next to a trial: training stops for its probes")
         resources = trial_resources(config, cluster)
         if (warning := uncapped(config.budget, has_gpus=resources.num_gpus > 0)) is not None:
@@ -241,7 +243,7 @@ def _run_leased(
             plan,
             shards,
             cluster,
-            evaluates_beside=room.evaluates_beside,
+            evaluates_async=room.evaluates_async,
             origin=request.origin,
         )
         if warm is not None:
@@ -346,7 +348,7 @@ class _Driver:
         self._follow()
         if self.error is not None:
             raise self.error
-        if self.slots.lost:
+        if self.slots.gave_up:
             reason = next(iter(self.slots.errors.values()))
             raise TrainingError(f"no worker group could be kept up; the last error: {reason}")
         return self.stopped or "finished"
@@ -356,7 +358,7 @@ class _Driver:
         self.follower.follow(entries)
         if any(isinstance(entry.event, AttemptStarted) for entry in entries):
             self.aside.begin()
-        if self.slots.lost:
+        if self.slots.gave_up:
             self.coordinator.stop_all("no slot is left")
 
     def _hear_requests(self) -> None:
@@ -393,7 +395,7 @@ def _start_coordinator(
     shards: ShardSet,
     cluster: Cluster,
     *,
-    evaluates_beside: bool,
+    evaluates_async: bool,
     origin: str,
 ) -> CoordinatorCalls:
     """The coordinator's actor, on the driver's node, with the sweep and its known trials journaled."""
@@ -401,7 +403,7 @@ def _start_coordinator(
         ray.get_runtime_context().get_node_id(), soft=False
     )
     actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=node)
-    coordinator = client_of(actor.remote(uri, config, shards.uri, evaluates_beside=evaluates_beside))
+    coordinator = client_of(actor.remote(uri, config, shards.uri, evaluates_async=evaluates_async))
     if coordinator.record().sweep_id:
         coordinator.go_on(environment(cluster), os.getcwd())
     else:

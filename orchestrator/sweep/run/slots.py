@@ -53,7 +53,7 @@ class Slots:
             thread.start()
 
     @property
-    def lost(self) -> bool:
+    def gave_up(self) -> bool:
         """Whether every slot was given up."""
         return len(self.errors) == self.num_slots
 

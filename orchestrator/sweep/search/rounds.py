@@ -25,8 +25,8 @@ from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
 from orchestrator.sweep.search.known import Known, Pending
 from orchestrator.sweep.search.tune_trial import METRIC, run_trial, trial_text
-from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import SweepPlan, TrialPlan, make_trial
+from orchestrator.sweep.space.units import units_of
 
 _TRIAL_RESTARTS = 3
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -163,7 +163,7 @@ def known_trials(config: RunConfig, record: SweepRecord) -> Known:
     pending = []
     own = [trial for trial in record.in_order() if trial.seed == first]
     for trial in own:
-        units = place_of(config.sweep.space, trial.point) or {}
+        units = units_of(config.sweep.space, trial.point) or {}
         if not trial.done:
             pending.append(Pending(units=units, point=trial.point, seed=first, index=trial.index))
         elif units and trial.state != "failed":

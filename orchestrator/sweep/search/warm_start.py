@@ -21,8 +21,8 @@ from orchestrator.storage import open_store
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.resume import deciding_differences, read_sweep
-from orchestrator.sweep.space.places import place_of
 from orchestrator.sweep.space.points import config_at
+from orchestrator.sweep.space.units import units_of
 from orchestrator.text import counted
 
 _NAMED = 3
@@ -96,16 +96,16 @@ def _refusal(config: RunConfig, config_of: Callable[[Point], RunConfig], trial: 
         before = config_of(trial.point)
     except ConfigError:
         return "its point no longer keeps every rule"
-    if _place_of(config, before, trial) is None:
+    if _units_of(config, before, trial) is None:
         return "its point lies outside the space"
     return _other_difference(config, before)
 
 
-def _place_of(config: RunConfig, before: RunConfig, trial: TrialRecord) -> dict[str, float | int] | None:
+def _units_of(config: RunConfig, before: RunConfig, trial: TrialRecord) -> dict[str, float | int] | None:
     """Where a trial stands in the new space; an axis that its sweep did not search has the value of its settings."""
     settings = {**flatten(before), **trial.point}
     there = {key: settings[key] for key in searched_keys(config.sweep) if key in settings}
-    return place_of(config.sweep.space, Point(there))
+    return units_of(config.sweep.space, Point(there))
 
 
 def _other_difference(config: RunConfig, before: RunConfig) -> str:
@@ -141,7 +141,7 @@ def _heard(
     earlier: SweepRecord,
     trials: Sequence[TrialRecord],
 ) -> Heard | None:
-    units = _place_of(config, config_of(trials[0].point), trials[0])
+    units = _units_of(config, config_of(trials[0].point), trials[0])
     if units is None:
         return None
     values = [trial.metrics[config.sweep.metric] for trial in trials]

@@ -1,1 +1,1 @@
-"""From a search space to trials (`points`), and from a point back to its place in the space (`places`)."""
+"""From a search space to trials (`points`), and from a point back to its coordinates in the space (`units`)."""

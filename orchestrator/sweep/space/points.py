@@ -11,7 +11,6 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -170,7 +169,7 @@ def point_from_units(config: RunConfig, units: Mapping[str, float | int]) -> Poi
     Axes that do not exist at the point need no place.
     """
 
-    def draw(key: str, axis: Axis) -> Any:
+    def draw(key: str, axis: Axis) -> object:
         if isinstance(axis, Choice):
             return axis.choices[int(units[key])]
         return axis_value(axis, units[key], units.get(f"{key}.{second_dimension(axis)}", 0.5))
@@ -182,7 +181,7 @@ def point_of_fractions(config: RunConfig, fractions: Sequence[float]) -> Point:
     """The point whose dimensions stand at these fractions of their ranges, in the order of `dimensions`."""
     at = dict(zip(dimensions(config.sweep.space), fractions, strict=True))
 
-    def draw(key: str, axis: Axis) -> Any:
+    def draw(key: str, axis: Axis) -> object:
         return axis_value(axis, at[key], at.get(f"{key}.{second_dimension(axis)}", 0.5))
 
     return build_point(config.sweep.space, draw)
@@ -211,7 +210,7 @@ def even_points(config: RunConfig, count: int) -> list[Point]:
 
 def _merge_equal_geometries(config: RunConfig, points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     """Drop points that come to the same integer blocks as an earlier one, or read none, and say so."""
-    kept: dict[tuple[Any, ...], Point] = {}
+    kept: dict[tuple[object, ...], Point] = {}
     notes = []
     for point in points:
         trial_config = config_at(config, point)

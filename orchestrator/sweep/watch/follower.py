@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from orchestrator.config import flatten
 from orchestrator.config.models import RunConfig
@@ -109,7 +109,10 @@ class Follower:
         data = self.record.data
         profile = {key: value for key, value in data.items() if key not in ("uri", "digest")}
         return Dataset(
-            name=self.config.data.source, uri=data["uri"], digest=data.get("digest", ""), profile=profile
+            name=self.config.data.source,
+            uri=str(data["uri"]),
+            digest=str(data.get("digest", "")),
+            profile=profile,
         )
 
     def _attempt_started(self, trial: TrialRecord, time_ms: int) -> None:
@@ -156,7 +159,7 @@ class Follower:
             time_ms=time_ms,
         )
 
-    def _varied(self, trial: TrialRecord, plan: TrialPlan) -> Mapping[str, Any]:
+    def _varied(self, trial: TrialRecord, plan: TrialPlan) -> Mapping[str, object]:
         """What tells a trial from the others: its point, a listed one's name first; else the whole configuration."""
         listed = listed_point(self.config, trial.point)
         if listed is not None:

@@ -15,9 +15,9 @@ import torch
 from ray.exceptions import GetTimeoutError, TaskCancelledError
 
 from orchestrator.text import counted
-from orchestrator.train.evaluate.beside import NoPlaceError, Snapshot, evaluate_snapshot
+from orchestrator.train.evaluate.asynchronous import NoRoomForEvaluationError, Snapshot, evaluate_snapshot
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluation import Evaluation
-from orchestrator.train.evaluate.reuse import DataCache
 
 _PATIENCE_S = 600.0
 """An evaluation that has given nothing for so long is taken to have found no place."""
@@ -62,7 +62,7 @@ class RayEvaluator:
             found: Evaluation = ray.get(self._task, timeout=self.patience_s)
         except GetTimeoutError as err:
             ray.cancel(self._task, force=True)
-            raise NoPlaceError(
+            raise NoRoomForEvaluationError(
                 f"no {counted(self.num_cpus, 'CPU')} and {counted(self.num_gpus, 'GPU')} gave a "
                 f"result within {self.patience_s:g} s"
             ) from err

@@ -44,8 +44,7 @@ from orchestrator.protocol.metrics import (
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.storage import open_store
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.baselines import Baselines
-from orchestrator.train.evaluate.beside import (
+from orchestrator.train.evaluate.asynchronous import (
     Evaluations,
     Evaluator,
     LateResult,
@@ -53,6 +52,8 @@ from orchestrator.train.evaluate.beside import (
     Weights,
     weights_of,
 )
+from orchestrator.train.evaluate.baselines import Baselines
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluation import (
     Evaluation,
     ProbeData,
@@ -60,16 +61,15 @@ from orchestrator.train.evaluate.evaluation import (
     measure_health,
     measure_signs,
 )
-from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.initial import load_initial, new_state
 from orchestrator.train.loop.best import BestKeeper
 from orchestrator.train.loop.checkpoint import Checkpoint, checkpoint_name, save_checkpoint
 from orchestrator.train.loop.costs import StepCosts
 from orchestrator.train.loop.energy import EnergyMeter, energy_meter, summed_j
 from orchestrator.train.loop.lineage import find_checkpoint, load_inherited
-from orchestrator.train.loop.movement import TargetMovement
 from orchestrator.train.loop.plan import RunPlan, Stop, plan_run
 from orchestrator.train.loop.preemption import PreemptionNotice
+from orchestrator.train.loop.weight_change import WeightChange
 from orchestrator.train.reporting import Reporter
 from orchestrator.train.stores import checkpoint_store, trial_store
 
@@ -149,7 +149,7 @@ class Run:
         )
         self.costs = StepCosts(self.state, self.config, rank)
         self.meter = Meter(rank, self.costs)
-        self.movement = TargetMovement(self.state.objective.target_encoder)
+        self.weight_change = WeightChange(self.state.objective.target_encoder)
 
     def train(self) -> None:
         """Go on from the newest checkpoint, or begin, until the end or until told to stop."""
@@ -188,7 +188,7 @@ class Run:
             total_steps=self.plan.total_steps,
         ) as stream:
             self.meter.drain(batch_size=1)
-            self.movement.take()
+            self.weight_change.take()
             for batch in stream:
                 self._step(batch, model)
                 if not self._open_late(wait=False):
@@ -349,7 +349,7 @@ class Run:
         metrics = self.meter.drain(batch_size=self.config.train.batch_size)
         metrics[BAD_SAMPLES] = float(bad_samples)
         metrics |= self._bad_probe_samples()
-        metrics |= self.movement.take()
+        metrics |= self.weight_change.take()
         if not self._open_late(wait=True):
             return Decision(action="stop")
         started_s = time.monotonic()
@@ -421,19 +421,19 @@ class Run:
         """The probe where one is due, here or begun beside; signs of collapse at every other stop."""
         if self.probes is None:
             return Evaluation()
-        if stop.probe and not self._starts_beside(stop):
+        if stop.probe and not self._starts_async(stop):
             return self._evaluate(self.probes)
         return Evaluation(metrics=measure_signs(self.state, self.probes, config=self.config, rank=self.rank))
 
-    def _starts_beside(self, stop: Stop) -> bool:
+    def _starts_async(self, stop: Stop) -> bool:
         """Begin an evaluation beside training where nothing waits for it; returns whether it was begun."""
         has_place = self.evaluations is not None and self.evaluations.has_place
         if stop.rung is not None or stop.final or not self.rank.broadcast(has_place):
             return False
-        self._evaluate_beside(self.plan.images_at(stop.step))
+        self._evaluate_async(self.plan.images_at(stop.step))
         return True
 
-    def _evaluate_beside(self, images: int) -> None:
+    def _evaluate_async(self, images: int) -> None:
         weights = weights_of(self.state, self.rank)
         if self.evaluations is not None:
             self.evaluations.start(
@@ -455,7 +455,7 @@ class Run:
         if images in evaluating:
             beside = self.rank.broadcast(self.evaluations is not None)
             if beside:
-                self._evaluate_beside(images)
+                self._evaluate_async(images)
             elif self.probes is not None:
                 found = self._evaluate(self.probes)
                 row = Row(images=images, timestamp_ms=_now_ms(), metrics=found.metrics)

@@ -24,8 +24,8 @@ from orchestrator.errors import CheckpointError, ConfigError, DataError, Orchest
 from orchestrator.protocol.jobs import Assignment, Outcome, TrialJob
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluator import RayEvaluator
-from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.preemption import PreemptionNotice, notice_of_this_group
 from orchestrator.train.loop.run import Run
 from orchestrator.train.ray.client import SlotCalls
@@ -114,7 +114,7 @@ class Slot:
 def _evaluator(job: TrialJob[RunConfig], rank: Rank) -> RayEvaluator | None:
     """What evaluates beside training, on rank 0 where the coordinator says that there is room."""
     beside = job.config.probe.beside
-    if beside is None or not job.evaluates_beside or rank.index != 0:
+    if beside is None or not job.evaluates_async or rank.index != 0:
         return None
     return RayEvaluator(num_cpus=beside.cpus, num_gpus=beside.gpus)
 

@@ -18,9 +18,14 @@ from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.beside import Evaluations, NoPlaceError, Snapshot, evaluate_snapshot
+from orchestrator.train.evaluate.asynchronous import (
+    Evaluations,
+    NoRoomForEvaluationError,
+    Snapshot,
+    evaluate_snapshot,
+)
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluation import Evaluation
-from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.loop.checkpoint import load_latest
 from orchestrator.train.loop.run import Run
 from orchestrator.train.reporting import ListReporter
@@ -170,7 +175,7 @@ def test_one_that_always_fails_is_noted_as_missing_and_training_goes_on(
 
 def test_without_a_place_the_run_measures_by_itself(folder: Path, inline: list[TrialReport]) -> None:
     def refuse(snapshot: Snapshot) -> None:
-        raise NoPlaceError("no room")
+        raise NoRoomForEvaluationError("no room")
 
     evaluator = InThread(refuse)
     reports = _run(_job(folder, "crowded"), evaluator)

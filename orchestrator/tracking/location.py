@@ -35,7 +35,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackingPlace:
+class TrackingLocation:
     """A tracking URI, and the artifact root of new experiments (None leaves it to the server)."""
 
     uri: str
@@ -56,7 +56,7 @@ class TrackingPlace:
         return None if self.artifact_root is None else f"{self.artifact_root}/{quote(experiment, safe='')}"
 
 
-def find_place(config: TrackingConfig, runs_uri: str) -> TrackingPlace:
+def find_location(config: TrackingConfig, runs_uri: str) -> TrackingLocation:
     """The tracking store of a configuration.
 
     A folder as tracking URI means an SQLite file in it. Runs in a bucket keep their default store in the
@@ -76,9 +76,9 @@ def find_place(config: TrackingConfig, runs_uri: str) -> TrackingPlace:
     if database is not None:
         return _sqlite_place(database.resolve())
     if uri.startswith(_SERVERS):
-        return TrackingPlace(uri=uri.rstrip("/"), artifact_root=None)
+        return TrackingLocation(uri=uri.rstrip("/"), artifact_root=None)
     root = runs_uri.rstrip("/") if runs is None else runs.resolve().as_uri()
-    return TrackingPlace(uri=uri, artifact_root=f"{root}/mlartifacts")
+    return TrackingLocation(uri=uri, artifact_root=f"{root}/mlartifacts")
 
 
 def spool_folder(runs_uri: str, sweep_id: str) -> Path:
@@ -121,9 +121,9 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
 
 
-def _sqlite_place(database: Path) -> TrackingPlace:
+def _sqlite_place(database: Path) -> TrackingLocation:
     root = (database.parent / "mlartifacts").as_uri()
-    return TrackingPlace(uri=sqlite_uri(database), artifact_root=root)
+    return TrackingLocation(uri=sqlite_uri(database), artifact_root=root)
 
 
 def _lower_scheme(uri: str) -> str:
@@ -145,7 +145,7 @@ def ui_command(tracking_uri: str, *, port: int = DEFAULT_UI_PORT) -> list[str]:
     Raises:
         ValueError: The store is remote.
     """
-    if TrackingPlace(uri=tracking_uri, artifact_root=None).remote:
+    if TrackingLocation(uri=tracking_uri, artifact_root=None).remote:
         raise ValueError(f"{tracking_uri} is a server; open it in a browser")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", opened_uri(tracking_uri)]
     database = sqlite_path(tracking_uri)
@@ -167,5 +167,5 @@ def ui_environment() -> dict[str, str]:
 
 def ui_url(tracking_uri: str, *, port: int = DEFAULT_UI_PORT) -> str:
     """The page to open in a browser."""
-    remote = TrackingPlace(uri=tracking_uri, artifact_root=None).remote
+    remote = TrackingLocation(uri=tracking_uri, artifact_root=None).remote
     return tracking_uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"

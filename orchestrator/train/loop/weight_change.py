@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from orchestrator.protocol.metrics import TARGET_MOVEMENT
 
 
-class TargetMovement:
+class WeightChange:
     """Remembers one weight of a module; `take` tells its relative change since the last call.
 
     The largest matrix stands for all parameters, since one momentum moves them all. On a sharded module it is this

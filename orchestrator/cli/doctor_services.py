@@ -131,11 +131,11 @@ def data(config: RunConfig) -> Iterator[Finding]:
 def tracking(config: RunConfig) -> Iterator[Finding]:
     """Whether the tracking store answers and takes a run; a sweep asks the same before it starts."""
     from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.tracking import check_place, check_writable, find_place
+    from orchestrator.tracking import check_location, check_writable, find_location
 
-    place = find_place(config.tracking, str(Runs.of(config.storage).local_folder))
+    place = find_location(config.tracking, str(Runs.of(config.storage).local_folder))
     started_s = time.monotonic()
-    if problem := check_place(place):
+    if problem := check_location(place):
         text = f"{problem}; a sweep would be spooled until it answers"
         yield Finding(name="tracking", text=text, warning=True)
         return

@@ -24,11 +24,11 @@ from jepa_core.execution import ExecutionSettings
 from jepa_core.sharding import has_shards, load_whole, whole
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
-from orchestrator.protocol.metrics import BESIDE_CPU_CORE_S, BESIDE_GPU_S, MISSING, PROBE_S
+from orchestrator.protocol.metrics import ASYNC_CPU_CORE_S, ASYNC_GPU_S, MISSING, PROBE_S
 from orchestrator.protocol.reports import Row
 from orchestrator.train.distributed import Rank
+from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluation import Evaluation, evaluate
-from orchestrator.train.evaluate.reuse import DataCache
 from orchestrator.train.initial import new_state
 from orchestrator.train.worker import resolve_precision
 
@@ -39,7 +39,7 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 """An objective's state on the CPU."""
 
 
-class NoPlaceError(Exception):
+class NoRoomForEvaluationError(Exception):
     """The resources of an evaluation did not come free in time."""
 
 
@@ -61,7 +61,7 @@ class Evaluator(Protocol):
     num_gpus: float
 
     def evaluate(self, snapshot: Snapshot) -> Evaluation:
-        """Evaluate one and wait for it; any error means that it failed, `NoPlaceError` that it never began."""
+        """Evaluate one and wait for it; an error: it failed; `NoRoomForEvaluationError`: it never began."""
         ...
 
     def cancel(self) -> None:
@@ -140,7 +140,7 @@ class Evaluations:
             started_s = time.monotonic()
             try:
                 found = self._evaluator.evaluate(snapshot)
-            except NoPlaceError as err:
+            except NoRoomForEvaluationError as err:
                 self.has_place = False
                 _log.warning(
                     "evaluation at %d images: %s; training evaluates by itself", snapshot.images, err
@@ -158,8 +158,8 @@ class Evaluations:
     def _result(self, snapshot: Snapshot, found: Evaluation, lost_s: float) -> LateResult:
         metrics = dict(found.metrics)
         seconds = lost_s + metrics.pop(PROBE_S, 0.0)
-        metrics[BESIDE_CPU_CORE_S] = seconds * self._evaluator.num_cpus
-        metrics[BESIDE_GPU_S] = seconds * self._evaluator.num_gpus
+        metrics[ASYNC_CPU_CORE_S] = seconds * self._evaluator.num_cpus
+        metrics[ASYNC_GPU_S] = seconds * self._evaluator.num_gpus
         row = Row(images=snapshot.images, timestamp_ms=snapshot.timestamp_ms, metrics=metrics)
         return LateResult(row=row, correct=found.correct, weights=snapshot.weights)
 

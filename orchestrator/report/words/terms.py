@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Terms:
     """What is compared: `question` heads the verdict, `one` and `many` name what has a rank, `title` the page."""
 
     question: str
@@ -16,13 +16,13 @@ class Subject:
     title: str
 
 
-MASKS = Subject(question="Which mask", one="geometry", many="geometries", title="Mask sweep")
-METHODS = Subject(question="Which method", one="method", many="methods", title="Method sweep")
-SETTINGS = Subject(question="Which setting", one="setting", many="settings", title="Sweep")
-POPULATION = Subject(question="Which member", one="member", many="members", title="Population")
+MASKS = Terms(question="Which mask", one="geometry", many="geometries", title="Mask sweep")
+METHODS = Terms(question="Which method", one="method", many="methods", title="Method sweep")
+SETTINGS = Terms(question="Which setting", one="setting", many="settings", title="Sweep")
+POPULATION = Terms(question="Which member", one="member", many="members", title="Population")
 
 
-def subject_of(keys: Sequence[str]) -> Subject:
+def terms_of(keys: Sequence[str]) -> Terms:
     """What a sweep that varies these dotted keys is about; one that varies nothing, or masks too, is about masks."""
     if "objective.name" in keys:
         return METHODS

@@ -13,7 +13,7 @@ from orchestrator.tracking import (
     Links,
     UnavailableError,
     check_reachable,
-    find_place,
+    find_location,
     ui_command,
     ui_environment,
 )
@@ -22,7 +22,7 @@ from orchestrator.tracking.mlflow import MlflowTracker
 
 
 def test_the_default_store_lies_beside_the_runs(tmp_path):
-    place = find_place(TrackingConfig(), str(tmp_path / "my runs"))
+    place = find_location(TrackingConfig(), str(tmp_path / "my runs"))
     assert place.uri == f"sqlite:///{tmp_path}/my runs/mlflow.db"
     assert place.artifact_location("a/b") == f"file://{tmp_path}/my%20runs/mlartifacts/a%2Fb"
 
@@ -30,16 +30,16 @@ def test_the_default_store_lies_beside_the_runs(tmp_path):
 @pytest.mark.parametrize("uri", ["store", "sqlite:///store/mlflow.db"])
 def test_a_folder_means_an_sqlite_file_in_it(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place = find_place(TrackingConfig(uri=uri), "runs")
+    place = find_location(TrackingConfig(uri=uri), "runs")
     assert place.uri == f"sqlite:///{tmp_path}/store/mlflow.db"
 
 
 @pytest.mark.parametrize("name", ["feature%2Flogin", "what?", "a#b", "50 %", "my runs", "größe", "a@b:c+d"])
 def test_a_database_lies_where_its_folder_is_called(name, tmp_path):
-    place = find_place(TrackingConfig(), str(tmp_path / name))
+    place = find_location(TrackingConfig(), str(tmp_path / name))
     assert place.database == tmp_path / name / "mlflow.db"
     assert make_url(place.uri).database == str(tmp_path / name / "mlflow.db")
-    again = find_place(TrackingConfig(uri=place.uri), "elsewhere")
+    again = find_location(TrackingConfig(uri=place.uri), "elsewhere")
     assert (again.uri, again.artifact_root) == (place.uri, (tmp_path / name / "mlartifacts").as_uri())
 
 
@@ -47,7 +47,7 @@ def test_a_run_and_its_files_come_back_from_a_folder_with_an_odd_name(template_d
     runs = tmp_path / "50% of what?#1%2F2"
     runs.mkdir()
     shutil.copy(template_database, runs / "mlflow.db")
-    tracker = MlflowTracker(find_place(TrackingConfig(), str(runs)), "odd")
+    tracker = MlflowTracker(find_location(TrackingConfig(), str(runs)), "odd")
     tracker.start_sweep("s", "s", {}, {})
     tracker.log_artifact(None, "a.txt", b"text")
     assert [path.read_text() for path in runs.rglob("a.txt")] == ["text"]
@@ -57,7 +57,7 @@ def test_a_run_and_its_files_come_back_from_a_folder_with_an_odd_name(template_d
 def test_a_folder_whose_name_is_not_utf8_is_refused_by_name(tmp_path):
     runs = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(TrackingError, match=r"caf\\xe9.*not UTF-8; rename the folder, or set tracking.uri"):
-        find_place(TrackingConfig(), runs)
+        find_location(TrackingConfig(), runs)
 
 
 @pytest.mark.parametrize(
@@ -84,20 +84,20 @@ def test_an_address_with_a_typing_error_is_a_fault_of_the_configuration(uri, sai
 )
 def test_an_address_without_one_is_taken(uri):
     assert check_tracking_uri(uri) == uri
-    find_place(TrackingConfig(uri=uri), "runs")
+    find_location(TrackingConfig(uri=uri), "runs")
 
 
 def test_a_scheme_may_be_written_in_capitals():
-    assert find_place(TrackingConfig(uri="HTTP://host:5000"), "runs").remote
+    assert find_location(TrackingConfig(uri="HTTP://host:5000"), "runs").remote
 
 
 def test_runs_in_a_bucket_keep_the_default_store_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_place(TrackingConfig(), "s3://bucket/x").uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert find_location(TrackingConfig(), "s3://bucket/x").uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
 
 
 def test_a_server_keeps_its_own_artifacts():
-    place = find_place(TrackingConfig(uri="http://host:5000/"), "runs")
+    place = find_location(TrackingConfig(uri="http://host:5000/"), "runs")
     assert place.remote
     assert place.uri == "http://host:5000"
     assert place.artifact_location("x") is None
@@ -161,13 +161,13 @@ def test_pages_are_empty_until_ids_are_known():
 
 
 def test_a_store_that_answers_is_reachable_and_a_dead_server_is_not(tmp_path):
-    check_reachable(find_place(TrackingConfig(), str(tmp_path)))
+    check_reachable(find_location(TrackingConfig(), str(tmp_path)))
     with pytest.raises(UnavailableError, match="cannot be reached"):
-        check_reachable(find_place(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path)))
+        check_reachable(find_location(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path)))
 
 
 def test_a_process_that_can_open_nothing_does_not_call_the_server_dead(tmp_path):
-    place = find_place(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path))
+    place = find_location(TrackingConfig(uri="http://127.0.0.1:9"), str(tmp_path))
     with pytest.raises(UnavailableError, match="Connection refused"):
         check_reachable(place)
     with no_open_files_left(), pytest.raises(UnavailableError, match=r"Too many open files.*ulimit -n"):

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-3
 """Share of a range by which a value, which is rounded to six digits, may lie outside; relative, for widths."""
 
 
-def place_of(space: Mapping[str, Axis], point: Point) -> dict[str, float | int] | None:
+def units_of(space: Mapping[str, Axis], point: Point) -> dict[str, float | int] | None:
     """Where a point lies: a fraction for a range, an index for a choice; None where the space does not hold it.
 
     Keys of the point that the space knows nothing of are passed over.
@@ -32,12 +32,12 @@ def place_of(space: Mapping[str, Axis], point: Point) -> dict[str, float | int] 
         axis = space[key]
         if not is_active(axis, point):
             continue
-        place = _places(axis, point[key]) if key in point else None
-        if place is None or not _ties_hold(axis, point, key):
+        unit = _units(axis, point[key]) if key in point else None
+        if unit is None or not _ties_hold(axis, point, key):
             return None
-        units[key] = place[0]
-        if len(place) > 1:
-            units[f"{key}.{second_dimension(axis)}"] = place[1]
+        units[key] = unit[0]
+        if len(unit) > 1:
+            units[f"{key}.{second_dimension(axis)}"] = unit[1]
     return units
 
 
@@ -48,13 +48,13 @@ def _ties_hold(axis: Axis, point: Point, key: str) -> bool:
     )
 
 
-def _places(axis: Axis, value: Any) -> tuple[float, ...] | None:
+def _units(axis: Axis, value: Any) -> tuple[float, ...] | None:
     """One number, or two for a pair whose width or spread is a range too; None when the axis never has the value."""
     if isinstance(axis, Choice):
         keys = [value_key(choice) for choice in axis.choices]
         return (keys.index(value_key(value)),) if value_key(value) in keys else None
     if isinstance(axis, (Centered, CenteredRatio)):
-        return _pair_places(axis, value)
+        return _pair_units(axis, value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(axis, IntUniform):
@@ -67,21 +67,21 @@ def _places(axis: Axis, value: Any) -> tuple[float, ...] | None:
     return _one(_log_fraction(axis.log_uniform, value))
 
 
-def _pair_places(axis: Centered | CenteredRatio, value: Any) -> tuple[float, ...] | None:
+def _pair_units(axis: Centered | CenteredRatio, value: Any) -> tuple[float, ...] | None:
     if not isinstance(value, tuple) or len(value) != 2:
         return None
     if isinstance(axis, CenteredRatio) and min(value) <= 0:
         return None
     center, size = center_and_size(axis, value)
     if isinstance(axis, Centered):
-        place, given = _fraction(axis.center, center), axis.width
+        unit, given = _fraction(axis.center, center), axis.width
         second = _fraction(given, size) if isinstance(given, tuple) else None
     else:
-        place, given = _log_fraction(axis.center_ratio, center), axis.spread
+        unit, given = _log_fraction(axis.center_ratio, center), axis.spread
         second = _log_fraction(given, size) if isinstance(given, tuple) else None
     if isinstance(given, tuple):
-        return None if place is None or second is None else (place, second)
-    return _one(place) if math.isclose(size, given, rel_tol=_TOLERANCE, abs_tol=1e-6) else None
+        return None if unit is None or second is None else (unit, second)
+    return _one(unit) if math.isclose(size, given, rel_tol=_TOLERANCE, abs_tol=1e-6) else None
 
 
 def _one(fraction: float | None) -> tuple[float] | None:

@@ -1,4 +1,4 @@
-"""What an evaluation beside training costs the training, where each has a device of its own.
+"""What an asynchronous evaluation costs the training, where each has a device of its own.
 
 Training runs on one core; Ray and its evaluation tasks on another, with `probe.beside`. The same run is timed in turn
 without probes on the way, with them beside, and with training stopping for them, from its first report to its last but
@@ -139,7 +139,7 @@ def main() -> None:
     print(text)
     beside = figures["times_the_seconds_without_probes"]["beside"]  # type: ignore[index]
     if beside >= LIMIT:
-        sys.exit(f"evaluations beside training took {beside} times the seconds, more than {LIMIT}")
+        sys.exit(f"asynchronous evaluations took {beside} times the seconds, more than {LIMIT}")
 
 
 if __name__ == "__main__":

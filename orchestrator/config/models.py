@@ -187,7 +187,7 @@ class TrainConfig(Section):
 
 
 class AsyncEvaluationConfig(Section):
-    """What an evaluation that runs beside training holds, apart from training's own resources."""
+    """What an asynchronous evaluation holds, apart from training's own resources."""
 
     cpus: float = Field(default=1.0, gt=0)
     """CPUs that Ray reserves for an evaluation; torch uses as many threads, at least one."""

@@ -24,9 +24,9 @@ CONTEXT = "_context"
 MISSING = "evaluation/missing"
 """1 in a row whose evaluation failed for good, which has no `probe/...` figures then."""
 ASYNC_CPU_CORE_S = "evaluation/cpu_core_s"
-"""CPU core seconds of an evaluation beside training."""
+"""CPU core seconds of an asynchronous evaluation."""
 ASYNC_GPU_S = "evaluation/gpu_s"
-"""GPU seconds of an evaluation beside training."""
+"""GPU seconds of an asynchronous evaluation."""
 
 # Training, mean of the steps since the row before
 LOSS = "train/loss"
@@ -48,7 +48,7 @@ PEAK_MEMORY_BYTES = "memory/peak_bytes"
 CHECKPOINT_S = "time/checkpoint_s"
 """Seconds for checkpoints that were written since the row before."""
 PROBE_S = "time/probe_s"
-"""Seconds for the probe, or of waiting for those beside training."""
+"""Seconds for the probe, or of waiting for asynchronous ones."""
 
 # Data
 WAIT_FRACTION = "data/wait_fraction"

@@ -1,4 +1,4 @@
-"""Evaluations beside training: the figures of those that training stops for, and never a run's end."""
+"""Asynchronous evaluations: the figures of those that training stops for, and never a run's end."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def _take_report(trial: TrialRecord, event: Reported, now_s: float) -> None:
 def _merge_row(trial: TrialRecord, row: Row, *, attempt_id: str) -> None:
     """Take a row's metrics over, the first value of each (images, name), in whatever order rows come.
 
-    A trial's own metrics are the newest by images: those of an evaluation beside training come after later ones.
+    A trial's own metrics are the newest by images: those of an asynchronous evaluation come after later ones.
     """
     known = trial.history.setdefault(row.images, {})
     trial.timestamps_ms.setdefault(row.images, row.timestamp_ms)

@@ -156,12 +156,12 @@ class TrialRecord:
 
     @property
     def async_gpu_s(self) -> float:
-        """GPU seconds of evaluations beside training, which are no part of any attempt."""
+        """GPU seconds of asynchronous evaluations, which are no part of any attempt."""
         return sum(metrics.get(ASYNC_GPU_S, 0.0) for metrics in self.history.values())
 
     @property
     def async_cpu_core_s(self) -> float:
-        """CPU core seconds of evaluations beside training, which are no part of any attempt."""
+        """CPU core seconds of asynchronous evaluations, which are no part of any attempt."""
         return sum(metrics.get(ASYNC_CPU_CORE_S, 0.0) for metrics in self.history.values())
 
     @property

@@ -59,7 +59,7 @@ class Effects:
     """
 
     means_G: NDArray[np.float64]
-    covariance_GG: NDArray[np.floating]
+    covariance_GG: NDArray[np.float64]
     noise_sd: float
     freedom: float
     is_assumed: bool
@@ -93,7 +93,7 @@ def fit_effects(values: Sequence[Mapping[int, float]]) -> Effects:
     variance = (squares + missing * ASSUMED_SEED_SD_POINTS**2) / (freedom + missing)
     return Effects(
         means_G=fitted[: len(values)],
-        covariance_GG=spread[: len(values), : len(values)],
+        covariance_GG=np.asarray(spread[: len(values), : len(values)], dtype=np.float64),
         noise_sd=math.sqrt(variance),
         freedom=math.inf if freedom == 0 else max(freedom, _LEAST_FREEDOM),
         is_assumed=freedom == 0,

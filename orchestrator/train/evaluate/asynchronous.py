@@ -1,4 +1,4 @@
-"""Evaluations beside training: a snapshot of the weights is evaluated elsewhere while the run trains on.
+"""Asynchronous evaluations: a snapshot of the weights is evaluated elsewhere while the run trains on.
 
 A thread on rank 0 hands one snapshot after another to an evaluator and keeps what came back until the run's next report
 takes it, so that results come in the order of their images. An evaluation that fails is tried again and then noted as

@@ -127,7 +127,7 @@ class Run:
         energy: EnergyMeter | None = None,
         evaluator: Evaluator | None = None,
     ) -> None:
-        """`evaluator` is rank 0's, where evaluations run beside training."""
+        """`evaluator` is rank 0's, where evaluations run asynchronously."""
         self.notice, self.evaluator = notice, evaluator
         self.evaluations: Evaluations | None = None
         self.baselines: Baselines | None = None
@@ -426,7 +426,7 @@ class Run:
         return Evaluation(metrics=measure_signs(self.state, self.probes, config=self.config, rank=self.rank))
 
     def _starts_async(self, stop: Stop) -> bool:
-        """Begin an evaluation beside training where nothing waits for it; returns whether it was begun."""
+        """Begin an asynchronous evaluation where nothing waits for it; returns whether it was begun."""
         has_place = self.evaluations is not None and self.evaluations.has_place
         if stop.rung is not None or stop.final or not self.rank.broadcast(has_place):
             return False

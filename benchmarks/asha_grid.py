@@ -30,7 +30,7 @@ from sweep_common import Silent
 from orchestrator.config import apply_overrides, load_config
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.point import Point
-from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.ledger import ledger_of
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.foresight.replay import RecordedCurves
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
@@ -87,7 +87,7 @@ def under_seeds(grid: SweepRecord, seeds: Sequence[int]) -> SweepRecord:
 
 def hours_of_trials(record: SweepRecord, config: RunConfig) -> float:
     """CPU core hours of the attempts, without what a slot waited."""
-    return sum(hours.total for hours in account(record, config.budget).trials.values())
+    return sum(hours.total for hours in ledger_of(record, config.budget).trials.values())
 
 
 def images_of(record: SweepRecord) -> int:

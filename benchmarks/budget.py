@@ -22,7 +22,7 @@ from sweep_common import SMALL_MODEL, Silent
 
 from orchestrator.config import apply_overrides, default_config
 from orchestrator.config.models import RunConfig
-from orchestrator.sweep.core.ledger import Account, account
+from orchestrator.sweep.core.ledger import Ledger, ledger_of
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.foresight.plan import describe_plan
 from orchestrator.sweep.foresight.quote import Quote
@@ -82,7 +82,7 @@ def make_config(folder: Path, *, num_slots: int, cap: float) -> RunConfig:
     )
 
 
-def compare_quote(quote: Quote, record: SweepRecord, ledger: Account) -> dict[str, float]:
+def compare_quote(quote: Quote, record: SweepRecord, ledger: Ledger) -> dict[str, float]:
     """What the finished trials cost beside what was quoted for them."""
     finished = [trial.trial_id for trial in record.in_order() if trial.state == "finished"]
     cost = sum(ledger.trials[trial_id].total for trial_id in finished)
@@ -112,7 +112,7 @@ def main() -> None:
             quote = describe_plan(config, lambda text: print(text, flush=True)).quote
         with HeldTime() as held:
             record = run_sweep(SweepRequest(config=config, observer=Silent(), num_cpus=arguments.slots))
-    ledger = account(record, config.budget)
+    ledger = ledger_of(record, config.budget)
     clock_hours = sum(held.seconds) * config.train.cpus_per_worker / 3600
     report = {
         "device": f"{platform.machine()}, {os.cpu_count()} cores",

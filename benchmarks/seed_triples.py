@@ -19,7 +19,7 @@ from orchestrator.protocol.events import parse
 from orchestrator.report.statistics.noise import difference_noise, estimate_noise
 from orchestrator.report.statistics.trials import TrialSummary, group_geometries, trial_summaries
 from orchestrator.report.words.verdict import GeometryResult, judge
-from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.fold import fold_events
 
 _SEEDS_A_VERDICT = 3
 
@@ -27,7 +27,7 @@ _SEEDS_A_VERDICT = 3
 def read_trials(path: Path) -> tuple[list[TrialSummary], str]:
     """The trials of a journal, one event a line, and the metric that ranks them."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        record = fold([parse(json.loads(line), where=path.name) for line in lines])
+        record = fold_events([parse(json.loads(line), where=path.name) for line in lines])
     config = parse_config(record.config_text, source=str(path))
     return trial_summaries(config, record), config.sweep.metric
 

@@ -18,7 +18,7 @@ from jepa_core.masks import MaskSettings, PatchGrid, audit_geometry
 from orchestrator.config import default_config, dump
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import Entry, parse
-from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.fold import fold_events
 from orchestrator.sweep.core.record import SweepRecord
 
 SCALES = (0.08, 0.12, 0.17, 0.23, 0.30)
@@ -41,7 +41,7 @@ def entries(events: Iterable[Mapping[str, Any]]) -> list[Entry]:
 
 def record_of(events: Iterable[Mapping[str, Any]]) -> SweepRecord:
     """What a history of events comes to."""
-    return fold(entries(events))
+    return fold_events(entries(events))
 
 
 def sweep_config() -> RunConfig:

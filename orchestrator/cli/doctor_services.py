@@ -70,11 +70,11 @@ def storage(config: RunConfig) -> Iterator[Finding]:
 def plan(config: RunConfig) -> Iterator[Finding]:
     """What the configuration plans, and the earlier sweep and the file that it begins with."""
     from orchestrator.sweep.run.checks import check_initial
-    from orchestrator.sweep.search.warm_start import warm_start
+    from orchestrator.sweep.search.warm_start import read_warm_start
     from orchestrator.sweep.space.points import plan_sweep
 
     check_initial(config)
-    warm_start(config)
+    read_warm_start(config)
     planned = plan_sweep(config)
     yield Finding(name="plan", text=f"known beforehand: {counted(len(planned.trials), 'trial')}")
     for note in planned.notes:

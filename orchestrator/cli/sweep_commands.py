@@ -249,7 +249,7 @@ def simulate(
     Without FILE, under those of the sweep itself, with what --set changes.
     """
     from orchestrator.config import load_config, parse_config
-    from orchestrator.sweep.foresight.replay import replay
+    from orchestrator.sweep.foresight.replay import replay_sweep
 
     found = _open(runs, sweep_id)
     found.refresh()
@@ -258,5 +258,5 @@ def simulate(
         config = parse_config(found.record.config_text, source=source, overrides=overrides)
     else:
         config = load_config(file, overrides)
-    result = replay(config, found.record, num_slots=slots)
+    result = replay_sweep(config, found.record, num_slots=slots)
     emit(as_json, result.to_json(), result.text())

@@ -27,7 +27,7 @@ from orchestrator.report.words.winner import (
     recommended_checkpoint,
 )
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.fold import fold_events
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.journal.folders import Runs
 from orchestrator.sweep.journal.log import read_events
@@ -56,7 +56,7 @@ def load_sweep(runs: Runs | str, sweep_id: str) -> tuple[RunConfig, SweepRecord,
     """
     runs = Runs(uri=runs) if isinstance(runs, str) else runs
     uri = runs.sweep_uri(sweep_id)
-    record = fold(read_events(runs.sweep_store(sweep_id)))
+    record = fold_events(read_events(runs.sweep_store(sweep_id)))
     if not record.sweep_id:
         raise runs.missing(sweep_id)
     config = parse_config(record.config_text, source=f"{uri}/journal")

@@ -7,7 +7,7 @@ import pytest
 from sweep_records import record_of
 
 from orchestrator.config.models import BudgetConfig
-from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.ledger import ledger_of
 from orchestrator.sweep.core.record import SweepRecord
 
 PLANNED = {"index": 0, "point": {}, "seed": 0, "name": "a", "total_images": 100}
@@ -54,14 +54,14 @@ def _record() -> SweepRecord:
 
 
 def test_the_ledger_adds_up_to_what_was_held() -> None:
-    found = account(_record(), BudgetConfig())
+    found = ledger_of(_record(), BudgetConfig())
     assert found.device == "GPU"
     assert found.total.total == pytest.approx(2.0)
     assert found.trials["a"].total + found.idle == pytest.approx(2.0)
 
 
 def test_each_phase_is_what_was_measured() -> None:
-    hours = account(_record(), BudgetConfig()).trials["a"]
+    hours = ledger_of(_record(), BudgetConfig()).trials["a"]
     seconds = {name: value * 3600 / 2 for name, value in hours.to_json().items()}
     assert seconds == pytest.approx(
         {
@@ -79,16 +79,16 @@ def test_each_phase_is_what_was_measured() -> None:
 
 
 def test_the_cap_and_the_price_are_told_in_the_device_that_was_held() -> None:
-    text = account(_record(), BudgetConfig(gpu_hours=4.0, price_per_gpu_hour=2.5)).text()
+    text = ledger_of(_record(), BudgetConfig(gpu_hours=4.0, price_per_gpu_hour=2.5)).text()
     assert text.startswith("2.000 GPU hours of 4 (50.0 %), 5.00 USD")
-    assert account(_record(), BudgetConfig()).money is None
+    assert ledger_of(_record(), BudgetConfig()).money is None
 
 
 @pytest.mark.parametrize(("num_gpus", "device"), [(1.0, "GPU"), (0.0, "CPU core")])
 def test_evaluations_beside_training_are_told_apart(num_gpus: float, device: str) -> None:
     held = {"num_gpus": num_gpus, "num_cpus": 2.0}
     beside = {"evaluation__cpu_core_s": 720.0, "evaluation__gpu_s": 360.0}
-    found = account(
+    found = ledger_of(
         record_of(
             [
                 _event("trial_planned", 0, trial_id="a", **PLANNED),
@@ -110,7 +110,7 @@ def test_evaluations_beside_training_are_told_apart(num_gpus: float, device: str
 
 def test_a_slot_that_is_open_is_charged_up_to_now() -> None:
     events = [_event("slot_started", 0, slot_id="s", num_gpus=0.0, num_cpus=2.0)]
-    found = account(record_of(events), BudgetConfig(), now_s=1800.0)
+    found = ledger_of(record_of(events), BudgetConfig(), now_s=1800.0)
     assert (found.device, found.idle) == ("CPU core", pytest.approx(1.0))
 
 
@@ -122,7 +122,7 @@ def test_measurements_that_exceed_the_clock_are_scaled_to_it() -> None:
         _event("attempt_ended", 36, trial_id="a", attempt_id="1", error=""),
         _event("slot_started", 0, slot_id="s", num_gpus=1.0, num_cpus=1.0),
     ]
-    assert account(record_of(events), BudgetConfig()).trials["a"].total == pytest.approx(0.01)
+    assert ledger_of(record_of(events), BudgetConfig()).trials["a"].total == pytest.approx(0.01)
 
 
 def test_a_trial_that_went_on_with_fewer_workers_is_charged_what_each_attempt_held() -> None:
@@ -142,6 +142,6 @@ def test_a_trial_that_went_on_with_fewer_workers_is_charged_what_each_attempt_he
             _event("slot_ended", 3000, slot_id="s", error=""),
         ]
     )
-    found = account(record, BudgetConfig())
+    found = ledger_of(record, BudgetConfig())
     assert 3600 * found.total.total == pytest.approx(4000)
     assert 3600 * found.trials["a"].train == pytest.approx(4000)

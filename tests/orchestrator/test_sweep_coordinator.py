@@ -12,7 +12,7 @@ from orchestrator.protocol.jobs import Outcome
 from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, open_store
-from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.fold import fold_events
 from orchestrator.sweep.journal.log import Journal, read_events
 from orchestrator.sweep.run.clock import SteadyClock
 from orchestrator.sweep.run.coordinator import Coordinator
@@ -214,7 +214,7 @@ def test_an_attempt_that_could_not_be_journaled_has_not_begun() -> None:
     store.refused = ""
     coordinator.slot_started("slot-0", None)
     assert coordinator.next_trial("slot-0").kind == "run"
-    assert fold(read_events(store)).trials["a"].state == "running"
+    assert fold_events(read_events(store)).trials["a"].state == "running"
 
 
 def test_an_event_whose_answer_was_lost_is_recognised_and_not_taken_for_another_drivers() -> None:
@@ -238,7 +238,7 @@ def test_a_slot_whose_start_could_not_be_journaled_may_end() -> None:
     with pytest.raises(StorageError, match="full"):
         coordinator.slot_opened("slot-0", 0.0, 1.0)
     coordinator.slot_closed("slot-0", "lost")
-    assert fold(read_events(store)).slots == {}
+    assert fold_events(read_events(store)).slots == {}
 
 
 def test_a_trial_that_fails_too_often_is_failed_with_its_last_error(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from orchestrator.config.models import HealthConfig, RunConfig, TrainConfig
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, Row, TrialReport
-from orchestrator.sweep.core.health import judge
+from orchestrator.sweep.core.health import judge_health
 from orchestrator.sweep.journal.resume import trial_id_of
 from orchestrator.sweep.run.coordinator import Coordinator
 
@@ -20,7 +20,7 @@ UNTRAINED = {"health/std": 0.4, "health/effective_rank": 20.0}
 def _judge(*rows: dict[str, float]) -> str | None:
     """Rows at 100, 200, ... images of 1000, after the untrained encoder's."""
     history = {0: UNTRAINED, **{100 * (number + 1): row for number, row in enumerate(rows)}}
-    return judge(history, total_images=1000, settings=SETTINGS)
+    return judge_health(history, total_images=1000, settings=SETTINGS)
 
 
 GOOD = {"train/loss": 0.3, "health/std": 0.3, "health/effective_rank": 18.0, "health/target_movement": 1e-3}
@@ -56,7 +56,7 @@ def test_a_healthy_trial_goes_on_and_rules_can_be_switched_off() -> None:
     assert _judge(*[GOOD] * 9) is None
     history = {0: UNTRAINED, 100: {"train/loss": math.inf}}
     off = HealthConfig(stop_unhealthy=False)
-    assert judge(history, total_images=1000, settings=off) is None
+    assert judge_health(history, total_images=1000, settings=off) is None
 
 
 def test_a_rising_loss_below_the_floor_is_no_divergence() -> None:
@@ -65,12 +65,12 @@ def test_a_rising_loss_below_the_floor_is_no_divergence() -> None:
 
 def test_a_method_whose_loss_has_another_scale_is_not_held_to_that_of_i_jepa() -> None:
     history = {0: UNTRAINED, **{images: {"train/loss": 25.0} for images in (300, 400)}}
-    assert judge(history, total_images=1000, settings=SETTINGS)
-    assert not judge(history, total_images=1000, settings=SETTINGS, has_scaled_targets=False)
+    assert judge_health(history, total_images=1000, settings=SETTINGS)
+    assert not judge_health(history, total_images=1000, settings=SETTINGS, has_scaled_targets=False)
 
 
 def test_missing_metrics_judge_nothing() -> None:
-    assert judge({}, total_images=10, settings=SETTINGS) is None
+    assert judge_health({}, total_images=10, settings=SETTINGS) is None
     assert _judge({"train/loss": 0.1}, {"train/loss": 0.1}) is None
 
 

@@ -32,7 +32,7 @@ from orchestrator.sweep.core.record import SweepRecord, Takeover, TrialRecord
 from orchestrator.sweep.core.rungs import generation_ends, trial_rungs
 from orchestrator.sweep.foresight.plan import _compared
 from orchestrator.sweep.foresight.quote import Measured, trial_seconds
-from orchestrator.sweep.foresight.replay import replay
+from orchestrator.sweep.foresight.replay import replay_sweep
 from orchestrator.sweep.journal.resume import check_same_sweep
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.space.points import make_trial, plan_sweep
@@ -392,7 +392,7 @@ def test_a_population_cannot_be_replayed() -> None:
     record = Cluster(_config()).drive()
     for config in (_config(), _config(sweep__pbt=None)):
         with pytest.raises(ConfigError, match="a population cannot be replayed"):
-            replay(config, record, num_slots=2)
+            replay_sweep(config, record, num_slots=2)
 
 
 @pytest.mark.parametrize(("key", "value"), [("train.images", 2000), ("sweep.num_trials", 9)])

@@ -18,7 +18,7 @@ from orchestrator.report.words.winner import recommend
 from orchestrator.sweep.search.optuna import Proposals
 from orchestrator.sweep.search.rounds import known_trials
 from orchestrator.sweep.search.tune_trial import HOURS, METRIC
-from orchestrator.sweep.search.warm_start import take_over, warm_start
+from orchestrator.sweep.search.warm_start import read_warm_start, take_over
 from orchestrator.sweep.space.points import make_trial, plan_sweep, point_from_units
 from orchestrator.sweep.space.units import units_of
 
@@ -169,9 +169,9 @@ def test_trials_that_differ_in_what_their_sweep_searched_have_one_reason() -> No
 def test_a_warm_start_from_a_sweep_that_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
     config = _config(WIDE, storage__uri=str(tmp_path), sweep__warm_start="masks-1")
     with pytest.raises(ConfigError, match=r"sweep\.warm_start: is not a sweep .*masks-1"):
-        warm_start(config)
+        read_warm_start(config)
     sweep_id = write_journal(tmp_path, sweep_events())
-    found = warm_start(apply_overrides(config, {"sweep.warm_start": sweep_id}))
+    found = read_warm_start(apply_overrides(config, {"sweep.warm_start": sweep_id}))
     assert found is not None
     assert found.source == sweep_id
 

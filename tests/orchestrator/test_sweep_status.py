@@ -14,7 +14,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.storage import open_store
 from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.sweep.foresight.replay import replay
+from orchestrator.sweep.foresight.replay import replay_sweep
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.journal.lease import driver_lease
 from orchestrator.sweep.journal.requests import take_request
@@ -170,18 +170,18 @@ def test_a_replay_under_settings_that_were_not_recorded_is_refused(
     runs: Path, key: str, value: float
 ) -> None:
     with pytest.raises(ConfigError, match=f"{key.replace('__', '.')}.* when simulated was recorded"):
-        replay(_config(**{key: value}), _recorded(runs), num_slots=1)
+        replay_sweep(_config(**{key: value}), _recorded(runs), num_slots=1)
 
 
 def test_the_points_that_a_search_proposed_are_replayed_as_they_were(runs: Path) -> None:
     asha = {"first_rung_images": 1000, "reduction_factor": 3}
-    found = replay(
+    found = replay_sweep(
         _config(sweep__search="optuna", sweep__num_trials=3, sweep__asha=asha), _recorded(runs), num_slots=1
     )
     assert [trial.point["masks.num_target_blocks"] for trial in found.record.in_order()] == [1, 2, 3]
     assert "proposed then" in found.text()
     fewer = {"masks.num_target_blocks": {"choices": [1, 2, 3]}}
-    found = replay(
+    found = replay_sweep(
         _config(sweep__search="optuna", sweep__num_trials=9, sweep__space=fewer), _recorded(runs), num_slots=1
     )
     assert len(found.record.trials) == 3
@@ -193,7 +193,7 @@ def test_a_replay_of_other_trials_is_refused(runs: Path) -> None:
     status.refresh()
     other = _config(sweep__space={"masks.num_target_blocks": {"choices": [6]}})
     with pytest.raises(ConfigError, match="no curve of any trial"):
-        replay(other, status.record, num_slots=1)
+        replay_sweep(other, status.record, num_slots=1)
 
 
 def test_simulate_takes_the_configuration_of_the_sweep_itself(runs: Path) -> None:

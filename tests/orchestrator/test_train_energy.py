@@ -15,7 +15,7 @@ from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.metrics import GPU_ENERGY_J
 from orchestrator.protocol.reports import Row
 from orchestrator.sweep.core.fold import apply
-from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.ledger import ledger_of
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.sweep.watch.follower import cost_row
 from orchestrator.train.distributed import Rank
@@ -100,7 +100,7 @@ def record() -> SweepRecord:
 
 def test_work_done_twice_is_counted_twice_and_a_report_sent_twice_once(record: SweepRecord) -> None:
     assert record.trials["a"].energy_kwh == pytest.approx(1.0)
-    ledger = account(record, BudgetConfig())
+    ledger = ledger_of(record, BudgetConfig())
     assert ledger.total_energy_kwh == pytest.approx(1.0)
     assert "1 kWh of the trials' GPUs" in ledger.text()
     assert ledger.to_json()["energy_kwh_of_trial"] == {"a": pytest.approx(1.0)}
@@ -113,7 +113,7 @@ def test_the_energy_of_a_sweep_is_unknown_when_that_of_one_trial_is(record: Swee
     ]
     for entry in entries(more):
         apply(record, entry)
-    ledger = account(record, BudgetConfig())
+    ledger = ledger_of(record, BudgetConfig())
     assert ledger.total_energy_kwh is None
     assert "energy                unknown" in ledger.text()
 

@@ -26,7 +26,7 @@ from orchestrator.protocol.writing import plain_fields
 from orchestrator.report import recommend, summarize
 from orchestrator.report.words import summary as summary_module
 from orchestrator.storage import MemoryStore, ObjectInfo
-from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.fold import fold_events
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
 from orchestrator.sweep.journal import log as journal_module
@@ -201,7 +201,7 @@ class Sweeps:
         return {"revive": [stopped_trial_id_of(record, name) for name in revive]}
 
     def warm_start(self, source: str) -> Json:
-        found = take_over(self._config, fold(read_events(self.stores[source])))
+        found = take_over(self._config, fold_events(read_events(self.stores[source])))
         self._coordinator.append(found)
         return plain_fields(found)
 
@@ -286,7 +286,7 @@ class Sweeps:
             setattr(self.stores[self.name], name, kind)
 
     def _journalled(self) -> SweepRecord:
-        return fold(read_events(self.stores[self.name]))
+        return fold_events(read_events(self.stores[self.name]))
 
     def _job_json(self, job: TrialJob) -> Json:
         plan = plan_run(job.config, job.rungs_images)

@@ -27,7 +27,7 @@ from orchestrator.report.words.pareto import pareto_front, pareto_json, pareto_l
 from orchestrator.report.words.sentences import cost_text, verdict_lines
 from orchestrator.report.words.terms import METHODS, POPULATION, Terms, terms_of
 from orchestrator.report.words.verdict import GeometryResult, Verdict, judge
-from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.ledger import ledger_of
 from orchestrator.sweep.core.record import SweepRecord
 from orchestrator.text import align, counted, json_able
 
@@ -267,7 +267,7 @@ def summarize(config: RunConfig, record: SweepRecord) -> Summary:
         verdict=verdict,
         hours=record.hours,
         seconds=max(0, ended_ms - record.started_ms - record.idle_ms) / 1000,
-        energy_kwh=account(record, config.budget).total_energy_kwh,
+        energy_kwh=ledger_of(record, config.budget).total_energy_kwh,
         held=record.held,
         findings=findings,
         matched=() if is_population else tuple(compare(geometries, config.sweep.metric, against_best=True)),

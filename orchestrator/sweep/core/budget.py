@@ -16,7 +16,7 @@ from orchestrator.config.models import BudgetConfig, RunConfig
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import promotes, trial_rungs
 
-REASON = "budget:"
+BUDGET_REASON = "budget:"
 """How the reason of every stop for want of budget begins."""
 
 _SAFETY = 1.1
@@ -148,8 +148,8 @@ def images_to_decision(images: int, total_images: int, rungs: tuple[int, ...]) -
 def exhausted_reason(budget: BudgetConfig, *, has_gpus: bool) -> str:
     """The reason of a stop, in the unit that was set."""
     if has_gpus:
-        return f"{REASON} {budget.gpu_hours:g} GPU hours are spent"
-    return f"{REASON} {budget.cpu_core_hours:g} CPU core hours are spent"
+        return f"{BUDGET_REASON} {budget.gpu_hours:g} GPU hours are spent"
+    return f"{BUDGET_REASON} {budget.cpu_core_hours:g} CPU core hours are spent"
 
 
 class SweepBudget:

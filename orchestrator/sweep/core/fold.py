@@ -43,7 +43,7 @@ from orchestrator.protocol.reports import Row
 from orchestrator.sweep.core.record import Attempt, Slot, SweepRecord, Takeover, TrialRecord
 
 
-def fold(entries: Iterable[Entry]) -> SweepRecord:
+def fold_events(entries: Iterable[Entry]) -> SweepRecord:
     """The record after a history of events."""
     record = SweepRecord()
     for entry in entries:

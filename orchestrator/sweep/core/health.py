@@ -25,7 +25,7 @@ Metrics = Mapping[str, float]
 _UNTRAINED = 0
 
 
-def judge(
+def judge_health(
     history: History, *, total_images: int, settings: HealthConfig, has_scaled_targets: bool = True
 ) -> str | None:
     """Why a trial is to be stopped, or None; `history` maps images seen to metrics, the untrained encoder's at 0.

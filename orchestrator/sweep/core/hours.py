@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from orchestrator.config.models import BudgetConfig
-from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.ledger import ledger_of
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 
 
@@ -17,6 +17,6 @@ def full_length_hours(record: SweepRecord, trial: TrialRecord) -> float:
     """
     if not trial.images:
         return math.nan
-    hours = account(record, BudgetConfig()).trials[trial.trial_id]
+    hours = ledger_of(record, BudgetConfig()).trials[trial.trial_id]
     spent = hours.train + hours.wait + hours.probe + hours.checkpoint
     return spent * trial.total_images / trial.images

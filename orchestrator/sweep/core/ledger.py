@@ -60,7 +60,7 @@ class Hours:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class Ledger:
     """A sweep's ledger: hours of `device` by trial, and the idle ones that belong to none."""
 
     device: str
@@ -127,7 +127,7 @@ class Account:
 Devices = Callable[[Attempt], float]
 
 
-def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = None) -> Account:
+def ledger_of(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = None) -> Ledger:
     """The ledger of a sweep; slots that are open are charged up to `now_s`, in Unix seconds, or their last event."""
     has_gpus = any(slot.num_gpus for slot in record.slots.values())
 
@@ -138,7 +138,7 @@ def account(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None = 
     trials = {trial.trial_id: _trial_hours(trial, devices, has_gpus=has_gpus) for trial in record.in_order()}
     used = sum(hours.total - hours.beside for hours in trials.values())
     async_cpu_s = sum(trial.async_cpu_core_s for trial in record.trials.values()) if has_gpus else 0.0
-    return Account(
+    return Ledger(
         device="GPU" if has_gpus else "CPU core",
         trials=trials,
         idle=max(0.0, held / 3600 - used),

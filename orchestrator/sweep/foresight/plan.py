@@ -22,7 +22,7 @@ from orchestrator.sweep.foresight.geometries import GeometryAudit, SweepAudit, a
 from orchestrator.sweep.foresight.model_costs import checkpoint_bytes
 from orchestrator.sweep.foresight.target_lag import TeacherLag, teacher_lag
 from orchestrator.sweep.run.labels import label_notes
-from orchestrator.sweep.search.warm_start import warm_start
+from orchestrator.sweep.search.warm_start import read_warm_start
 from orchestrator.sweep.space.points import (
     SweepPlan,
     TrialPlan,
@@ -244,7 +244,7 @@ def describe_plan(
         checkpoints=estimate_checkpoints(config, plan),
         teacher=lag_of_sweep(config, plan),
         quote=None if say is None else quote_cost(config, plan, cost, say),
-        warm=warm_start(config),
+        warm=read_warm_start(config),
     )
 
 

@@ -11,7 +11,7 @@ from orchestrator.config import first_seeds, parse_config
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.errors import ConfigError, Fault
 from orchestrator.protocol.point import Point
-from orchestrator.sweep.core.ledger import account
+from orchestrator.sweep.core.ledger import ledger_of
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
 from orchestrator.sweep.journal.resume import deciding_differences
@@ -117,7 +117,7 @@ class Replay:
         return "\n".join([*lines, *(f"note: {note}" for note in (*self.notes, *self.record.notes))])
 
 
-def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Replay:
+def replay_sweep(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Replay:
     """Run the recorded trials that a configuration plans through its own rules.
 
     Raises:
@@ -145,7 +145,7 @@ def replay(config: RunConfig, recorded: SweepRecord, *, num_slots: int) -> Repla
     measured = {trial_id for trial_id, trial in recorded.trials.items() if trial.images}
     record = simulate(config, known, RecordedCurves(recorded), cluster, recorded=measured)
     ran = [recorded.trials[trial_id] for trial_id in record.trials]
-    replayed, spent = account(record, config.budget), account(recorded, config.budget)
+    replayed, spent = ledger_of(record, config.budget), ledger_of(recorded, config.budget)
     return Replay(
         record=record,
         recorded=recorded,

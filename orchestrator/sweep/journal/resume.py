@@ -11,7 +11,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.protocol.point import value_key
 from orchestrator.storage import Store
-from orchestrator.sweep.core.fold import fold
+from orchestrator.sweep.core.fold import fold_events
 from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
 from orchestrator.sweep.journal.folders import PLACES, Runs, absolute_uris
 from orchestrator.sweep.journal.log import read_events
@@ -56,7 +56,7 @@ def read_sweep(store: Store) -> SweepRecord:
     Raises:
         NotFoundError: There is none.
     """
-    record = fold(read_events(store))
+    record = fold_events(read_events(store))
     if not record.sweep_id:
         raise NotFoundError(f"{store.uri}: there is no sweep to go on with; check the id and storage.uri")
     return record

@@ -42,10 +42,10 @@ from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.core import generations, promotion
-from orchestrator.sweep.core.budget import REASON, SweepBudget
-from orchestrator.sweep.core.fold import apply, fold
+from orchestrator.sweep.core.budget import BUDGET_REASON, SweepBudget
+from orchestrator.sweep.core.fold import apply, fold_events
 from orchestrator.sweep.core.generations import is_decided, next_generation
-from orchestrator.sweep.core.health import judge
+from orchestrator.sweep.core.health import judge_health
 from orchestrator.sweep.core.hours import full_length_hours
 from orchestrator.sweep.core.promotion import Verdict, verdicts
 from orchestrator.sweep.core.queue import TrialQueue
@@ -81,7 +81,7 @@ class Coordinator:
         self._journal = Journal(store, self._clock)
         self._journal.take_over()
         self._entries: list[Entry] = list(self._journal)
-        self._record: SweepRecord = fold(self._entries)
+        self._record: SweepRecord = fold_events(self._entries)
         self._metric, self._asha = config.sweep.metric, config.sweep.asha
         self._evaluates_async = evaluates_async and config.probe.beside is not None
         self._budget = SweepBudget(config, self._record, self._clock, evaluates_async=self._evaluates_async)
@@ -452,7 +452,7 @@ class Coordinator:
             self._queue.waiting.remove(trial.trial_id)
         self._queue.waiting.appendleft(trial.trial_id)
         if self._waits(trial):
-            reason = f"has come farthest, and {REASON[:-1]} is left for no other"
+            reason = f"has come farthest, and {BUDGET_REASON[:-1]} is left for no other"
             self._decide_rung(
                 Verdict(trial_id=trial.trial_id, rung=max(trial.rungs), promoted=True, reason=reason)
             )
@@ -468,7 +468,7 @@ class Coordinator:
         if report.rung is None or self._can_pay(self._record.trials[report.trial_id]):
             return Decision()
         self._paused.add(report.trial_id)
-        return Decision(action="stop", reason=f"{REASON} waits for what the running trials leave")
+        return Decision(action="stop", reason=f"{BUDGET_REASON} waits for what the running trials leave")
 
     def _can_pay(self, trial: TrialRecord, *, num_starts: int = 0, keeps_reserve: bool = True) -> bool:
         running = [self._record.trials[held.trial_id] for held in self._queue.held.values()]
@@ -561,7 +561,7 @@ class Coordinator:
         history = {images: dict(metrics) for images, metrics in trial.history.items()}
         for row in report.rows:
             history[row.images] = {**row.metrics, **history.get(row.images, {})}
-        return judge(
+        return judge_health(
             history,
             total_images=trial.total_images,
             settings=self._config.health,

@@ -46,7 +46,7 @@ from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.run.labels import check_shards, check_survey
 from orchestrator.sweep.run.slots import Slots
 from orchestrator.sweep.search.rounds import Search
-from orchestrator.sweep.search.warm_start import warm_start
+from orchestrator.sweep.search.warm_start import read_warm_start
 from orchestrator.sweep.space.points import SweepPlan, plan_sweep
 from orchestrator.sweep.watch.follower import Follower, Observer
 from orchestrator.tracking import (
@@ -182,7 +182,7 @@ def _warm_start(config: RunConfig, store: Store, *, is_new: bool) -> WarmStarted
         record = read_sweep(store)
         if record.trials or record.warm_start:
             return None
-    return warm_start(config)
+    return read_warm_start(config)
 
 
 @dataclass(frozen=True, kw_only=True)

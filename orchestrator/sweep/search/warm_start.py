@@ -28,7 +28,7 @@ from orchestrator.text import counted
 _NAMED = 3
 
 
-def warm_start(config: RunConfig) -> WarmStarted | None:
+def read_warm_start(config: RunConfig) -> WarmStarted | None:
     """Read the sweep that `sweep.warm_start` names; None where it names none.
 
     Raises:

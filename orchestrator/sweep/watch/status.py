@@ -14,7 +14,7 @@ from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, RANKING
 from orchestrator.protocol.writing import plain_fields
 from orchestrator.storage import Store
 from orchestrator.sweep.core.fold import apply
-from orchestrator.sweep.core.ledger import Account, account
+from orchestrator.sweep.core.ledger import Ledger, ledger_of
 from orchestrator.sweep.core.lineage import schedule_of, schedule_text
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.journal.folders import Runs
@@ -85,11 +85,11 @@ class SweepStatus:
         """A trial's state; one that was running when its driver crashed waits, as after any other end."""
         return "pending" if trial.state == "running" and self.state == "crashed" else trial.shown_state
 
-    def ledger(self) -> Account:
+    def ledger(self) -> Ledger:
         """Where the hours went up to now."""
         assert self.config is not None
         now_s = time.time() if self.state == "running" else None
-        return account(self.record, self.config.budget, now_s=now_s)
+        return ledger_of(self.record, self.config.budget, now_s=now_s)
 
     def to_json(self) -> dict[str, object]:
         """As a JSON-able dictionary."""

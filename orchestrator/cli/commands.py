@@ -24,9 +24,9 @@ from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.core.record import SweepRecord
-    from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.sweep.run.driver import SweepStart
+    from orchestrator.sweep.core import SweepRecord
+    from orchestrator.sweep.journal import Runs
+    from orchestrator.sweep.run import SweepStart
     from orchestrator.tracking import Tracker
 
 
@@ -109,7 +109,7 @@ def train(
     """
     from orchestrator.config import load_config
     from orchestrator.protocol.point import Point
-    from orchestrator.report.words.winner import trial_config
+    from orchestrator.report.words import trial_config
 
     if (file is None) == (from_best is None):
         raise click.UsageError("give either FILE or --from-best SWEEP")
@@ -133,8 +133,8 @@ def _scaled_up(sweep_id: str, runs: Runs, overrides: tuple[str, ...]) -> RunConf
     """The configuration of a sweep's recommended geometry with overrides; says on stderr what they change."""
     from orchestrator.config import dump, parse_config
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
-    from orchestrator.report.statistics.population import check_one_setting
-    from orchestrator.report.words.scale import plan_scale
+    from orchestrator.report.statistics import check_one_setting
+    from orchestrator.report.words import plan_scale
 
     config, record, _ = load_sweep(runs, sweep_id)
     choice = recommend(summarize(config, record))
@@ -163,7 +163,7 @@ def execute(
     """
     from orchestrator.cli.abort import abort_at_once
     from orchestrator.cli.views import watching
-    from orchestrator.sweep.run.driver import SweepRequest, run_sweep
+    from orchestrator.sweep.run import SweepRequest, run_sweep
 
     outlive_reader()
     with watching(config) as observer:
@@ -209,16 +209,16 @@ def _run(
     revive: tuple[str, ...] = (),
     origin: str = "",
 ) -> None:
-    from orchestrator.sweep.foresight.plan import describe_plan
+    from orchestrator.sweep.foresight import describe_plan
 
     if dry_run:
-        from orchestrator.sweep.run.driver import check_tracking
+        from orchestrator.sweep.run import check_tracking
 
         if problem := check_tracking(config):
             click.echo(f"warning: {problem}; what MLflow is to be told would wait", err=True)
         earlier: tuple[RunConfig, ...] = ()
         if sweep_id is not None:
-            from orchestrator.sweep.run.driver import check_resume
+            from orchestrator.sweep.run import check_resume
 
             earlier = check_resume(config, sweep_id, revive).earlier
         plan = describe_plan(config, earlier=earlier)
@@ -234,7 +234,7 @@ def conclude(config: RunConfig, record: SweepRecord, *, as_json: bool) -> None:
     """Print what came of a sweep, and how to go on with one that was interrupted, which exits with 130."""
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.report import summarize
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
     runs, sweep_id = Runs.of(config.storage), record.sweep_id
     summary = summarize(config, record)
@@ -258,8 +258,8 @@ def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
 
     MLflow is named only where it has something of the sweep.
     """
-    from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.sweep.run.driver import delivery_of
+    from orchestrator.sweep.journal import Runs
+    from orchestrator.sweep.run import delivery_of
 
     runs = Runs.of(config.storage)
     go_on = runs.command("train", "--from-best", sweep_id, then=("--set", "train.images=N"))
@@ -277,8 +277,8 @@ def _look_closer(config: RunConfig, sweep_id: str, *, has_best: bool) -> str:
 
 def _page(config: RunConfig, sweep_id: str) -> str:
     """A server's address, or the command that serves the page of a database."""
-    from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.sweep.run.driver import tracking_root
+    from orchestrator.sweep.journal import Runs
+    from orchestrator.sweep.run import tracking_root
     from orchestrator.text import command_text
     from orchestrator.tracking import find_location
 

@@ -16,7 +16,7 @@ from orchestrator.text import counted
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.data import BadSample, ShardFault, ShardSet
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
 _MAX_LISTED = 50
 
@@ -177,7 +177,7 @@ def quarantine(
         return
     from orchestrator.cli.progress import telling
     from orchestrator.data import verify_shards
-    from orchestrator.data.read.quarantine import bearable
+    from orchestrator.data.read import bearable
 
     config = _config(uri, overrides, allow_loss=True)  # what is lost is looked at here, not spent on
     with telling() as tell:

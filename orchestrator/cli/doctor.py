@@ -64,8 +64,8 @@ def _python(config: RunConfig) -> Iterator[Finding]:
 
 def _teacher(config: RunConfig) -> Iterator[Finding]:
     """How far the target encoder, which probes read, lags behind the trained one at the end of a trial."""
-    from orchestrator.sweep.foresight.plan import lag_of_sweep
-    from orchestrator.sweep.space.points import plan_sweep
+    from orchestrator.sweep.foresight import lag_of_sweep
+    from orchestrator.sweep.space import plan_sweep
 
     lag = lag_of_sweep(config, plan_sweep(config))
     if lag is not None:
@@ -119,7 +119,7 @@ def _gpu_driver() -> Iterator[Finding]:
 
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
     places = {"temporary": tempfile.gettempdir()}
     if not (runs := Runs.of(config.storage)).is_bucket:

@@ -36,10 +36,8 @@ def ray_cluster(config: RunConfig, access: ClusterAccess | None) -> Iterator[Fin
         for warning in warnings_of(head):
             yield Finding(name="ray", text=warning, warning=True)
         return
-    from orchestrator.cluster.connect import local_cluster
-    from orchestrator.cluster.local import ignored_address
-    from orchestrator.cluster.token import default_token_path, find_token
-    from orchestrator.sweep.run.checks import check_ray
+    from orchestrator.cluster import default_token_path, find_token, ignored_address, local_cluster
+    from orchestrator.sweep.run import check_ray
 
     token, notes = find_token(), check_ray(config)
     there = local_cluster().text()
@@ -58,7 +56,7 @@ def ray_cluster(config: RunConfig, access: ClusterAccess | None) -> Iterator[Fin
 def storage(config: RunConfig) -> Iterator[Finding]:
     """Write, list, read and delete one small object, and the latency of a read."""
     from orchestrator.storage import check_store
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
     runs = Runs.of(config.storage)
     root, latency_ms = runs.root, check_store(runs.store_with(config.storage))
@@ -69,9 +67,9 @@ def storage(config: RunConfig) -> Iterator[Finding]:
 
 def plan(config: RunConfig) -> Iterator[Finding]:
     """What the configuration plans, and the earlier sweep and the file that it begins with."""
-    from orchestrator.sweep.run.checks import check_initial
-    from orchestrator.sweep.search.warm_start import read_warm_start
-    from orchestrator.sweep.space.points import plan_sweep
+    from orchestrator.sweep.run import check_initial
+    from orchestrator.sweep.search import read_warm_start
+    from orchestrator.sweep.space import plan_sweep
 
     check_initial(config)
     read_warm_start(config)
@@ -83,7 +81,7 @@ def plan(config: RunConfig) -> Iterator[Finding]:
 
 def cache(config: RunConfig) -> Iterator[Finding]:
     """The node's cache folder."""
-    from orchestrator.sweep.run.checks import check_cache
+    from orchestrator.sweep.run import check_cache
 
     yield Finding(name="cache", text=f"{check_cache(config)} can be written")
 
@@ -91,9 +89,9 @@ def cache(config: RunConfig) -> Iterator[Finding]:
 def data(config: RunConfig) -> Iterator[Finding]:
     """The shards: labels, digest, and whether there are enough of them for the workers."""
     from orchestrator.data import open_shards, survey_source
-    from orchestrator.data.format.notes import check_losses
-    from orchestrator.data.pack.foreign import split_pattern
-    from orchestrator.sweep.run.labels import check_shards, check_survey
+    from orchestrator.data.format import check_losses
+    from orchestrator.data.pack import split_pattern
+    from orchestrator.sweep.run import check_shards, check_survey
 
     if config.data.source == "scenes":
         images = config.data.scenes_train_images + config.data.scenes_test_images
@@ -130,7 +128,7 @@ def data(config: RunConfig) -> Iterator[Finding]:
 
 def tracking(config: RunConfig) -> Iterator[Finding]:
     """Whether the tracking store answers and takes a run; a sweep asks the same before it starts."""
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
     from orchestrator.tracking import check_location, check_writable, find_location
 
     place = find_location(config.tracking, str(Runs.of(config.storage).local_folder))

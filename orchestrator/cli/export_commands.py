@@ -11,7 +11,7 @@ from orchestrator.cli.app import app
 from orchestrator.cli.options import emit, json_option, runs_option
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
 _LOAD_WITH = {
     "timm": "timm.create_model({timm_name!r}, pretrained=True)",
@@ -55,11 +55,11 @@ def export(
     from orchestrator.export import ExportedEncoder, encoder_of, export_encoder
     from orchestrator.protocol.jobs import checkpoints_uri
     from orchestrator.report.lookup import find_run
-    from orchestrator.report.statistics.checkpoints import probe_curve, taken_json, taken_text
+    from orchestrator.report.statistics import probe_curve, taken_json, taken_text
     from orchestrator.storage import open_store
-    from orchestrator.sweep.space.points import config_at
-    from orchestrator.train.evaluate.evaluation import ranked_encoder
-    from orchestrator.train.loop.best import take_checkpoint
+    from orchestrator.sweep.space import config_at
+    from orchestrator.train.evaluate import ranked_encoder
+    from orchestrator.train.loop import take_checkpoint
 
     source = find_run(run, runs)
     sweep_id, metric = source.record.sweep_id, source.config.sweep.metric

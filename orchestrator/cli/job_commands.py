@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.jobs import JobState, Submitted
     from orchestrator.jobs.client import JobsClient
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
 
 def cluster_options(command: Any) -> Any:
@@ -101,7 +101,7 @@ def submit(
     """
     from orchestrator import jobs
     from orchestrator.config import dump, load_config
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
     config = load_config(file, overrides)
     jobs.check_shared_storage(config, shared_filesystem=shared_filesystem)
@@ -269,7 +269,7 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
     from orchestrator.config import load_config
     from orchestrator.jobs.submission import sweep_id_of
     from orchestrator.report import summarize
-    from orchestrator.sweep.run.driver import SweepRequest, run_sweep
+    from orchestrator.sweep.run import SweepRequest, run_sweep
 
     config = load_config(file, overrides)
     outlive_reader()

@@ -14,7 +14,7 @@ from orchestrator.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.foresight.geometries import SweepAudit
+    from orchestrator.sweep.foresight import SweepAudit
 
 
 _MAX_MAPS = 16
@@ -40,7 +40,7 @@ def preview(
     """Draw what each geometry of FILE shows and hides, on the first images of its own data: a PNG a geometry."""
     from orchestrator.cli.progress import telling
     from orchestrator.data import prepare_data
-    from orchestrator.report.page.mask_sweep import images_from, previews
+    from orchestrator.report.page import images_from, previews
 
     config, audit = _audited(file, overrides)
     with telling() as tell:
@@ -60,8 +60,7 @@ def preview(
 @json_option
 def audit(file: str, overrides: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Say what each geometry of FILE really masks: a table here, and a page with heat maps for the whole sweep."""
-    from orchestrator.report.page.mask_sweep import LEGEND, audit_rows, coverage_picture, coverage_text
-    from orchestrator.report.page.masks import render_audit
+    from orchestrator.report.page import LEGEND, audit_rows, coverage_picture, coverage_text, render_audit
     from orchestrator.text import align, json_able
 
     config, found = _audited(file, overrides)
@@ -85,8 +84,8 @@ def _audited(file: str, overrides: tuple[str, ...]) -> tuple[RunConfig, SweepAud
     from dataclasses import replace
 
     from orchestrator.config import load_config
-    from orchestrator.sweep.foresight.geometries import audit_sweep
-    from orchestrator.sweep.space.points import plan_sweep
+    from orchestrator.sweep.foresight import audit_sweep
+    from orchestrator.sweep.space import plan_sweep
 
     config = load_config(file, overrides)
     plan = plan_sweep(config)

@@ -12,7 +12,7 @@ import click
 from orchestrator.text import json_able
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,7 +69,7 @@ def runs_option(command: Any) -> Any:
 def _runs(uri: str, endpoint_url: str | None) -> Runs:
     """The place of the sweeps, checked by the rules of `storage.uri` and `storage.endpoint_url`."""
     from orchestrator.config.uris import check_endpoint_url, check_store_uri, mask_secrets
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
     for name, value, check in (
         ("--runs", uri, check_store_uri),

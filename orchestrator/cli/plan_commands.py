@@ -21,7 +21,7 @@ from orchestrator.cli.options import config_argument, emit, json_option
 def plan(file: str, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
     """Say everything the sweep of FILE would do, without doing it: trials, masks, data, sizes and cost."""
     from orchestrator.config import load_config
-    from orchestrator.sweep.foresight.plan import describe_plan
+    from orchestrator.sweep.foresight import describe_plan
 
     say = partial(click.echo, err=True) if calibrate else None
     description = describe_plan(load_config(file, overrides), say)

@@ -16,10 +16,9 @@ from orchestrator.cli.streams import outlive_reader
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
     from orchestrator.report.lookup import FoundRun
-    from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.train.evaluate.features import FeatureModel
-    from orchestrator.train.evaluate.probing import ProbeReport
-    from orchestrator.train.loop.checkpoint import Checkpoint
+    from orchestrator.sweep.journal import Runs
+    from orchestrator.train.evaluate import FeatureModel, ProbeReport
+    from orchestrator.train.loop import Checkpoint
 
 _CHECKPOINT = re.compile(
     r"(?P<runs>.+)/(?P<sweep>[^/]+)/trials/(?P<trial>[^/]+)/checkpoints/(?P<name>(best/)?step-\d{10})/?"
@@ -62,8 +61,8 @@ def probe(
     training images. Features are cached, so that a second evaluation of one encoder is quick.
     """
     from orchestrator.data import prepare_data
-    from orchestrator.data.pack.prepare import open_cache
-    from orchestrator.train.evaluate.probing import run_evaluations
+    from orchestrator.data.pack import open_cache
+    from orchestrator.train.evaluate import run_evaluations
 
     wanted = _evaluations(evaluations)
     outlive_reader()
@@ -90,7 +89,7 @@ def probe(
 
 
 def _evaluations(text: str) -> tuple[str, ...]:
-    from orchestrator.train.evaluate.probing import EVALUATIONS
+    from orchestrator.train.evaluate import EVALUATIONS
 
     names = EVALUATIONS if text == "all" else tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in EVALUATIONS]
@@ -103,7 +102,7 @@ def _timm(
     target: str, file: str | None, overrides: tuple[str, ...], weights: str | None, pretrained: bool
 ) -> tuple[RunConfig, FeatureModel]:
     from orchestrator.config import default_config, load_config
-    from orchestrator.train.evaluate.features import open_timm
+    from orchestrator.train.evaluate import open_timm
 
     config = default_config(overrides) if file is None else load_config(file, overrides)
     return config, open_timm(target.removeprefix("timm:"), weights, pretrained=pretrained)
@@ -116,9 +115,9 @@ def _trained(
     from orchestrator.errors import CheckpointError
     from orchestrator.protocol.jobs import checkpoints_uri
     from orchestrator.report.lookup import find_run
-    from orchestrator.report.words.winner import trial_config
+    from orchestrator.report.words import trial_config
     from orchestrator.storage import open_store
-    from orchestrator.train.loop.checkpoint import load_checkpoint, load_latest
+    from orchestrator.train.loop import load_checkpoint, load_latest
 
     place = _CHECKPOINT.fullmatch(target)
     if place:
@@ -139,8 +138,7 @@ def _trained(
 def _own_model(config: RunConfig, checkpoint: Checkpoint) -> FeatureModel:
     from jepa_core.encoder import build_encoder
     from orchestrator.tracking.encoder_model import encoder_weights
-    from orchestrator.train.evaluate.evaluation import ranked_encoder
-    from orchestrator.train.evaluate.features import OwnModel, weights_digest
+    from orchestrator.train.evaluate import OwnModel, ranked_encoder, weights_digest
 
     encoder = build_encoder(config.encoder)
     encoder.load_state_dict(encoder_weights(checkpoint.tensors, ranked_encoder(config)), strict=True)

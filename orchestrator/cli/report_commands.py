@@ -16,7 +16,7 @@ from orchestrator.cli.options import emit, json_option, runs_option
 from orchestrator.errors import NotFoundError, TrackingError
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
 
 
 @app.command()
@@ -74,8 +74,8 @@ def best(sweep_id: str, runs: Runs, pick: Any, as_yaml: bool, as_json: bool) -> 
     from orchestrator.config import dump
     from orchestrator.protocol.jobs import checkpoints_uri
     from orchestrator.report import load_sweep, recommend, summarize, trial_config
-    from orchestrator.report.statistics.population import check_one_setting
-    from orchestrator.sweep.core.lineage import schedule_text
+    from orchestrator.report.statistics import check_one_setting
+    from orchestrator.sweep.core import schedule_text
 
     config, record, uri = load_sweep(runs, sweep_id)
     choice = recommend(summarize(config, record), pick)
@@ -115,9 +115,9 @@ def reproduce(
     from orchestrator.config import dump
     from orchestrator.report.lookup import find_run
     from orchestrator.report.reproduce import compare_outcomes
-    from orchestrator.report.statistics.population import check_one_setting
-    from orchestrator.report.words.winner import trial_config
-    from orchestrator.sweep.core.lineage import schedule_of
+    from orchestrator.report.statistics import check_one_setting
+    from orchestrator.report.words import trial_config
+    from orchestrator.sweep.core import schedule_of
 
     found = find_run(name, runs)
     trial = found.the_trial()
@@ -164,7 +164,7 @@ def check_port(port: int) -> None:
 def ui(file: str | None, runs: str, port: int) -> None:
     """Open the MLflow UI on the runs of FILE or of a folder, on 127.0.0.1."""
     from orchestrator.config import default_config, load_config
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
     from orchestrator.tracking import check_location, find_location, ui_command, ui_environment
 
     config = default_config() if file is None else load_config(file)

@@ -14,9 +14,8 @@ from orchestrator.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.sweep.journal.requests import Request
-    from orchestrator.sweep.watch.status import SweepStatus
+    from orchestrator.sweep.journal import Request, Runs
+    from orchestrator.sweep.watch import SweepStatus
 
 _REFRESH_S = 2.0
 
@@ -26,7 +25,7 @@ _REFRESH_S = 2.0
 @json_option
 def list_all(runs: Runs, as_json: bool) -> None:
     """List the sweeps, runs and reproductions of a folder, newest first."""
-    from orchestrator.sweep.watch.status import list_sweeps
+    from orchestrator.sweep.watch import list_sweeps
 
     found = list_sweeps(runs.store())
     lines = [] if not found else [f"{'id':<44}  {'kind':<12}  {'state':<12} {'done':<18} hours"]
@@ -80,8 +79,8 @@ def logs(sweep_id: str, runs: Runs, follow: bool, trial: str | None, as_json: bo
     """Print what happened in a sweep, one line an event; with --json one JSON document a line."""
     import json
 
-    from orchestrator.sweep.journal.resume import trial_id_of
-    from orchestrator.sweep.watch.status import event_line
+    from orchestrator.sweep.journal import trial_id_of
+    from orchestrator.sweep.watch import event_line
     from orchestrator.text import json_able
 
     found = _open(runs, sweep_id)
@@ -209,8 +208,7 @@ def recorded_config(sweep_id: str, overrides: tuple[str, ...], runs: Runs) -> Ru
 
 
 def _ask(runs: Runs, sweep_id: str, request: Request, *, as_json: bool) -> None:
-    from orchestrator.sweep.journal.lease import driver_text
-    from orchestrator.sweep.journal.requests import leave_request
+    from orchestrator.sweep.journal import driver_text, leave_request
 
     found = _open(runs, sweep_id)
     found.refresh()
@@ -228,7 +226,7 @@ def _ask(runs: Runs, sweep_id: str, request: Request, *, as_json: bool) -> None:
 
 
 def _open(runs: Runs, sweep_id: str) -> SweepStatus:
-    from orchestrator.sweep.watch.status import SweepStatus
+    from orchestrator.sweep.watch import SweepStatus
 
     return SweepStatus(runs.sweep_store(sweep_id), runs=runs)
 
@@ -249,7 +247,7 @@ def simulate(
     Without FILE, under those of the sweep itself, with what --set changes.
     """
     from orchestrator.config import load_config, parse_config
-    from orchestrator.sweep.foresight.replay import replay_sweep
+    from orchestrator.sweep.foresight import replay_sweep
 
     found = _open(runs, sweep_id)
     found.refresh()

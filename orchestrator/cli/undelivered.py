@@ -12,7 +12,7 @@ from orchestrator.cli.options import emit, json_option, runs_option, set_option
 
 if TYPE_CHECKING:
     from orchestrator.config import RunConfig
-    from orchestrator.sweep.journal.folders import Runs
+    from orchestrator.sweep.journal import Runs
     from orchestrator.tracking import Delivery
 
 
@@ -37,8 +37,8 @@ def undelivered_text(delivery: Delivery, sweep_id: str, runs: Runs) -> str:
 
 def warn_undelivered(config: RunConfig, sweep_id: str) -> None:
     """Say on standard error what MLflow has not taken of a sweep that has ended."""
-    from orchestrator.sweep.journal.folders import Runs
-    from orchestrator.sweep.run.driver import delivery_of
+    from orchestrator.sweep.journal import Runs
+    from orchestrator.sweep.run import delivery_of
 
     if text := undelivered_text(delivery_of(config, sweep_id), sweep_id, Runs.of(config.storage)):
         click.echo(text, err=True)

@@ -35,8 +35,8 @@ from orchestrator.protocol.events import (
 )
 from orchestrator.protocol.hours import WholeHours
 from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, baseline_metric
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
-from orchestrator.sweep.watch.follower import Observer
+from orchestrator.sweep.core import SweepRecord, TrialRecord
+from orchestrator.sweep.watch import Observer
 from orchestrator.text import counted
 
 _MAX_ROWS = 30

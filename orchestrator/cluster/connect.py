@@ -21,8 +21,7 @@ from orchestrator.cluster.watchdog import JOINED_LIMITS_S, LOCAL_LIMITS_S, watch
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ClusterError
 from orchestrator.text import counted
-from orchestrator.train.ray.failure import error_text
-from orchestrator.train.ray.launch import ACCELERATOR_PREFIX, HEALTH_CHECK_INTERVAL_S, TrialResources
+from orchestrator.train.ray import ACCELERATOR_PREFIX, HEALTH_CHECK_INTERVAL_S, TrialResources, error_text
 
 DRIVER_RESOURCE = "orchestrator_driver"
 """Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""

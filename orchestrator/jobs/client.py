@@ -15,7 +15,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from orchestrator.cluster.token import Token
+from orchestrator.cluster import Token
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.head import Head
 from orchestrator.jobs.state import JobState

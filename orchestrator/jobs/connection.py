@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from orchestrator.cluster.token import find_token
+from orchestrator.cluster import find_token
 from orchestrator.errors import ClusterError
 from orchestrator.jobs.head import Head, check_version, head_url, inspect_head, is_loopback
 

@@ -16,7 +16,7 @@ import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.token import Token
+from orchestrator.cluster import Token
 from orchestrator.errors import ClusterError
 from orchestrator.storage import OPEN_FILES_REMEDY, find_open_files_limit
 

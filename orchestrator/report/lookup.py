@@ -10,13 +10,18 @@ from typing import Any
 from orchestrator.config.models import RunConfig, TrackingConfig
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.protocol.writing import plain_fields
-from orchestrator.report.statistics.matched import MatchedResult, compare, grouped_sentences
-from orchestrator.report.statistics.trials import Geometry, group_geometries, trial_summaries
-from orchestrator.report.words.summary import summarize
-from orchestrator.report.words.winner import recommend
+from orchestrator.report.statistics import (
+    Geometry,
+    MatchedResult,
+    compare,
+    group_geometries,
+    grouped_sentences,
+    trial_summaries,
+)
+from orchestrator.report.words import recommend, summarize
 from orchestrator.report.write import load_sweep
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
-from orchestrator.sweep.journal.folders import Runs
+from orchestrator.sweep.core import SweepRecord, TrialRecord
+from orchestrator.sweep.journal import Runs
 from orchestrator.text import align
 from orchestrator.tracking import find_origin
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from orchestrator.protocol.metrics import LOSS, PROBE
-from orchestrator.report.statistics.matched import EQUIVALENT_POINTS
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.report.statistics import EQUIVALENT_POINTS
+from orchestrator.sweep.core import SweepRecord, TrialRecord
 from orchestrator.text import align
 
 _SHOWN = (PROBE, LOSS)

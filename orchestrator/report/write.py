@@ -15,28 +15,26 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.protocol.metrics import CPU_CORE_HOURS, GPU_HOURS
 from orchestrator.protocol.reports import Row
-from orchestrator.report.page.document import PageContent, render_page
-from orchestrator.report.page.plots import figures
-from orchestrator.report.statistics.checkpoints import taken_text
-from orchestrator.report.words.summary import Summary, summarize
-from orchestrator.report.words.terms import MASKS
-from orchestrator.report.words.winner import (
+from orchestrator.report.page import PageContent, figures, render_page
+from orchestrator.report.statistics import taken_text
+from orchestrator.report.words import (
+    MASKS,
     MODEL_FOLDER,
+    Summary,
     model_files,
     recommend,
     recommended_checkpoint,
+    summarize,
 )
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.core.fold import fold_events
-from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.sweep.journal.folders import Runs
-from orchestrator.sweep.journal.log import read_events
+from orchestrator.sweep.core import SweepRecord, fold_events
+from orchestrator.sweep.journal import Runs, read_events
 from orchestrator.text import command_text, json_able, setting_words
 from orchestrator.tracking import NOTE_TAG, Links, Tracker, find_tracker
 from orchestrator.tracking.base import parameter_text
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.run.driver import SweepStart  # it brings Ray, which a report does not need
+    from orchestrator.sweep.run import SweepStart  # it brings Ray, which a report does not need
     from orchestrator.tracking.mlflow import MlflowTracker
 
 logger = logging.getLogger(__name__)
@@ -234,9 +232,8 @@ def _log_outcome(record: SweepRecord, summary: Summary, tracker: Tracker) -> Non
 def _mask_files(start: SweepStart) -> dict[str, bytes]:
     """The audit as page and JSON, a picture of each of the first geometries, and which trial has which picture."""
     # Here, since these bring samplers and data, which a report does not need.
-    from orchestrator.report.page import mask_sweep
-    from orchestrator.report.page.masks import render_audit
-    from orchestrator.sweep.foresight.geometries import audit_sweep
+    from orchestrator.report.page import mask_sweep, render_audit
+    from orchestrator.sweep.foresight import audit_sweep
 
     audit = audit_sweep(start.config, start.plan)
     if not audit.geometries:  # no method of the sweep reads the masks

@@ -11,8 +11,8 @@ from typing import Any, Protocol, cast
 
 from orchestrator.protocol.events import Entry, Event
 from orchestrator.protocol.point import Point
-from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.train.ray.client import ActorClient, SlotCalls
+from orchestrator.sweep.core import SweepRecord
+from orchestrator.train.ray import ActorClient, SlotCalls
 
 
 class CoordinatorCalls(SlotCalls, Protocol):

@@ -2,3 +2,7 @@
 
 Read in this order: `notes`, `manifest`, `tar`, `index`, `labels`, `cache`, `shardset`; `jpeg` by itself.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.data.format.index import IMAGE_EXTENSIONS, JPEG_ALIASES
+from orchestrator.data.format import IMAGE_EXTENSIONS, JPEG_ALIASES
 from orchestrator.data.pack.left_out import LeftOutCounts
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "@eadir", "lost+found", "icon\r"})

@@ -14,12 +14,18 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.data.format.cache import Cache, hash_descriptor
-from orchestrator.data.format.index import build_index
-from orchestrator.data.format.labels import LabelCount
-from orchestrator.data.format.manifest import DamagedShardError, Manifest, ShardInfo
-from orchestrator.data.format.notes import Note, NoteCounter
-from orchestrator.data.format.shardset import OpenShard
+from orchestrator.data.format import (
+    Cache,
+    DamagedShardError,
+    LabelCount,
+    Manifest,
+    Note,
+    NoteCounter,
+    OpenShard,
+    ShardInfo,
+    build_index,
+    hash_descriptor,
+)
 from orchestrator.data.pack.sources import HELD_OUT_NAMES, key_hash, split_name
 from orchestrator.data.pack.write import Progress
 from orchestrator.errors import DataError

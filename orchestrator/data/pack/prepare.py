@@ -19,10 +19,16 @@ from pathlib import Path
 
 from orchestrator.config.models import DataConfig, RunConfig, StorageConfig
 from orchestrator.config.uris import local_path
-from orchestrator.data.format.cache import Cache, file_lock
-from orchestrator.data.format.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from orchestrator.data.format.notes import Note, check_losses
-from orchestrator.data.format.shardset import ShardSet
+from orchestrator.data.format import (
+    MANIFEST_NAME,
+    Cache,
+    Manifest,
+    Note,
+    ShardSet,
+    check_losses,
+    file_lock,
+    parse_manifest,
+)
 from orchestrator.data.pack import foreign, sources
 from orchestrator.data.pack.left_out import LeftOut
 from orchestrator.data.pack.mixed import images_beside, is_image_folder

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from orchestrator.data.format.index import image_extension
-from orchestrator.data.read.decode import UndecodableError, decode_rgb
+from orchestrator.data.format import image_extension
+from orchestrator.data.read import UndecodableError, decode_rgb
 
 _DEFAULT_QUALITY = 90
 

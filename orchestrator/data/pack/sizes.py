@@ -14,11 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from orchestrator.data.format.index import image_extension
-from orchestrator.data.format.shardset import ShardSet
+from orchestrator.data.format import ShardSet, image_extension
 from orchestrator.data.pack.folder_walk import is_image_name
 from orchestrator.data.pack.write import PackSource
-from orchestrator.data.read.decode import FORMATS
+from orchestrator.data.read import FORMATS
 from orchestrator.errors import DataError
 
 _NUM_IMAGES = 16

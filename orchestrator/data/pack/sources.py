@@ -25,9 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.models import DataConfig
-from orchestrator.data.format.labels import CLASS
-from orchestrator.data.format.manifest import LabelInfo
-from orchestrator.data.format.shardset import BAD_IMAGES, SampleReader, ShardSet
+from orchestrator.data.format import BAD_IMAGES, CLASS, LabelInfo, SampleReader, ShardSet
 from orchestrator.data.pack.class_notes import class_notes
 from orchestrator.data.pack.folder_layout import (
     TEST_NAMES,
@@ -40,7 +38,7 @@ from orchestrator.data.pack.folder_layout import (
 from orchestrator.data.pack.folder_walk import FoundImage, walk
 from orchestrator.data.pack.left_out import LeftOut, LeftOutCounts, left_out_text
 from orchestrator.data.pack.write import LoadSample, PackSample
-from orchestrator.data.scenes.render import encode_png, render_scenes
+from orchestrator.data.scenes import encode_png, render_scenes
 from orchestrator.errors import DataError
 from orchestrator.storage import hash_file
 from orchestrator.text import counted
@@ -80,7 +78,7 @@ class ScenesSource:
     @property
     def labels(self) -> Mapping[str, LabelInfo]:
         """What the objects are, how their surface looks, how many there are, how far the nearest is."""
-        from orchestrator.data.scenes.scenes import SCENE_LABELS
+        from orchestrator.data.scenes import SCENE_LABELS
 
         return {
             name: LabelInfo(num_classes=len(classes), class_names=tuple(classes))
@@ -90,7 +88,7 @@ class ScenesSource:
     @property
     def amounts(self) -> Mapping[str, str]:
         """How far the nearest object is, in metres."""
-        from orchestrator.data.scenes.scenes import SCENE_AMOUNTS
+        from orchestrator.data.scenes import SCENE_AMOUNTS
 
         return SCENE_AMOUNTS
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.models import RunConfig
-from orchestrator.data.format.manifest import MANIFEST_NAME, LabelInfo
-from orchestrator.data.format.notes import Note
-from orchestrator.data.format.shardset import ShardSet
+from orchestrator.data.format import MANIFEST_NAME, LabelInfo, Note, ShardSet
 from orchestrator.data.pack.left_out import left_out_text
 from orchestrator.data.pack.prepare import (
     SCENES,

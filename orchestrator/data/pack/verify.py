@@ -11,14 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.config.models import DataConfig, RunConfig
-from orchestrator.data.format.index import build_index
-from orchestrator.data.format.manifest import DamagedShardError, ShardInfo
-from orchestrator.data.format.notes import Note
-from orchestrator.data.format.shardset import OpenShard, ShardSet
+from orchestrator.data.format import DamagedShardError, Note, OpenShard, ShardInfo, ShardSet, build_index
 from orchestrator.data.pack.prepare import SCENES, Located, describe_source, locate_source
 from orchestrator.data.pack.survey import survey_source
 from orchestrator.data.pack.write import Progress
-from orchestrator.data.read.decode import UndecodableError, decode_rgb
+from orchestrator.data.read import UndecodableError, decode_rgb
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import hash_file
 from orchestrator.text import counted

@@ -20,8 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from orchestrator.data.format.manifest import MANIFEST_NAME, LabelInfo, Manifest, ShardInfo, parse_manifest
-from orchestrator.data.format.notes import Note
+from orchestrator.data.format import MANIFEST_NAME, LabelInfo, Manifest, Note, ShardInfo, parse_manifest
 from orchestrator.data.pack.reencode import Reencode, reencoded
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.storage import Store

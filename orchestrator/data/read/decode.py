@@ -19,8 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from orchestrator.data.format import jpeg
-from orchestrator.data.format.jpeg import Box, Encoded, Pixels
+from orchestrator.data.format import Box, Encoded, Pixels, jpeg
 from orchestrator.data.read.order import STREAM_CROP, hash_of, uniform
 
 MAX_PIXELS = 50_000_000

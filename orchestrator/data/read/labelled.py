@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.settings import ImageSize, height_and_width
-from orchestrator.data.format.jpeg import Pixels
-from orchestrator.data.format.manifest import DamagedShardError
-from orchestrator.data.format.shardset import SampleReader, ShardSet
+from orchestrator.data.format import DamagedShardError, Pixels, SampleReader, ShardSet
 from orchestrator.data.read.decode import UndecodableError, central_box, channels_first, decode_into
 from orchestrator.data.read.order import GlobalOrder, Int64s
 from orchestrator.data.read.quarantine import (

@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.data.format import jpeg
-from orchestrator.data.format.manifest import DamagedShardError
-from orchestrator.data.format.shardset import OpenShard, SampleReader, ShardSet
+from orchestrator.data.format import DamagedShardError, OpenShard, SampleReader, ShardSet, jpeg
 from orchestrator.data.read.decode import UndecodableError
 from orchestrator.errors import DataError, StorageError
 from orchestrator.storage import Store

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from orchestrator.data.format.shardset import SampleReader
+from orchestrator.data.format import SampleReader
 from orchestrator.errors import OrchestratorError
 
 DOWNLOADS_IN_FLIGHT = 4

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from jepa_core.settings import ImageSize, height_and_width
 from orchestrator.config.models import DataConfig
-from orchestrator.data.format.jpeg import Box, Encoded, Pixels
-from orchestrator.data.format.shardset import SampleReader, ShardSet
+from orchestrator.data.format import Box, Encoded, Pixels, SampleReader, ShardSet
 from orchestrator.data.read.decode import decode_into, random_box
 from orchestrator.data.read.order import GlobalOrder, Int64s
 from orchestrator.data.read.quarantine import BadSample, GoodSamples, Quarantine, ledger_path

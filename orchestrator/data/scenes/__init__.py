@@ -1,1 +1,5 @@
 """The embedded scenes: what is in one (`scenes`), its patterns (`textures`), its pixels (`raycast`, `render`)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.data.read.order import hash_of
+from orchestrator.data.read import hash_of
 from orchestrator.data.scenes.textures import Floats, Pattern, noise, share_of_second_color
 
 Vector = tuple[Floats, Floats, Floats]

@@ -25,7 +25,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.data.read.order import uniforms
+from orchestrator.data.read import uniforms
 from orchestrator.data.scenes.raycast import (
     SHAPES,
     Camera,

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.data.read.order import hash_each, hash_of
+from orchestrator.data.read import hash_each, hash_of
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

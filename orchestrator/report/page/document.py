@@ -28,11 +28,9 @@ from orchestrator.report.page.tables import (
     next_table,
     trial_table,
 )
-from orchestrator.report.statistics.surface import LEVEL
-from orchestrator.report.words.sentences import answers
-from orchestrator.report.words.summary import Summary
-from orchestrator.report.words.winner import recommend
-from orchestrator.sweep.core.noise import CONFIDENCE
+from orchestrator.report.statistics import LEVEL
+from orchestrator.report.words import Summary, answers, recommend
+from orchestrator.sweep.core import CONFIDENCE
 from orchestrator.text import command_text
 from orchestrator.tracking import Links
 

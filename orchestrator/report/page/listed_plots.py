@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.report.page.svg import INK, Tips
-from orchestrator.report.statistics.noise import (
+from orchestrator.report.statistics import (
+    Geometry,
     accuracy_around,
     estimate_noise,
+    group_geometries,
     interval_factor,
     mean_error,
     pool_noise,
 )
-from orchestrator.report.statistics.trials import Geometry, group_geometries
-from orchestrator.report.words.summary import Summary
-from orchestrator.report.words.verdict import GeometryResult
+from orchestrator.report.words import GeometryResult, Summary
 
 MOST_NAMED = 10
 _COLOURS = ("#e8590c", "#1596b0", "#2f9e44", "#ae3ec9", "#b08900", "#4c6ef5", "#d6336c", "#0ca678", "#a0522d")

@@ -15,7 +15,7 @@ from jepa_core.settings import ImageSize
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet, load_images
 from orchestrator.report.page.mask_picture import coverage_sheet, preview
-from orchestrator.sweep.foresight.geometries import GeometryAudit, SweepAudit
+from orchestrator.sweep.foresight import GeometryAudit, SweepAudit
 
 Pixels = NDArray[np.uint8]
 COLUMNS = (

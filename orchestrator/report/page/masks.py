@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.report.page.mask_sweep import LEGEND, audit_rows
-from orchestrator.sweep.foresight.geometries import GeometryAudit, SweepAudit
+from orchestrator.sweep.foresight import GeometryAudit, SweepAudit
 from orchestrator.text import counted
 
 _LOW, _HIGH = np.array([244.0, 248.0, 251.0]), np.array([8.0, 62.0, 92.0])

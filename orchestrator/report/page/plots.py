@@ -21,9 +21,8 @@ from orchestrator.protocol.point import Point, Value, middle_of, value_words
 from orchestrator.report.page.listed_plots import annotate, colour_of, draw_named, draw_progress, is_listed
 from orchestrator.report.page.surface_plots import draw_importance, draw_map
 from orchestrator.report.page.svg import INK, Tips, inline
-from orchestrator.report.statistics.trials import TrialSummary
-from orchestrator.report.words.summary import Summary
-from orchestrator.report.words.verdict import GeometryResult
+from orchestrator.report.statistics import TrialSummary
+from orchestrator.report.words import GeometryResult, Summary
 from orchestrator.tracking import Links
 
 _INK = INK

@@ -13,11 +13,16 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from orchestrator.protocol.intervals import percent
 from orchestrator.report.page.svg import INK, Tips
-from orchestrator.report.statistics.findings import Findings, accuracy_interval, accuracy_mean
-from orchestrator.report.statistics.realised import CONTEXT, SurfaceAxis
-from orchestrator.report.statistics.surface import LEVEL, Array
-from orchestrator.report.words.sentences import figure_text
-from orchestrator.report.words.summary import Summary
+from orchestrator.report.statistics import (
+    CONTEXT,
+    LEVEL,
+    Array,
+    Findings,
+    SurfaceAxis,
+    accuracy_interval,
+    accuracy_mean,
+)
+from orchestrator.report.words import Summary, figure_text
 
 _CELLS = 48
 _MAP, _SPREAD = colormaps["viridis"], colormaps["cividis"]

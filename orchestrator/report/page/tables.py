@@ -16,13 +16,18 @@ from orchestrator.protocol.metrics import (
     PROBE_KINDS,
     ProbeKind,
 )
-from orchestrator.report.statistics.gains import LabelGain, MethodGain
-from orchestrator.report.statistics.matched import BUDGETS, MatchedResult
-from orchestrator.report.statistics.realised import ASPECT, CONTEXT, TARGET, TARGETS
-from orchestrator.report.statistics.trials import TrialSummary
-from orchestrator.report.words.sentences import figure_text
-from orchestrator.report.words.summary import Summary
-from orchestrator.report.words.verdict import GeometryResult, StoppedResult
+from orchestrator.report.statistics import (
+    ASPECT,
+    BUDGETS,
+    CONTEXT,
+    TARGET,
+    TARGETS,
+    LabelGain,
+    MatchedResult,
+    MethodGain,
+    TrialSummary,
+)
+from orchestrator.report.words import GeometryResult, StoppedResult, Summary, figure_text
 from orchestrator.tracking import Links
 
 _HEALTH = (FEATURE_STD, COSINE, EFFECTIVE_RANK, POSITION_SHARE)

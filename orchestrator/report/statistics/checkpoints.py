@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.reports import BestCheckpoint
-from orchestrator.sweep.core.record import TrialRecord
+from orchestrator.sweep.core import TrialRecord
 from orchestrator.text import counted
-from orchestrator.train.loop.best import TakenCheckpoint, first_best_step
+from orchestrator.train.loop import TakenCheckpoint, first_best_step
 
 
 @dataclass(frozen=True, kw_only=True)

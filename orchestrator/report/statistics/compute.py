@@ -18,9 +18,9 @@ from orchestrator.protocol.metrics import (
     TARGET_PATCHES,
 )
 from orchestrator.protocol.point import Point
-from orchestrator.sweep.core.record import TrialRecord
-from orchestrator.sweep.foresight.model_costs import ModelCosts, model_dims
-from orchestrator.sweep.space.points import config_at
+from orchestrator.sweep.core import TrialRecord
+from orchestrator.sweep.foresight import ModelCosts, model_dims
+from orchestrator.sweep.space import config_at
 
 
 class FlopsCounter:

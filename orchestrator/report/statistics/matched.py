@@ -23,7 +23,7 @@ from orchestrator.report.statistics.noise import (
     pool_differences,
 )
 from orchestrator.report.statistics.trials import Geometry, TrialSummary
-from orchestrator.sweep.core.noise import CONFIDENCE, critical_range
+from orchestrator.sweep.core import CONFIDENCE, critical_range
 from orchestrator.text import counted
 
 Budget = Literal["images", "FLOPs", "device hours"]

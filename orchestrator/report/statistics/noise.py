@@ -18,7 +18,7 @@ from scipy import stats
 
 from orchestrator.protocol.intervals import Interval
 from orchestrator.report.statistics.trials import Geometry, TrialSummary
-from orchestrator.sweep.core.noise import ASSUMED_SEED_SD_POINTS, CONFIDENCE
+from orchestrator.sweep.core import ASSUMED_SEED_SD_POINTS, CONFIDENCE
 
 _LEAST_PAIRED_FREEDOM = 4
 DEFAULT_TEST_IMAGES = 1000

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.report.statistics.trials import TrialSummary
-from orchestrator.sweep.core.lineage import Stretch, schedule_text
-from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.core import Stretch, SweepRecord, schedule_text
 
 
 def population_lines(config: RunConfig, record: SweepRecord, trials: Sequence[TrialSummary]) -> list[str]:

@@ -20,7 +20,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.protocol.metrics import CONTEXT_FRACTION, TARGET_FRACTION
 from orchestrator.protocol.point import Point, value_words
 from orchestrator.report.statistics.trials import Geometry
-from orchestrator.sweep.space.points import config_at
+from orchestrator.sweep.space import config_at
 
 Array = NDArray[np.float64]
 

@@ -16,9 +16,8 @@ from orchestrator.protocol.metrics import HEALTH, MEAN, PIXELS, PROBE, UNTRAINED
 from orchestrator.protocol.point import Point
 from orchestrator.report.statistics.checkpoints import ProbeCurve, probe_curve
 from orchestrator.report.statistics.compute import FlopsCounter
-from orchestrator.sweep.core.lineage import Stretch, schedule_of
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
-from orchestrator.sweep.space.points import listed_point
+from orchestrator.sweep.core import Stretch, SweepRecord, TrialRecord, schedule_of
+from orchestrator.sweep.space import listed_point
 
 State = Literal["pending", "running", "finished", "stopped", "failed"]
 Hits = NDArray[np.bool_]

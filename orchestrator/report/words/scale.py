@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.config.models import RunConfig
-from orchestrator.report.statistics.compute import training_flops_per_image
-from orchestrator.report.statistics.realised import REALISED, mask_figures
-from orchestrator.report.statistics.trials import TrialSummary
+from orchestrator.report.statistics import REALISED, TrialSummary, mask_figures, training_flops_per_image
 from orchestrator.report.words.sentences import figure_text
 from orchestrator.text import counted
 

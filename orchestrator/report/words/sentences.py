@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 
 from orchestrator.protocol.hours import DeviceHours
-from orchestrator.report.statistics.findings import Findings
-from orchestrator.report.statistics.matched import MANY_SEEDS
-from orchestrator.report.statistics.realised import REALISED
+from orchestrator.report.statistics import MANY_SEEDS, REALISED, Findings
 from orchestrator.report.words.terms import MASKS, POPULATION, Terms
 from orchestrator.report.words.verdict import GeometryResult, StoppedResult, Verdict
 from orchestrator.text import counted

@@ -14,21 +14,23 @@ from orchestrator.config.space import driven_keys
 from orchestrator.protocol.hours import WholeHours
 from orchestrator.protocol.point import value_words
 from orchestrator.protocol.writing import plain_fields
-from orchestrator.report.statistics.findings import Findings, explore
-from orchestrator.report.statistics.gains import MethodGain, method_gains
-from orchestrator.report.statistics.matched import MatchedResult, compare
-from orchestrator.report.statistics.population import population_lines
-from orchestrator.report.statistics.trials import (
+from orchestrator.report.statistics import (
+    Findings,
+    MatchedResult,
+    MethodGain,
     TrialSummary,
+    compare,
+    explore,
     group_geometries,
+    method_gains,
+    population_lines,
     trial_summaries,
 )
 from orchestrator.report.words.pareto import pareto_front, pareto_json, pareto_lines
 from orchestrator.report.words.sentences import cost_text, verdict_lines
 from orchestrator.report.words.terms import METHODS, POPULATION, Terms, terms_of
 from orchestrator.report.words.verdict import GeometryResult, Verdict, judge
-from orchestrator.sweep.core.ledger import ledger_of
-from orchestrator.sweep.core.record import SweepRecord
+from orchestrator.sweep.core import SweepRecord, ledger_of
 from orchestrator.text import align, counted, json_able
 
 

@@ -16,20 +16,22 @@ from orchestrator.protocol.hours import ShareHours
 from orchestrator.protocol.intervals import Interval
 from orchestrator.protocol.point import Point
 from orchestrator.protocol.writing import FLAT
-from orchestrator.report.statistics.noise import (
+from orchestrator.report.statistics import (
     DEFAULT_TEST_IMAGES,
+    Geometry,
     Noise,
+    TrialSummary,
     accuracy_around,
     difference_error,
     difference_noise,
     estimate_noise,
+    group_geometries,
     interval_factor,
     labels_of,
     mean_error,
     pool_noise,
 )
-from orchestrator.report.statistics.trials import Geometry, TrialSummary, group_geometries
-from orchestrator.sweep.core.noise import critical_range
+from orchestrator.sweep.core import critical_range
 
 _NOTABLE_SAVING = 0.1
 

@@ -15,18 +15,17 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import NotFoundError
 from orchestrator.protocol.jobs import checkpoints_uri
 from orchestrator.protocol.point import Point
-from orchestrator.report.statistics.checkpoints import taken_json
-from orchestrator.report.statistics.trials import TrialSummary
+from orchestrator.report.statistics import TrialSummary, taken_json
 from orchestrator.report.words.pareto import pareto_json, pareto_lines
 from orchestrator.report.words.sentences import cost_text
 from orchestrator.report.words.summary import Summary
 from orchestrator.report.words.verdict import GeometryResult, Verdict
 from orchestrator.storage import open_store
-from orchestrator.sweep.space.points import config_at
+from orchestrator.sweep.space import config_at
 from orchestrator.tracking.base import parameter_text
 from orchestrator.tracking.encoder_model import EncoderCard, encoder_files
-from orchestrator.train.evaluate.evaluation import ranked_encoder
-from orchestrator.train.loop.best import TakenCheckpoint, take_checkpoint
+from orchestrator.train.evaluate import ranked_encoder
+from orchestrator.train.loop import TakenCheckpoint, take_checkpoint
 
 Pick = Literal["recommended", "highest", "cheapest"]
 MODEL_FOLDER = "model"

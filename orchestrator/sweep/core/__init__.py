@@ -5,3 +5,7 @@ reads that state: where trials are compared (`rungs`, `promotion`), whose weight
 `lineage`), which geometries get a further seed (`seeds`, `noise`), what stops a run that no longer learns (`health`),
 what may still be spent (`budget`), and which trial runs next (`queue`).
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

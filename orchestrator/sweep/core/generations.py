@@ -35,7 +35,7 @@ from orchestrator.protocol.events import GenerationDecided, WeightsTaken
 from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord, TrialRecord
 from orchestrator.sweep.core.rungs import generation_ends
-from orchestrator.sweep.space.points import config_at, point_name
+from orchestrator.sweep.space import config_at, point_name
 
 
 def waits(config: RunConfig, record: SweepRecord, trial: TrialRecord) -> bool:

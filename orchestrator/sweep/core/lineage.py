@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.point import Point
 from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.sweep.space.points import point_name
+from orchestrator.sweep.space import point_name
 
 
 @dataclass(frozen=True, kw_only=True)

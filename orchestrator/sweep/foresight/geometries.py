@@ -27,7 +27,7 @@ from orchestrator.config.space import dimensions, driven_keys
 from orchestrator.errors import ConfigError
 from orchestrator.protocol.point import Point
 from orchestrator.sweep.foresight.model_costs import ModelCosts
-from orchestrator.sweep.space.points import SweepPlan, config_at, point_name, point_of_fractions
+from orchestrator.sweep.space import SweepPlan, config_at, point_name, point_of_fractions
 
 MAX_GEOMETRIES = 256
 """Geometries that are audited; the rest of a larger sweep is counted and not described."""

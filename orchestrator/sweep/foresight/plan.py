@@ -16,14 +16,14 @@ from orchestrator.config.models import RunConfig, TrainConfig
 from orchestrator.config.space import space_text
 from orchestrator.data import Survey, survey_source
 from orchestrator.protocol.events import WarmStarted
-from orchestrator.sweep.core.rungs import bracket_of, generation_ends, promotes, rungs_images
+from orchestrator.sweep.core import bracket_of, generation_ends, promotes, rungs_images
 from orchestrator.sweep.foresight.defaults import default_notes
 from orchestrator.sweep.foresight.geometries import GeometryAudit, SweepAudit, audit_sweep
 from orchestrator.sweep.foresight.model_costs import checkpoint_bytes
 from orchestrator.sweep.foresight.target_lag import TeacherLag, teacher_lag
-from orchestrator.sweep.run.labels import label_notes
-from orchestrator.sweep.search.warm_start import read_warm_start
-from orchestrator.sweep.space.points import (
+from orchestrator.sweep.run import label_notes
+from orchestrator.sweep.search import read_warm_start
+from orchestrator.sweep.space import (
     SweepPlan,
     TrialPlan,
     even_points,
@@ -33,7 +33,7 @@ from orchestrator.sweep.space.points import (
     point_name,
 )
 from orchestrator.text import align, counted, with_prefix
-from orchestrator.train.loop.plan import plan_run
+from orchestrator.train.loop import plan_run
 
 if TYPE_CHECKING:
     from orchestrator.sweep.foresight.quote import Quote

@@ -22,13 +22,12 @@ from orchestrator.protocol.jobs import TrialJob
 from orchestrator.protocol.metrics import CHECKPOINT_S, IMAGES_PER_S, PROBE_S
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import open_store
-from orchestrator.sweep.core.rungs import promotes, trial_rungs
-from orchestrator.sweep.journal.folders import Runs
-from orchestrator.sweep.space.points import TrialPlan
+from orchestrator.sweep.core import promotes, trial_rungs
+from orchestrator.sweep.journal import Runs
+from orchestrator.sweep.space import TrialPlan
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.data_cache import DataCache
-from orchestrator.train.loop.plan import RunPlan, plan_run
-from orchestrator.train.loop.run import Run
+from orchestrator.train.evaluate import DataCache
+from orchestrator.train.loop import Run, RunPlan, plan_run
 from orchestrator.train.worker import resolve_precision, threads_per_worker
 
 _MAX_CALIBRATIONS = 8

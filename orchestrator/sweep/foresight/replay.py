@@ -11,12 +11,10 @@ from orchestrator.config import first_seeds, parse_config
 from orchestrator.config.models import PROPOSING, RunConfig
 from orchestrator.errors import ConfigError, Fault
 from orchestrator.protocol.point import Point
-from orchestrator.sweep.core.ledger import ledger_of
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
+from orchestrator.sweep.core import SweepRecord, TrialRecord, ledger_of
 from orchestrator.sweep.foresight.simulate import SimulatedCluster, simulate
-from orchestrator.sweep.journal.resume import deciding_differences
-from orchestrator.sweep.space.points import TrialPlan, config_at, make_trial, plan_sweep
-from orchestrator.sweep.space.units import units_of
+from orchestrator.sweep.journal import deciding_differences
+from orchestrator.sweep.space import TrialPlan, config_at, make_trial, plan_sweep, units_of
 from orchestrator.text import counted
 
 

@@ -18,13 +18,11 @@ from orchestrator.protocol.jobs import Outcome
 from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Row, TrialReport
 from orchestrator.storage import MemoryStore, Store
-from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.sweep.core.rungs import trial_rungs
-from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
-from orchestrator.sweep.run.coordinator import Coordinator
-from orchestrator.sweep.space.points import TrialPlan, make_trial
+from orchestrator.sweep.core import SweepRecord, next_seeds, trial_rungs, unfinished_round
+from orchestrator.sweep.run import Coordinator
+from orchestrator.sweep.space import TrialPlan, make_trial
 from orchestrator.text import counted
-from orchestrator.train.loop.plan import RunPlan, plan_run
+from orchestrator.train.loop import RunPlan, plan_run
 
 _WAIT_S = 1.0
 

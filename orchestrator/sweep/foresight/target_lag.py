@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jepa_core.settings.ema import EmaSettings
 from orchestrator.config import has_teacher
 from orchestrator.config.models import RunConfig
-from orchestrator.train.loop.plan import plan_run
+from orchestrator.train.loop import plan_run
 
 LARGE_LAG = 0.1
 """Share of the run above which a lag is warned of."""

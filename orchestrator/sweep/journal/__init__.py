@@ -2,3 +2,7 @@
 
 `folders` finds the sweeps of a folder or bucket; `resume` says whether one can go on, and with which configuration.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,8 +11,7 @@ from orchestrator.config.models import RunConfig
 from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.protocol.point import value_key
 from orchestrator.storage import Store
-from orchestrator.sweep.core.fold import fold_events
-from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
+from orchestrator.sweep.core import STOPPED, SweepRecord, TrialRecord, fold_events
 from orchestrator.sweep.journal.folders import PLACES, Runs, absolute_uris
 from orchestrator.sweep.journal.log import read_events
 

@@ -2,3 +2,7 @@
 
 `checks` and `labels` refuse a sweep before anything is spent; `elastic` says how many workers a slot has.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.cluster.connect import local_cluster, plan_room
-from orchestrator.cluster.local import ignored_address, ray_folder_warnings
-from orchestrator.cluster.token import find_token
+from orchestrator.cluster import find_token, ignored_address, local_cluster, plan_room, ray_folder_warnings
 from orchestrator.config.models import RunConfig
-from orchestrator.data.format.cache import file_lock
-from orchestrator.data.pack.prepare import open_cache
+from orchestrator.data.format import file_lock
+from orchestrator.data.pack import open_cache
 from orchestrator.errors import ConfigError, Fault
 from orchestrator.storage import check_store, open_store
-from orchestrator.sweep.journal.folders import Runs
+from orchestrator.sweep.journal import Runs
 
 
 def check_start(config: RunConfig, *, address: str | None = None, num_cpus: int | None = None) -> list[str]:

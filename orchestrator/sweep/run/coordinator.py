@@ -41,20 +41,32 @@ from orchestrator.protocol.metrics import MISSING
 from orchestrator.protocol.point import Point
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.storage import Store, open_store
-from orchestrator.sweep.core import generations, promotion
-from orchestrator.sweep.core.budget import BUDGET_REASON, SweepBudget
-from orchestrator.sweep.core.fold import apply, fold_events
-from orchestrator.sweep.core.generations import is_decided, next_generation
-from orchestrator.sweep.core.health import judge_health
-from orchestrator.sweep.core.hours import full_length_hours
-from orchestrator.sweep.core.promotion import Verdict, verdicts
-from orchestrator.sweep.core.queue import TrialQueue
-from orchestrator.sweep.core.record import STOPPED, SweepRecord, TrialRecord
-from orchestrator.sweep.core.rungs import bracket_of, decide_at_rung, promotes, trial_rungs
-from orchestrator.sweep.journal.log import Journal
+from orchestrator.sweep.core import (
+    BUDGET_REASON,
+    STOPPED,
+    SweepBudget,
+    SweepRecord,
+    TrialQueue,
+    TrialRecord,
+    Verdict,
+    apply,
+    bracket_of,
+    decide_at_rung,
+    fold_events,
+    full_length_hours,
+    generations,
+    is_decided,
+    judge_health,
+    next_generation,
+    promotes,
+    promotion,
+    trial_rungs,
+    verdicts,
+)
+from orchestrator.sweep.journal import Journal
 from orchestrator.sweep.run.clock import SteadyClock
-from orchestrator.sweep.space.points import config_at
-from orchestrator.train.loop.plan import plan_run
+from orchestrator.sweep.space import config_at
+from orchestrator.train.loop import plan_run
 
 _CONFIGS_KEPT = 256
 """Configurations of trials that are remembered: a trial's is asked for when it is planned, and at every attempt."""

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import ray
 
-from orchestrator.cluster.connect import Cluster, plan_room, ray_cluster, trial_resources
+from orchestrator.cluster import Cluster, plan_room, ray_cluster, trial_resources
 from orchestrator.config import dump, flatten
 from orchestrator.config.models import RunConfig
 from orchestrator.config.space import space_text
@@ -28,27 +28,25 @@ from orchestrator.errors import ClusterError, StorageError, TrainingError
 from orchestrator.protocol.events import AttemptStarted, SweepEnd, SweepEnded, SweepStarted, WarmStarted
 from orchestrator.storage import Store, open_store
 from orchestrator.sweep.client import CoordinatorCalls, client_of
-from orchestrator.sweep.core.budget import uncapped
-from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.sweep.journal.folders import Runs
-from orchestrator.sweep.journal.lease import driver_lease
-from orchestrator.sweep.journal.requests import take_request
-from orchestrator.sweep.journal.resume import (
+from orchestrator.sweep.core import SweepRecord, uncapped
+from orchestrator.sweep.journal import (
+    Runs,
     check_same_sweep,
     check_something_left,
+    driver_lease,
     earlier_configs,
     read_sweep,
     stopped_trial_id_of,
+    take_request,
 )
 from orchestrator.sweep.run.aside import Aside
 from orchestrator.sweep.run.checks import check_start
 from orchestrator.sweep.run.coordinator import Coordinator
 from orchestrator.sweep.run.labels import check_shards, check_survey
 from orchestrator.sweep.run.slots import Slots
-from orchestrator.sweep.search.rounds import Search
-from orchestrator.sweep.search.warm_start import read_warm_start
-from orchestrator.sweep.space.points import SweepPlan, plan_sweep
-from orchestrator.sweep.watch.follower import Follower, Observer
+from orchestrator.sweep.search import Search, read_warm_start
+from orchestrator.sweep.space import SweepPlan, plan_sweep
+from orchestrator.sweep.watch import Follower, Observer
 from orchestrator.tracking import (
     Delivery,
     RunStatus,

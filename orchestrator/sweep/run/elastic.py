@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 import ray
 
 from orchestrator.sweep.client import CoordinatorCalls
-from orchestrator.train.loop.preemption import draining_nodes
-from orchestrator.train.ray.launch import ACCELERATOR_PREFIX, TrialResources
+from orchestrator.train.loop import draining_nodes
+from orchestrator.train.ray import ACCELERATOR_PREFIX, TrialResources
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0

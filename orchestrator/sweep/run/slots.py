@@ -18,8 +18,7 @@ from ray.util.placement_group import PlacementGroup, PlacementGroupID, remove_pl
 from orchestrator.errors import TrainingError
 from orchestrator.sweep.client import CoordinatorCalls
 from orchestrator.sweep.run.elastic import FreeResources, Growth, free_by_node, wait_for_size
-from orchestrator.train.ray.failure import error_text
-from orchestrator.train.ray.launch import NoRoomError, TrialResources, fit_slot
+from orchestrator.train.ray import NoRoomError, TrialResources, error_text, fit_slot
 
 _log = logging.getLogger(__name__)
 _FRUITLESS_STARTS = 3

@@ -20,13 +20,10 @@ from orchestrator.config.models import RunConfig
 from orchestrator.protocol.events import Heard
 from orchestrator.protocol.point import Point
 from orchestrator.sweep.client import CoordinatorCalls
-from orchestrator.sweep.core.hours import full_length_hours
-from orchestrator.sweep.core.record import SweepRecord
-from orchestrator.sweep.core.seeds import next_seeds, unfinished_round
+from orchestrator.sweep.core import SweepRecord, full_length_hours, next_seeds, unfinished_round
 from orchestrator.sweep.search.known import Known, Pending
 from orchestrator.sweep.search.tune_trial import METRIC, run_trial, trial_text
-from orchestrator.sweep.space.points import SweepPlan, TrialPlan, make_trial
-from orchestrator.sweep.space.units import units_of
+from orchestrator.sweep.space import SweepPlan, TrialPlan, make_trial, units_of
 
 _TRIAL_RESTARTS = 3
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")

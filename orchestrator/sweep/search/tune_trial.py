@@ -17,7 +17,7 @@ from orchestrator.config import first_seeds
 from orchestrator.config.models import RunConfig
 from orchestrator.protocol.point import Point
 from orchestrator.sweep.client import CoordinatorCalls
-from orchestrator.sweep.space.points import TrialPlan, config_at, make_trial, point_from_units
+from orchestrator.sweep.space import TrialPlan, config_at, make_trial, point_from_units
 
 METRIC = "value"
 """Name under which Tune sees the ranking metric."""

@@ -18,11 +18,9 @@ from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.protocol.events import Heard, WarmStarted
 from orchestrator.protocol.point import Point
 from orchestrator.storage import open_store
-from orchestrator.sweep.core.hours import full_length_hours
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
-from orchestrator.sweep.journal.resume import deciding_differences, read_sweep
-from orchestrator.sweep.space.points import config_at
-from orchestrator.sweep.space.units import units_of
+from orchestrator.sweep.core import SweepRecord, TrialRecord, full_length_hours
+from orchestrator.sweep.journal import deciding_differences, read_sweep
+from orchestrator.sweep.space import config_at, units_of
 from orchestrator.text import counted
 
 _NAMED = 3

@@ -21,10 +21,8 @@ from orchestrator.protocol.events import (
 )
 from orchestrator.protocol.metrics import CPU_CORE_HOURS, DEVICE_HOURS, ENERGY_KWH, GPU_HOURS
 from orchestrator.protocol.reports import Row
-from orchestrator.sweep.core.fold import apply
-from orchestrator.sweep.core.lineage import schedule_of, schedule_text
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
-from orchestrator.sweep.space.points import TrialPlan, listed_point, make_trial
+from orchestrator.sweep.core import SweepRecord, TrialRecord, apply, schedule_of, schedule_text
+from orchestrator.sweep.space import TrialPlan, listed_point, make_trial
 from orchestrator.tracking import Dataset, RunStatus, Tracker
 
 POINT_PARAM = "sweep.point"

@@ -13,13 +13,16 @@ from orchestrator.protocol.events import Entry, GenerationDecided, Reported, Swe
 from orchestrator.protocol.metrics import IMAGES_PER_S, LOSS, RANKING
 from orchestrator.protocol.writing import plain_fields
 from orchestrator.storage import Store
-from orchestrator.sweep.core.fold import apply
-from orchestrator.sweep.core.ledger import Ledger, ledger_of
-from orchestrator.sweep.core.lineage import schedule_of, schedule_text
-from orchestrator.sweep.core.record import SweepRecord, TrialRecord
-from orchestrator.sweep.journal.folders import Runs
-from orchestrator.sweep.journal.lease import driver_text
-from orchestrator.sweep.journal.log import read_events
+from orchestrator.sweep.core import (
+    Ledger,
+    SweepRecord,
+    TrialRecord,
+    apply,
+    ledger_of,
+    schedule_of,
+    schedule_text,
+)
+from orchestrator.sweep.journal import Runs, driver_text, read_events
 from orchestrator.text import counted
 
 _FIRST_EVENT = "/journal/00000000.json"

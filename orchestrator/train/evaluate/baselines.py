@@ -22,7 +22,7 @@ from jepa_core.parallel import gathered
 from jepa_core.step import TrainState
 from orchestrator.config.models import RunConfig
 from orchestrator.data import ShardSet
-from orchestrator.data.format.cache import file_lock
+from orchestrator.data.format import file_lock
 from orchestrator.errors import NotFoundError
 from orchestrator.protocol.metrics import PIXELS, PROBE, UNTRAINED, baseline_metric, of_context
 from orchestrator.storage import Store

@@ -33,7 +33,7 @@ from orchestrator.train.loop.checkpoint import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.train.evaluate.asynchronous import Weights
+    from orchestrator.train.evaluate import Weights
 
 _log = logging.getLogger(__name__)
 BEST, LAST = "best", "last"

@@ -27,7 +27,7 @@ from jepa_core.sharding import has_shards
 from jepa_core.step import Precision, TrainState, prepare_images, train_step
 from orchestrator.config.models import RunConfig
 from orchestrator.data import Batch, BatchStream, ShardSet, check_borne, count_samples, keep_trial_ledger
-from orchestrator.data.read.order import ORDER_VERSION
+from orchestrator.data.read import ORDER_VERSION
 from orchestrator.errors import CheckpointError
 from orchestrator.protocol.jobs import Inheritance, TrialJob
 from orchestrator.protocol.metrics import (
@@ -44,22 +44,20 @@ from orchestrator.protocol.metrics import (
 from orchestrator.protocol.reports import Decision, Row, TrialReport
 from orchestrator.storage import open_store
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.asynchronous import (
+from orchestrator.train.evaluate import (
+    Baselines,
+    DataCache,
+    Evaluation,
     Evaluations,
     Evaluator,
     LateResult,
+    ProbeData,
     Snapshot,
     Weights,
-    weights_of,
-)
-from orchestrator.train.evaluate.baselines import Baselines
-from orchestrator.train.evaluate.data_cache import DataCache
-from orchestrator.train.evaluate.evaluation import (
-    Evaluation,
-    ProbeData,
     evaluate,
     measure_health,
     measure_signs,
+    weights_of,
 )
 from orchestrator.train.initial import load_initial, new_state
 from orchestrator.train.loop.best import BestKeeper

@@ -24,10 +24,8 @@ from orchestrator.errors import CheckpointError, ConfigError, DataError, Orchest
 from orchestrator.protocol.jobs import Assignment, Outcome, TrialJob
 from orchestrator.protocol.reports import Decision, TrialReport
 from orchestrator.train.distributed import Rank
-from orchestrator.train.evaluate.data_cache import DataCache
-from orchestrator.train.evaluate.evaluator import RayEvaluator
-from orchestrator.train.loop.preemption import PreemptionNotice, notice_of_this_group
-from orchestrator.train.loop.run import Run
+from orchestrator.train.evaluate import DataCache, RayEvaluator
+from orchestrator.train.loop import PreemptionNotice, Run, notice_of_this_group
 from orchestrator.train.ray.client import SlotCalls
 from orchestrator.train.ray.failure import error_text
 from orchestrator.train.worker import resolve_precision, threads_per_worker

@@ -1,0 +1,11 @@
+from .render import encode_png as encode_png
+from .render import render_scenes as render_scenes
+from .scenes import SCENE_AMOUNTS as SCENE_AMOUNTS
+from .scenes import SCENE_LABELS as SCENE_LABELS
+
+__all__ = [
+    "SCENE_AMOUNTS",
+    "SCENE_LABELS",
+    "encode_png",
+    "render_scenes",
+]

@@ -105,7 +105,7 @@ def test_evaluations_beside_training_are_told_apart(num_gpus: float, device: str
     assert (found.device, found.idle) == (device, 0.0)
     assert found.total.beside == pytest.approx(hours)
     assert found.total.total == pytest.approx(hours + (num_gpus or 2.0))
-    assert ("0.2000 CPU core hours of asynchronous evaluation" in found.text()) == (device == "GPU")
+    assert ("0.2000 CPU core hours of asynchronous probes" in found.text()) == (device == "GPU")
 
 
 def test_a_slot_that_is_open_is_charged_up_to_now() -> None:

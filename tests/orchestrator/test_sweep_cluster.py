@@ -65,7 +65,7 @@ def test_a_cluster_that_lacks_a_node_runs_one_trial_with_fewer_workers():
 
 
 @pytest.mark.parametrize(
-    ("beside", "there", "slots", "evaluates_beside"),
+    ("beside", "there", "slots", "evaluates_async"),
     [
         ({"cpus": 1.0}, cluster(2), 1, True),
         ({"cpus": 1.0}, cluster(1), 1, False),

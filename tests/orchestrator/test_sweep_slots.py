@@ -9,5 +9,5 @@ def test_a_slot_whose_coordinator_cannot_be_reached_is_given_up_with_the_reason(
     slots = Slots(coordinator=None, resources=resources, num_slots=2, scratch_dir="", max_failures=0)
     slots.start()
     slots.join()
-    assert slots.lost
+    assert slots.gave_up
     assert all(error.startswith("AttributeError") for error in slots.errors.values())

@@ -153,7 +153,7 @@ class Sweeps:
                 "memory",
                 self._config,
                 "shards",
-                evaluates_beside=evaluates_beside,
+                evaluates_async=evaluates_beside,
                 store=store,
                 clock=lambda: self._now_s,
             )
@@ -299,7 +299,7 @@ class Sweeps:
             "settings": _beside(job.config, self._config),
             "rungs_images": job.rungs_images,
             "shorter_images": job.shorter_images,
-            "evaluates_beside": job.evaluates_beside,
+            "evaluates_beside": job.evaluates_async,
             "inherits": None
             if job.inherits is None
             else {

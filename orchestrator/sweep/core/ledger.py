@@ -25,7 +25,7 @@ _TITLES = {
     "start": "starting trials",
     "lost": "lost to failures",
     "idle": "allocated and idle",
-    "beside": "asynchronous evaluation",
+    "beside": "asynchronous probes",
 }
 
 
@@ -70,7 +70,7 @@ class Ledger:
     price: float | None = None
     currency: str = ""
     beside_cpu_core_hours: float = 0.0
-    """CPU core hours of asynchronous evaluations, where the device is a GPU and they are not among its hours."""
+    """CPU core hours of asynchronous probess, where the device is a GPU and they are not among its hours."""
     energy_kwh: Mapping[str, float | None] = field(default_factory=dict)
     """kWh of each trial's GPUs while it trained and probed; None where they are not known."""
 
@@ -118,7 +118,7 @@ class Ledger:
             for phase in PHASES
         ]
         if self.beside_cpu_core_hours:
-            lines.append(f"  and {self.beside_cpu_core_hours:.4f} CPU core hours of asynchronous evaluation")
+            lines.append(f"  and {self.beside_cpu_core_hours:.4f} CPU core hours of asynchronous probes")
         kwh = self.total_energy_kwh
         energy = "unknown" if kwh is None else f"{kwh:.4g} kWh of the trials' GPUs"
         return "\n".join([head, *lines, f"  {'energy':<20}  {energy}"])

@@ -339,7 +339,8 @@ class Entry:
 
     def to_json(self) -> dict[str, object]:
         """As the journal holds it."""
-        head = {"sequence": self.sequence, "time_ms": self.time_ms}
+        version = {"version": VERSION} if VERSION > 1 else {}
+        head = {"sequence": self.sequence, "time_ms": self.time_ms, **version}
         writer = {"writer": self.writer} if self.writer else {}
         return {**head, **writer, "kind": self.event.kind, **plain_fields(self.event)}
 
@@ -354,7 +355,7 @@ def parse(data: object, *, where: str) -> Entry:
         raise damaged(where, "it names no kind of event")
     if type(data.get("time_ms")) is not int:
         raise damaged(where, "it has no time")
-    kind, version = data["kind"], data.get("version", VERSION)
+    kind, version = data["kind"], data.get("version", 1)
     if type(version) is not int or version < 1:
         raise damaged(where, f"its version is no number from 1 on: {version!r:.80}")
     if version > VERSION:

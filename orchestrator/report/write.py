@@ -1,6 +1,6 @@
 """Writing the report: beside the sweep's checkpoints, and to its MLflow run.
 
-The only module of the room that touches the world. `log_preview` and `log_report` are called by a running sweep,
+Reads the journal and writes the files. `log_preview` and `log_report` are called by a running sweep,
 `load_sweep` and `write_report` by `orchestrator report` afterwards; both read the same journal.
 """
 

@@ -3,7 +3,7 @@
     store = open_store("s3://bucket/prefix", config.storage)
     store.write("a/b.json", b"{}")
 
-Called by every room that keeps something: data, train, sweep, tracking, report.
+Called by every room that keeps or reads something.
 """
 
 from __future__ import annotations

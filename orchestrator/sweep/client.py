@@ -1,6 +1,6 @@
 """The coordinator as the driver and its search call it: a typed door to its actor.
 
-Below the rooms of a sweep, as both `search` and `run` hold it. What the calls mean is said at the coordinator
+Above `core` alone, as both `search` and `run` hold it. What the calls mean is said at the coordinator
 (`orchestrator.sweep.run.coordinator`), which mypy holds to `CoordinatorCalls` too.
 """
 

@@ -1,4 +1,4 @@
-"""Room: where metrics, parameters and artifacts of a sweep go, and what it cost. See docs/architecture.md."""
+"""Room: where metrics, parameters and artifacts of a sweep go. See docs/architecture.md."""
 
 from __future__ import annotations
 

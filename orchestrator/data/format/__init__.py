@@ -1,6 +1,7 @@
 """What a shard set is on disk: its manifest, its tar files and their index, its labels, its JPEG files.
 
-Read in this order: `notes`, `manifest`, `tar`, `index`, `labels`, `cache`, `shardset`; `jpeg` by itself.
+To read the code, take them in this order: `notes`, `manifest`, `tar`, `index`, `labels`, `cache`, `shardset`; `jpeg` by
+itself.
 """
 
 import lazy_loader

@@ -1,4 +1,7 @@
-"""The page of a sweep as one HTML file: its parts (`document`, `tables`, `masks`), its plots, its style."""
+"""The page of a sweep as one HTML file: its parts (`document`, `tables`), its plots, its style.
+
+`masks` is a page of its own: the audit that `orchestrator masks` writes.
+"""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
-"""What is said of a sweep: the verdict, the winner, and every sentence of the report.
+"""What is said of a sweep: `verdict` decides it, `sentences` puts it into words, `winner` recommends what to train.
 
-`summary` gathers it; the command line and the page print it.
+`summary` gathers all for the command line and the page; `terms` are the words for what is compared.
 """
 
 import lazy_loader

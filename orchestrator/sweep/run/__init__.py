@@ -1,6 +1,6 @@
 """A sweep on a cluster: the driver, the coordinator that its trials report to, and the slots that run them.
 
-`checks` and `labels` refuse a sweep before anything is spent; `elastic` says how many workers a slot has.
+`checks` and `labels` refuse a sweep before it trains; `elastic` says how many workers a slot has.
 """
 
 import lazy_loader

@@ -1,7 +1,8 @@
-"""What features are worth: probes of an encoder and of the baselines (`probing`), and its health (`health`).
+"""What features are worth: the probes of a run and of what it is compared with, and signs of collapse.
 
-`evaluation` does one, `asynchronous` and `evaluator` do it while training goes on, and `data_cache` keeps
-decoded images.
+`evaluation` probes a run, `asynchronous` and `evaluator` while training goes on; `baselines` probes the untrained
+encoder and raw pixels, `health` looks for collapse. `probing` is `orchestrator probe`, on what `features` extracts.
+`data_cache` keeps decoded images.
 """
 
 import lazy_loader

@@ -46,7 +46,7 @@ class RayEvaluator:
         """Run one task and wait for it.
 
         Raises:
-            NoPlaceError: It gave nothing within `patience_s`.
+            NoRoomForEvaluationError: It gave nothing within `patience_s`.
             Exception: What the task raised, or that its process died.
         """
         if self._is_cancelled:

@@ -1,7 +1,7 @@
 """Going on from another trial's weights: the checkpoint that a member of a population takes over.
 
 The other one keeps that checkpoint (`pinned`) until the generation after it is decided, so the member may be late and
-may be killed and come again. Whose weights they are was decided elsewhere (`sweep.generations`).
+may be killed and come again. Whose weights they are was decided elsewhere (`sweep.core.generations`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mlflow_page import mlflow_page, track_sweep
 
 from orchestrator.config.models import TrackingConfig
 from orchestrator.report import load_sweep, write_report
-from orchestrator.tracking import find_place
+from orchestrator.tracking import find_location
 from orchestrator.tracking.client import open_client
 
 IMAGES = Path(__file__).parent / "images"
@@ -83,7 +83,7 @@ def main() -> None:
     shoot_report(f"file://{uri}/report/report.html")
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        open_client(find_place(TrackingConfig(), str(folder / "empty"))).search_experiments()
+        open_client(find_location(TrackingConfig(), str(folder / "empty"))).search_experiments()
         runs = folder / "runs"
         runs.mkdir()
         links = track_sweep(runs, folder / "empty" / "mlflow.db", seeds=(0, 1, 2))

@@ -4,7 +4,8 @@ Knows nothing of Ray: `train/ray/slot` gives it a rank and a reporter, and so ca
 function of its configuration: data order, crops, masks and weights come from the run seed and the step, so a run that
 goes on from a checkpoint ends with the same weights, bit for bit on a CPU, as one that was never stopped.
 `train.num_workers` lays a batch out in equal shares, each with masks of its own; fewer workers do several shares each,
-one after another, so that their number changes the weights by the order of summation alone."""
+one after another, so that their number changes the weights by the order of summation alone.
+"""
 
 from __future__ import annotations
 

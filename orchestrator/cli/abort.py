@@ -8,7 +8,7 @@ import sys
 from orchestrator.errors import ClusterError
 
 
-def abort_at_once(error: ClusterError) -> None:
+def abort(error: ClusterError) -> None:
     """Say what happened and end the process with the error's exit code.
 
     Called from the watchdog's thread while the main thread may be waiting in Ray for ever, so nothing is unwound: what

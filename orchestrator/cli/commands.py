@@ -161,7 +161,7 @@ def execute(
 
     `register` registers the recommended encoder in MLflow. `origin` says what a run that is no search is for.
     """
-    from orchestrator.cli.abort import abort_at_once
+    from orchestrator.cli.abort import abort
     from orchestrator.cli.views import watching
     from orchestrator.sweep.run import SweepRequest, run_sweep
 
@@ -179,7 +179,7 @@ def execute(
                 num_cpus=num_cpus,
                 on_training=preview,
                 on_ended=partial(report, register=register),
-                on_cluster_loss=abort_at_once,
+                on_cluster_loss=abort,
             )
         )
 

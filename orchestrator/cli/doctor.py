@@ -1,6 +1,7 @@
 """Checks of the machine and of what a configuration needs, each with its remedy.
 
-The machine's own are here; those of places and clusters are in `doctor_services`. None of them spends anything.
+The machine's own are here; those of clusters, buckets and servers are in `doctor_services`. None of them spends
+anything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.cli import doctor_services as places
+from orchestrator.cli import doctor_services as services
 from orchestrator.cli.findings import ClusterAccess, Finding
 from orchestrator.config import RunConfig
 from orchestrator.config.uris import absolute_path
@@ -32,14 +33,14 @@ def examine(config: RunConfig, cluster: ClusterAccess | None = None) -> list[Fin
         ("gpu", lambda: _devices(config)),
         ("driver", _gpu_driver),
         ("disk", lambda: _disk(config)),
-        ("ray", lambda: places.ray_cluster(config, cluster)),
-        ("plan", lambda: places.plan(config)),
-        ("storage", lambda: places.storage(config)),
-        ("cache", lambda: places.cache(config)),
-        ("data", lambda: places.data(config)),
+        ("ray", lambda: services.ray_cluster(config, cluster)),
+        ("plan", lambda: services.plan(config)),
+        ("storage", lambda: services.storage(config)),
+        ("cache", lambda: services.cache(config)),
+        ("data", lambda: services.data(config)),
         ("teacher", lambda: _teacher(config)),
-        ("tracking", lambda: places.tracking(config)),
-        ("clock", lambda: places.clock(config, cluster)),
+        ("tracking", lambda: services.tracking(config)),
+        ("clock", lambda: services.clock(config, cluster)),
     ]
     findings: list[Finding] = []
     for name, check in checks:

@@ -111,7 +111,7 @@ def submit(
     client = jobs.connect(address, token_file=token_file, ca_file=ca_file, allow_insecure=allow_insecure)
     for warning in (
         *jobs.warnings_of(client.head),
-        *jobs.place_warnings(config, client.head.url),
+        *jobs.shared_storage_warnings(config, client.head.url),
         *_tracking_warnings(config),
     ):
         click.echo(f"warning: {warning}", err=True)
@@ -262,7 +262,7 @@ def stop(
 )
 def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_address: str) -> None:
     """Be the driver of a sweep, on a node of the cluster: what `submit`, Slurm and KubeRay run."""
-    from orchestrator.cli.abort import abort_at_once
+    from orchestrator.cli.abort import abort
     from orchestrator.cli.commands import preview, report
     from orchestrator.cli.undelivered import warn_undelivered
     from orchestrator.cli.views import watching
@@ -282,7 +282,7 @@ def drive(file: str, overrides: tuple[str, ...], sweep_id: str | None, ray_addre
                 address=None if ray_address == "local" else ray_address,
                 on_training=preview,
                 on_ended=report,
-                on_cluster_loss=abort_at_once,
+                on_cluster_loss=abort,
             )
         )
     click.echo(summarize(config, record).text())

@@ -27,7 +27,7 @@ DRIVER_RESOURCE = "orchestrator_driver"
 """Custom resource of the driver's node: trial drivers live there and take no CPU share from the workers."""
 
 _SLOTS_PER_PLACE = 4
-"""Trials that share one place for evaluations beside them: an evaluation is short against what lies between two."""
+"""Trials that share the room for one asynchronous evaluation: an evaluation is short against what lies between two."""
 
 _DRIVER_SHARE = 0.001
 _OBJECT_STORE_BYTES = 256 * 2**20

@@ -29,10 +29,10 @@ def check_population(config: RunConfig, faulty: Sequence[KeyPath]) -> list[Probl
     if config.sweep.pbt is None or any(path[:2] == ("sweep", "pbt") for path in faulty):
         return []
     is_sound = not any(path[:1] == ("sweep",) for path in faulty)
-    return [*_check_async(config), *(_check_axes(config) if is_sound else []), *_check_length(config)]
+    return [*_check_exclusive(config), *(_check_axes(config) if is_sound else []), *_check_length(config)]
 
 
-def _check_async(config: RunConfig) -> list[Problem]:
+def _check_exclusive(config: RunConfig) -> list[Problem]:
     """What decides about trials in another way cannot stand beside a population."""
     sweep, found = config.sweep, []
     if sweep.asha is not None:

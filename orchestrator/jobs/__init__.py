@@ -8,7 +8,7 @@ from orchestrator.jobs.submission import (
     Submitted,
     check_shared_storage,
     parse_environment,
-    place_warnings,
+    shared_storage_warnings,
     submit,
 )
 
@@ -20,7 +20,7 @@ __all__ = [
     "check_shared_storage",
     "connect",
     "parse_environment",
-    "place_warnings",
+    "shared_storage_warnings",
     "submit",
     "warnings_of",
 ]

@@ -121,7 +121,7 @@ def check_shared_storage(config: RunConfig, *, shared_filesystem: bool) -> None:
         raise ConfigError(faults)
 
 
-def place_warnings(config: RunConfig, url: str) -> list[str]:
+def shared_storage_warnings(config: RunConfig, url: str) -> list[str]:
     """Addresses that mean this machine here, and another one on the cluster."""
     if is_loopback(url):
         return []

@@ -34,7 +34,10 @@ class DeviceHours:
 
 @dataclass(frozen=True, kw_only=True)
 class WholeHours(DeviceHours):
-    """All that was held: starts, baselines and retries too."""
+    """All that a trial's attempts held: starts, baselines and retries too.
+
+    Idle slots and asynchronous evaluations are apart.
+    """
 
     @classmethod
     def total(cls, parts: Iterable[WholeHours]) -> WholeHours:

@@ -74,7 +74,7 @@ def frozen(value: object) -> Value:
     """A value that JSON or YAML holds, as a point holds it: lists are tuples.
 
     Raises:
-        TypeError: JSON does not hold such a value.
+        ValueError: JSON does not hold such a value.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -82,7 +82,7 @@ def frozen(value: object) -> Value:
         return tuple(frozen(item) for item in value)
     if isinstance(value, Mapping):  # no setting takes one, which the rules say better than this
         return {str(key): frozen(item) for key, item in value.items()}
-    raise TypeError(f"a point holds what JSON holds, not a {type(value).__name__}: {value!r:.80}")
+    raise ValueError(f"a point holds what JSON holds, not a {type(value).__name__}: {value!r:.80}")
 
 
 def value_key(value: object) -> str:

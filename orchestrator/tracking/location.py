@@ -67,14 +67,14 @@ def find_location(config: TrackingConfig, runs_uri: str) -> TrackingLocation:
     """
     runs = _local_path(runs_uri)
     if config.uri is None:
-        return _sqlite_place((runs or _LOCAL_RUNS).resolve() / "mlflow.db")
+        return _sqlite_location((runs or _LOCAL_RUNS).resolve() / "mlflow.db")
     folder = _local_path(config.uri)
     if folder is not None:
-        return _sqlite_place(folder.resolve() / "mlflow.db")
+        return _sqlite_location(folder.resolve() / "mlflow.db")
     uri = _lower_scheme(config.uri)
     database = sqlite_path(uri)
     if database is not None:
-        return _sqlite_place(database.resolve())
+        return _sqlite_location(database.resolve())
     if uri.startswith(_SERVERS):
         return TrackingLocation(uri=uri.rstrip("/"), artifact_root=None)
     root = runs_uri.rstrip("/") if runs is None else runs.resolve().as_uri()
@@ -121,7 +121,7 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
 
 
-def _sqlite_place(database: Path) -> TrackingLocation:
+def _sqlite_location(database: Path) -> TrackingLocation:
     root = (database.parent / "mlartifacts").as_uri()
     return TrackingLocation(uri=sqlite_uri(database), artifact_root=root)
 

@@ -6,7 +6,7 @@ from orchestrator.jobs.submission import (
     check_shared_storage,
     entrypoint,
     parse_environment,
-    place_warnings,
+    shared_storage_warnings,
     sweep_id_of,
 )
 
@@ -49,8 +49,8 @@ def test_absolute_paths_are_taken_only_where_every_node_mounts_them():
 
 def test_an_address_of_this_machine_is_warned_of_unless_the_cluster_is_here():
     local = config(**S3 | {"tracking.uri": "http://127.0.0.1:5000"})
-    assert "tracking.uri is http://127.0.0.1:5000" in place_warnings(local, "http://head:8265")[0]
-    assert place_warnings(local, "http://127.0.0.1:8265") == []
+    assert "tracking.uri is http://127.0.0.1:5000" in shared_storage_warnings(local, "http://head:8265")[0]
+    assert shared_storage_warnings(local, "http://127.0.0.1:8265") == []
 
 
 def test_variables_are_taken_unless_they_look_like_secrets():

@@ -44,7 +44,7 @@ def test_a_point_is_recognised_after_a_journey_between_processes() -> None:
 
 
 def test_what_json_does_not_hold_is_no_value() -> None:
-    with pytest.raises(TypeError, match=r"what JSON holds, not a set"):
+    with pytest.raises(ValueError, match=r"what JSON holds, not a set"):
         Point({"x": {1, 2}})
 
 

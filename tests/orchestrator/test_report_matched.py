@@ -28,7 +28,7 @@ def trial(
         images=1000,
         total_images=1000,
         flops_per_image=flops,
-        **{"curve": curve, "hours": {images: images * pace / 1000 for images in curve}} | fields,
+        **{"curve": curve, "share_by_images": {images: images * pace / 1000 for images in curve}} | fields,
     )
 
 
@@ -166,7 +166,7 @@ def test_what_a_trial_took_to_start_is_no_cost_of_its_geometry():
     ]
     quick_one, slow_one = (trial_summaries(sweep_config(), record_of(found))[0] for found in (events, slow))
     assert slow_one.share.gpu == pytest.approx(quick_one.share.gpu)
-    assert slow_one.hours == pytest.approx(quick_one.hours)
+    assert slow_one.share_by_images == pytest.approx(quick_one.share_by_images)
     assert slow_one.whole.gpu - quick_one.whole.gpu == pytest.approx(60 / 3600)
     quick, whole = (summarize(sweep_config(), record_of(found)) for found in (events, slow))
     assert whole.hours.gpu - quick.hours.gpu == pytest.approx(60 / 3600)

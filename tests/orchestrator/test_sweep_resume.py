@@ -75,6 +75,22 @@ def test_a_driver_elsewhere_is_dead_when_its_lease_stands_still(store: Store) ->
         assert driver_text(store) == f"process {os.getpid()}"
 
 
+def test_a_lease_of_a_newer_version_says_who_holds_the_sweep_and_a_damaged_one_does_not(
+    tmp_path: Path,
+) -> None:
+    store = open_store(str(tmp_path))
+    with driver_lease(store):
+        (name,) = [info.key for info in store.list("driver/")]
+        holder = json.loads(store.read(name))
+        store.write(name, json.dumps(holder | {"added_later": 1}).encode())
+        assert driver_text(store) == f"process {os.getpid()}"
+        for damaged in ([], {"token": "x"}, holder | {"pid": "one"}):
+            store.write(name, json.dumps(damaged).encode())
+            with pytest.raises(StorageError, match="is damaged, so who drives this sweep"):
+                driver_text(store)
+        store.write(name, json.dumps(holder).encode())
+
+
 def test_of_two_drivers_that_take_over_at_once_one_is_refused(tmp_path: Path) -> None:
     class Slow(type(open_store(str(tmp_path)))):  # type: ignore[misc]
         """A driver that is overtaken between finding the holder dead and taking over."""

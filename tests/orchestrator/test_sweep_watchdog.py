@@ -19,7 +19,7 @@ from orchestrator.errors import ClusterError
 
 DRIVER = """
 import ray, sys, time
-from orchestrator.cli.abort import abort_at_once
+from orchestrator.cli.abort import abort
 from orchestrator.cluster.connect import ray_cluster
 
 @ray.remote(num_cpus=0)
@@ -27,7 +27,7 @@ class Coordinator:
     def events(self):
         return 1
 
-with ray_cluster(num_cpus=1, on_cluster_loss=abort_at_once):
+with ray_cluster(num_cpus=1, on_cluster_loss=abort):
     coordinator = Coordinator.remote()
     while True:
         ray.get(coordinator.events.remote())

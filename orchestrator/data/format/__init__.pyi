@@ -1,3 +1,4 @@
+from . import jpeg as jpeg
 from .cache import Cache as Cache
 from .cache import file_lock as file_lock
 from .cache import hash_descriptor as hash_descriptor
@@ -49,5 +50,6 @@ __all__ = [
     "file_lock",
     "hash_descriptor",
     "image_extension",
+    "jpeg",
     "parse_manifest",
 ]

@@ -1,3 +1,4 @@
+from . import mask_sweep as mask_sweep
 from .document import PageContent as PageContent
 from .document import render_page as render_page
 from .mask_sweep import LEGEND as LEGEND
@@ -17,6 +18,7 @@ __all__ = [
     "coverage_text",
     "figures",
     "images_from",
+    "mask_sweep",
     "previews",
     "render_audit",
     "render_page",

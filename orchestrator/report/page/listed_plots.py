@@ -91,11 +91,11 @@ def _draw_one(
     summary: Summary, axes: Axes, geometry: Geometry, geometries: Sequence[Geometry], tips: Tips
 ) -> bool:
     """One point's curve over the probes that all of its seeds have."""
-    shared = [set(trial.curve) & set(trial.hours) for trial in geometry.trials]
+    shared = [set(trial.curve) & set(trial.share_by_images) for trial in geometry.trials]
     stops = sorted(set.intersection(*shared))
     if len(stops) < 2:
         return False
-    hours = [_mean([trial.hours[images] for trial in geometry.trials]) for images in stops]
+    hours = [_mean([trial.share_by_images[images] for trial in geometry.trials]) for images in stops]
     means = [_mean([trial.curve[images] for trial in geometry.trials]) for images in stops]
     intervals = [
         accuracy_around(mean, _half_width(summary, geometry, geometries, images))

@@ -241,7 +241,9 @@ def _draw_hours(summary: Summary, figure: Figure, tips: Tips) -> bool:
     """The same over device hours, retries included."""
     axes = figure.add_subplot()
     axes.set_xlabel("GPU hours" if summary.hours.has_gpus else "CPU core hours")
-    return _draw_learning(summary, axes, tips, {trial.trial_id: trial.hours for trial in summary.trials})
+    return _draw_learning(
+        summary, axes, tips, {trial.trial_id: trial.share_by_images for trial in summary.trials}
+    )
 
 
 def _draw_learning(

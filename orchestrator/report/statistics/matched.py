@@ -254,7 +254,7 @@ def _spent(trial: TrialSummary, budget: Budget, images: int) -> float:
         return float(images)
     if budget == "FLOPs":
         return trial.flops.get(images, images * trial.flops_per_image)
-    return trial.hours.get(images, math.nan)
+    return trial.share_by_images.get(images, math.nan)
 
 
 def _cut(first: Geometry, second: Geometry, ends: Sequence[float], at: float) -> str:

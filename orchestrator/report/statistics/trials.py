@@ -51,7 +51,7 @@ class TrialSummary:
     reason: str = ""
     curve: Mapping[int, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    hours: Mapping[int, float] = field(default_factory=dict)
+    share_by_images: Mapping[int, float] = field(default_factory=dict)
     health: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     flops_per_image: float = math.nan
     flops: Mapping[int, float] = field(default_factory=dict)
@@ -144,7 +144,7 @@ def _summary(config: RunConfig, record: SweepRecord, trial: TrialRecord, flops: 
         reason=trial.reason,
         curve=curve,
         metrics=dict(trial.metrics),
-        hours={images: spent - start_hours for images, spent in hours.items()},
+        share_by_images={images: spent - start_hours for images, spent in hours.items()},
         health={
             images: {key: value for key, value in row.items() if key.startswith(HEALTH)}
             for images, row in sorted(trial.history.items())

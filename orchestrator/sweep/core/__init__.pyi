@@ -1,3 +1,5 @@
+from . import generations as generations
+from . import promotion as promotion
 from .budget import BUDGET_REASON as BUDGET_REASON
 from .budget import SweepBudget as SweepBudget
 from .budget import uncapped as uncapped
@@ -49,12 +51,14 @@ __all__ = [
     "fold_events",
     "full_length_hours",
     "generation_ends",
+    "generations",
     "is_decided",
     "judge_health",
     "ledger_of",
     "next_generation",
     "next_seeds",
     "promotes",
+    "promotion",
     "rungs_images",
     "schedule_of",
     "schedule_text",

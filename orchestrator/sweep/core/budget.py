@@ -58,7 +58,7 @@ def uncapped(budget: BudgetConfig, *, has_gpus: bool) -> str | None:
 def standing(record: SweepRecord, now_s: float, *, has_gpus: bool, async_per_slot: float = 0.0) -> Standing:
     """Read a sweep's standing off its record at a time in Unix seconds.
 
-    `async_per_slot` is how many devices an evaluation beside a slot's training may hold: what it has cost is known
+    `async_per_slot` is how many devices an asynchronous evaluation of a slot may hold: what it has cost is known
     when its result comes, and is reserved as if it always ran until then.
     """
     spent = rate = 0.0
@@ -162,7 +162,7 @@ class SweepBudget:
         self, config: RunConfig, record: SweepRecord, clock: Callable[[], float], *, evaluates_async: bool
     ) -> None:
         self._config, self._record, self._clock = config, record, clock
-        self._beside = config.probe.beside if evaluates_async else None
+        self._async = config.probe.beside if evaluates_async else None
 
     @property
     def exhausted_reason(self) -> str:
@@ -208,8 +208,8 @@ class SweepBudget:
         return cap_seconds(self._config.budget, has_gpus=self._has_gpus)
 
     def _standing(self) -> Standing:
-        beside = self._beside
-        per_slot = 0.0 if beside is None else (beside.gpus if self._has_gpus else beside.cpus)
+        held = self._async
+        per_slot = 0.0 if held is None else (held.gpus if self._has_gpus else held.cpus)
         return standing(self._record, self._clock(), has_gpus=self._has_gpus, async_per_slot=per_slot)
 
     def _rungs(self, trial: TrialRecord) -> tuple[int, ...]:

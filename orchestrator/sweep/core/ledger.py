@@ -30,7 +30,7 @@ _TITLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hours:
+class PhaseHours:
     """Device hours by what they were spent on."""
 
     train: float = 0.0
@@ -48,9 +48,9 @@ class Hours:
         """All of them."""
         return sum(float(getattr(self, phase)) for phase in PHASES)
 
-    def __add__(self, other: Hours) -> Hours:
+    def __add__(self, other: PhaseHours) -> PhaseHours:
         """Sum field by field."""
-        return Hours(
+        return PhaseHours(
             **{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)}
         )
 
@@ -64,13 +64,13 @@ class Ledger:
     """A sweep's ledger: hours of `device` by trial, and the idle ones that belong to none."""
 
     device: str
-    trials: Mapping[str, Hours]
+    trials: Mapping[str, PhaseHours]
     idle: float
     cap: float | None = None
     price: float | None = None
     currency: str = ""
     beside_cpu_core_hours: float = 0.0
-    """CPU core hours of asynchronous probess, where the device is a GPU and they are not among its hours."""
+    """CPU core hours of asynchronous probes, where the device is a GPU and they are not among its hours."""
     energy_kwh: Mapping[str, float | None] = field(default_factory=dict)
     """kWh of each trial's GPUs while it trained and probed; None where they are not known."""
 
@@ -81,9 +81,9 @@ class Ledger:
         return sum(known) if known and len(known) == len(self.energy_kwh) else None
 
     @property
-    def total(self) -> Hours:
+    def total(self) -> PhaseHours:
         """The whole sweep's hours."""
-        return sum(self.trials.values(), Hours(idle=self.idle))
+        return sum(self.trials.values(), PhaseHours(idle=self.idle))
 
     @property
     def money(self) -> float | None:
@@ -150,10 +150,10 @@ def ledger_of(record: SweepRecord, budget: BudgetConfig, *, now_s: float | None 
     )
 
 
-def _trial_hours(trial: TrialRecord, devices: Devices, *, has_gpus: bool) -> Hours:
+def _trial_hours(trial: TrialRecord, devices: Devices, *, has_gpus: bool) -> PhaseHours:
     attempts = list(trial.attempts.values())
     if not attempts:
-        return Hours()
+        return PhaseHours()
     held = sum(devices(attempt) * attempt.seconds for attempt in attempts)
     lost = sum(devices(attempt) * _lost_seconds(attempt) for attempt in attempts[:-1])
     measured = _measured_device_seconds(trial, devices)
@@ -163,7 +163,7 @@ def _trial_hours(trial: TrialRecord, devices: Devices, *, has_gpus: bool) -> Hou
         measured = {phase: value * room / known for phase, value in measured.items()}
         known = room
     start = max(0.0, held - lost - known)
-    return Hours(
+    return PhaseHours(
         **{phase: value / 3600 for phase, value in measured.items()},
         start=start / 3600,
         lost=lost / 3600,

@@ -19,7 +19,7 @@ from orchestrator.storage import ENDPOINT_VARIABLES, Store, open_store
 from orchestrator.text import command_text
 
 DEFAULT_RUNS = "runs"
-PLACES = ("data.source", "data.cache_dir", "train.init_from", "tracking.uri", "sweep.warm_start")
+LOCATIONS = ("data.source", "data.cache_dir", "train.init_from", "tracking.uri", "sweep.warm_start")
 """Settings beside `storage.uri` that may name a file or a folder."""
 _WORDS = ("scenes", "databricks", "uc")
 """What such a setting may say that is no path."""
@@ -111,7 +111,7 @@ class Runs:
 def absolute_uris(config: RunConfig, folder: str) -> dict[str, str]:
     """The relative paths of a configuration, by dotted key, as seen from a folder."""
     given = flatten(config)
-    paths = {key: _absolute(given.get(key), folder, is_name=key == "sweep.warm_start") for key in PLACES}
+    paths = {key: _absolute(given.get(key), folder, is_name=key == "sweep.warm_start") for key in LOCATIONS}
     return {key: path for key, path in paths.items() if path is not None}
 
 

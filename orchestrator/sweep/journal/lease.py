@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from orchestrator.errors import NotFoundError, StorageError
@@ -127,7 +127,12 @@ def _latest(store: Store) -> tuple[int, _Holder | None]:
 
 def _read(store: Store, number: int) -> _Holder | None:
     try:
-        holder = read(_Holder, json.loads(store.read(_key(number))))
+        told = json.loads(store.read(_key(number)))
+        told = told if isinstance(told, dict) else {}
+        known = {
+            each.name for each in fields(_Holder)
+        }  # what a newer version adds says nothing about who holds it
+        holder = read(_Holder, {key: told[key] for key in told if key in known})
         return holder if holder.count >= 0 else None
     except NotFoundError:  # a newer one was taken meanwhile
         return None

@@ -12,7 +12,7 @@ from orchestrator.errors import ConfigError, Fault, NotFoundError
 from orchestrator.protocol.point import value_key
 from orchestrator.storage import Store
 from orchestrator.sweep.core import STOPPED, SweepRecord, TrialRecord, fold_events
-from orchestrator.sweep.journal.folders import PLACES, Runs, absolute_uris
+from orchestrator.sweep.journal.folders import LOCATIONS, Runs, absolute_uris
 from orchestrator.sweep.journal.log import read_events
 
 MAY_CHANGE = (
@@ -128,7 +128,7 @@ def _is_same_path(key: str, before: RunConfig, now: RunConfig, folder: str) -> b
         absolute_uris(config, place).get(key) or flatten(config).get(key)
         for config, place in ((before, folder), (now, os.getcwd()))
     )
-    return key in PLACES and bool(was == is_now)
+    return key in LOCATIONS and bool(was == is_now)
 
 
 def deciding_differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[object, object]]:

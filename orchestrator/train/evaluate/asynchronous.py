@@ -87,7 +87,7 @@ class Evaluations:
         self._done: list[LateResult] = []
         self._changed = threading.Condition()
         self._is_closed = False
-        self.has_place = True
+        self.has_room = True
         """Whether evaluations still find resources; a run whose evaluations do not goes on by itself."""
         self._thread = threading.Thread(target=self._work, name="evaluations", daemon=True)
         self._thread.start()
@@ -141,7 +141,7 @@ class Evaluations:
             try:
                 found = self._evaluator.evaluate(snapshot)
             except NoRoomForEvaluationError as err:
-                self.has_place = False
+                self.has_room = False
                 _log.warning(
                     "evaluation at %d images: %s; training evaluates by itself", snapshot.images, err
                 )

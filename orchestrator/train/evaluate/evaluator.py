@@ -20,7 +20,7 @@ from orchestrator.train.evaluate.data_cache import DataCache
 from orchestrator.train.evaluate.evaluation import Evaluation
 
 _PATIENCE_S = 600.0
-"""An evaluation that has given nothing for so long is taken to have found no place."""
+"""An evaluation that has given nothing for so long is taken to have found no room."""
 _cache = DataCache()
 
 

@@ -425,8 +425,8 @@ class Run:
 
     def _starts_async(self, stop: Stop) -> bool:
         """Begin an asynchronous evaluation where nothing waits for it; returns whether it was begun."""
-        has_place = self.evaluations is not None and self.evaluations.has_place
-        if stop.rung is not None or stop.final or not self.rank.broadcast(has_place):
+        has_room = self.evaluations is not None and self.evaluations.has_room
+        if stop.rung is not None or stop.final or not self.rank.broadcast(has_room):
             return False
         self._evaluate_async(self.plan.images_at(stop.step))
         return True

@@ -3,7 +3,7 @@
 Training runs on one core; Ray and its evaluation tasks on another, with `probe.beside`. The same run is timed in turn
 without probes on the way, with them beside, and with training stopping for them, from its first report to its last but
 one: the same steps each time. Steps, reports, signs of collapse and checkpoints are the same in all three. Needs two
-cores that are free; writes benchmarks/results/beside-cpu.json.
+cores that are free; writes benchmarks/results/asynchronous-cpu.json.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main() -> None:
     }
     text = json.dumps(report, indent=2)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "beside-cpu.json").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / "asynchronous-cpu.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     beside = figures["times_the_seconds_without_probes"]["beside"]  # type: ignore[index]
     if beside >= LIMIT:

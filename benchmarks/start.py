@@ -60,7 +60,14 @@ def entries(runs: Path) -> Mapping[str, Sequence[str]]:
     """Every command that is measured, by what it is called in the results."""
     sweep = write_sweep(runs)
     code = {"pass": "pass", "import torch": "import torch"}
-    for module in ("config", "sweep.coordinator", "sweep.trial", "train.slot", "sweep.runner"):
+    modules = (
+        "config",
+        "sweep.run.coordinator",
+        "sweep.search.tune_trial",
+        "train.ray.slot",
+        "sweep.run.driver",
+    )
+    for module in modules:
         code[f"import orchestrator.{module}"] = f"import orchestrator.{module}"
     code["import ray.tune"] = "import ray.tune"
     code["import torch, ray.train.torch"] = "import torch, ray.train.torch"

@@ -128,11 +128,9 @@ def _latest(store: Store) -> tuple[int, _Holder | None]:
 def _read(store: Store, number: int) -> _Holder | None:
     try:
         told = json.loads(store.read(_key(number)))
-        told = told if isinstance(told, dict) else {}
-        known = {
-            each.name for each in fields(_Holder)
-        }  # what a newer version adds says nothing about who holds it
-        holder = read(_Holder, {key: told[key] for key in told if key in known})
+        # What a newer version adds says nothing about who holds the lease.
+        known = [each.name for each in fields(_Holder) if isinstance(told, dict) and each.name in told]
+        holder = read(_Holder, {name: told[name] for name in known})
         return holder if holder.count >= 0 else None
     except NotFoundError:  # a newer one was taken meanwhile
         return None
